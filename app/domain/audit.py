@@ -1,0 +1,28 @@
+"""Audit events: who did what to which credential. Hints only, never a key."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+
+class AuditAction(StrEnum):
+    """What was done. Past tense: an event is a fact."""
+
+    CREDENTIAL_CREATED = "credential.created"
+    CREDENTIAL_RENAMED = "credential.renamed"
+    CREDENTIAL_VALIDATED = "credential.validated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """One line of the trail. `details` holds plain facts (hint, version, verdict), by allow list."""
+
+    id: UUID
+    organization_id: str
+    occurred_at: datetime
+    action: AuditAction
+    actor: str
+    credential_id: UUID | None
+    request_id: str | None
+    details: dict[str, str | int | bool | None]

@@ -1,0 +1,116 @@
+"""Credentials and their key versions: masked records by construction, and the legal moves between states."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from app.domain.validation import Verdict
+
+DEFAULT_PROVIDER = "anthropic"
+
+
+class CredentialState(StrEnum):
+    """What may be done with a credential."""
+
+    CREATING = "creating"  # its first key is on the way to the store; not listed, cannot be read
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    DELETING = "deleting"  # the store still holds something to destroy; read as deleted
+    DELETED = "deleted"
+
+
+class VersionState(StrEnum):
+    """Where a key version stands in the order of writes.
+
+    INTENT -> STORED -> ACTIVE -> PREVIOUS -> DESTROYED, with REJECTED and ABANDONED as ways out.
+    """
+
+    INTENT = "intent"  # row written; nothing proves that the store has the key yet
+    STORED = "stored"  # the store has the key; not yet in use
+    ACTIVE = "active"
+    PREVIOUS = "previous"  # kept for rollback until it retires
+    REJECTED = "rejected"  # the provider refused it during a rotation
+    ABANDONED = "abandoned"  # the writer vanished before STORED; a tombstone bars a late write
+    DESTROYED = "destroyed"
+
+
+LEGAL_MOVES: dict[VersionState, frozenset[VersionState]] = {
+    VersionState.INTENT: frozenset({VersionState.STORED, VersionState.ABANDONED}),
+    VersionState.STORED: frozenset({VersionState.ACTIVE, VersionState.REJECTED, VersionState.DESTROYED}),
+    VersionState.ACTIVE: frozenset({VersionState.PREVIOUS, VersionState.DESTROYED}),
+    VersionState.PREVIOUS: frozenset({VersionState.ACTIVE, VersionState.DESTROYED}),
+    VersionState.REJECTED: frozenset({VersionState.DESTROYED}),
+    VersionState.ABANDONED: frozenset(),
+    VersionState.DESTROYED: frozenset(),
+}
+
+# What a reader sees. Intents that were abandoned are not shown at all.
+PUBLIC_VERSION_STATE: dict[VersionState, str] = {
+    VersionState.INTENT: "pending",
+    VersionState.STORED: "pending",
+    VersionState.ACTIVE: "active",
+    VersionState.PREVIOUS: "previous",
+    VersionState.REJECTED: "rejected",
+    VersionState.DESTROYED: "destroyed",
+}
+
+
+class AuthStyle(StrEnum):
+    """How the key travels to the provider. Never both, never tried in turn."""
+
+    X_API_KEY = "x_api_key"
+    BEARER = "bearer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where a key version may be sent. Bound to the version: it changes only with the key."""
+
+    base_url: str | None
+    messages_url: str
+    auth_style: AuthStyle
+    workspace_id: str | None
+    probe_model: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRecord:
+    """One key version, masked."""
+
+    credential_id: UUID
+    key_version: int
+    state: VersionState
+    destination: Destination
+    key_hint: str | None
+    fingerprint: str
+    verdict: Verdict
+    latest: Verdict
+    created_at: datetime
+    created_by: str
+    activated_at: datetime | None
+    retires_at: datetime | None
+    destroyed_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRecord:
+    """A credential as anybody may see it. There is no field for a key.
+
+    `revision` counts changes of what is shown, uses aside; it becomes the ETag.
+    """
+
+    organization_id: str
+    id: UUID
+    provider: str
+    label: str
+    state: CredentialState
+    revision: int
+    active: VersionRecord
+    previous: VersionRecord | None
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+    rotated_at: datetime | None
+    last_used_at: datetime | None

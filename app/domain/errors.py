@@ -1,0 +1,189 @@
+"""Everything that can go wrong, as one tree.
+
+ByokError
+├── InvalidInput            a field is wrong; carries field errors, never the input
+│   └── KeyRefused          the text cannot be a provider key
+├── Unauthenticated         no token, or one that does not verify
+├── Forbidden
+│   ├── InsufficientScope
+│   └── ServiceOnly         the route is for internal services (org=*)
+├── NotFound                absent, or another organization's
+├── Conflict
+│   ├── DuplicateKey        the same key is in another live credential of the organization
+│   ├── CredentialDeleted   the credential was deleted
+│   ├── IdempotencyInProgress
+│   └── ConcurrentChange    somebody else changed it between read and write
+├── IdempotencyKeyReused    same Idempotency-Key, another request
+├── PreconditionFailed      If-Match names another revision
+├── RateLimited             too many per minute; carries retry_after_seconds
+└── Unavailable             a dependency is down; carries retry_after_seconds
+    ├── DatabaseUnavailable
+    └── SecretStoreUnavailable
+
+Messages are constants: an error never carries what the client sent. HTTP statuses are the
+business of `app.routers.problems` alone.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+from uuid import UUID
+
+
+class ByokError(Exception):
+    """Root of the tree. `code` is stable and part of the contract; `detail` is a constant sentence."""
+
+    code: ClassVar[str] = "internal_error"
+    detail: ClassVar[str] = "Something went wrong on our side. Quote the request id when you ask for help."
+
+    def __init__(self) -> None:
+        super().__init__(self.detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldError:
+    """One field that is wrong. `field` is a declared name, `message` a constant."""
+
+    field: str
+    code: str
+    message: str
+
+
+class InvalidInput(ByokError):
+    """One or more fields are wrong."""
+
+    code = "validation_failed"
+    detail = "The request has fields that are missing or wrong; `errors` names them."
+
+    def __init__(self, *errors: FieldError, code: str | None = None) -> None:
+        super().__init__()
+        self.errors = errors
+        self.problem_code = code or self.code
+
+    @classmethod
+    def of(cls, field: str, code: str, message: str) -> "InvalidInput":
+        """A refusal of one field whose code is also the problem's code."""
+        return cls(FieldError(field=field, code=code, message=message), code=code)
+
+
+class KeyRefused(InvalidInput):
+    """The text cannot be a provider key; refused before any network call."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(FieldError(field="api_key", code=code, message=message), code=code)
+
+
+class Unauthenticated(ByokError):
+    """No bearer token, or one that does not verify."""
+
+    code = "unauthenticated"
+    detail = "A valid bearer token is needed: Authorization: Bearer <JWT>."
+
+
+class Forbidden(ByokError):
+    """The caller is known and may not do this."""
+
+
+class InsufficientScope(Forbidden):
+    """The token lacks the scope that the route needs."""
+
+    code = "insufficient_scope"
+    detail = "The token does not carry the scope that this operation needs."
+
+    def __init__(self, scope: str) -> None:
+        super().__init__()
+        self.scope = scope
+
+
+class ServiceOnly(Forbidden):
+    """The route is for internal services, whose tokens carry org=*."""
+
+    code = "service_only"
+    detail = "This operation is for internal services: it needs a token with org=*."
+
+
+class NotFound(ByokError):
+    """Absent, or another organization's: the answer is the same."""
+
+    code = "not_found"
+    detail = "There is no such resource."
+
+
+class Conflict(ByokError):
+    """The request contradicts the present state."""
+
+
+class DuplicateKey(Conflict):
+    """The same key is in another live credential of the organization."""
+
+    code = "duplicate_key"
+    detail = "This organization already has a live credential with the same key."
+
+    def __init__(self, credential_id: UUID | None) -> None:
+        super().__init__()
+        self.credential_id = credential_id
+
+
+class CredentialDeleted(Conflict):
+    """The credential was deleted; its record can be read but not used or changed."""
+
+    code = "credential_deleted"
+    detail = "The credential was deleted. Its record can still be read."
+
+
+class ConcurrentChange(Conflict):
+    """Somebody else changed the resource between read and write."""
+
+    code = "concurrent_change"
+    detail = "The resource changed meanwhile. Read it again and repeat the request."
+
+
+class IdempotencyInProgress(Conflict):
+    """A request with the same Idempotency-Key is still running."""
+
+    code = "idempotency_in_progress"
+    detail = "A request with this Idempotency-Key is still running. Repeat it in a moment."
+
+
+class IdempotencyKeyReused(ByokError):
+    """The Idempotency-Key was used for another request."""
+
+    code = "idempotency_key_reused"
+    detail = "This Idempotency-Key was used for a different request. Use a new one."
+
+
+class PreconditionFailed(ByokError):
+    """If-Match names a revision that is not the present one."""
+
+    code = "precondition_failed"
+    detail = "The resource is not at the revision named by If-Match. Read it again."
+
+
+class RateLimited(ByokError):
+    """Too many requests of this kind in this minute."""
+
+    code = "rate_limited"
+    detail = "Too many requests of this kind for this organization. Wait, then repeat."
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__()
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unavailable(ByokError):
+    """A dependency is down; nothing was lost. Repeat after `retry_after_seconds`."""
+
+    retry_after_seconds: ClassVar[int] = 5
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached or refuses work for now."""
+
+    code = "database_unavailable"
+    detail = "The database cannot be reached right now. Repeat the request in a moment."
+
+
+class SecretStoreUnavailable(Unavailable):
+    """The secret store cannot be reached, is sealed, or refuses work for now."""
+
+    code = "secret_store_unavailable"
+    detail = "The secret store cannot be reached right now. Repeat the request in a moment."

@@ -1,0 +1,1 @@
+"""Tables. Nobody but repositories looks here."""

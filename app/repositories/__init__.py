@@ -1,0 +1,1 @@
+"""Async repositories: take and return domain records, masked only."""

@@ -1,0 +1,1 @@
+"""Wire shapes: what comes in is checked, what goes out is masked."""

@@ -1,0 +1,1 @@
+"""Where keys rest: one port, several adapters."""

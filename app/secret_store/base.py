@@ -1,0 +1,85 @@
+"""The port to where keys rest. Embedded store, Vault and the test fake keep the same promises."""
+
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from app.domain.api_keys import ApiKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRef:
+    """Names one credential's secrets. Each holds numbered store versions, starting at 1.
+
+    The store's version is its own count and need not equal the credential's key_version:
+    tombstones take numbers too.
+    """
+
+    organization_id: str
+    credential_id: UUID
+
+
+class CasMismatch(Exception):
+    """The store is not at the expected version: another write came first."""
+
+
+class SecretMissing(Exception):
+    """There is no readable secret at that store version: destroyed, a tombstone, or never written."""
+
+
+class SecretStore(Protocol):
+    """Seals keys and gives them back only to egress.
+
+    Every method may raise `app.domain.errors.SecretStoreUnavailable`; no other error of the
+    store's client ever escapes, and no error carries a secret. Every method is bounded in time.
+    """
+
+    async def fingerprint(self, organization_id: str, key: ApiKey) -> str:
+        """`v1:<hex>`: HMAC of the key under the store's own key; the organization goes into the input."""
+        ...
+
+    async def current_version(self, ref: SecretRef) -> int:
+        """The last store version written, destroyed and tombstones included; 0 when none ever was."""
+        ...
+
+    async def write(self, ref: SecretRef, key: ApiKey, *, intent_id: UUID, expected_version: int) -> int:
+        """Seal the key as store version `expected_version + 1` and return that number.
+
+        Repeating a write with the same intent_id succeeds and changes nothing.
+
+        Raises:
+            CasMismatch: the store is past `expected_version` by somebody else's write.
+        """
+        ...
+
+    async def tombstone(self, ref: SecretRef, *, intent_id: UUID, expected_version: int) -> bool:
+        """Take the number `expected_version + 1` so that a late write of that intent must fail.
+
+        Returns True when the number is now a tombstone, False when a write had taken it before
+        (the caller then destroys that version if it is the intent's).
+        """
+        ...
+
+    async def intent_at(self, ref: SecretRef, store_version: int) -> UUID | None:
+        """Whose write made that store version; None for none, a tombstone or a destroyed one."""
+        ...
+
+    async def read(self, ref: SecretRef, store_version: int) -> ApiKey:
+        """Unseal. Only for handing the key to egress within the same call.
+
+        Raises:
+            SecretMissing
+        """
+        ...
+
+    async def destroy(self, ref: SecretRef, *store_versions: int) -> None:
+        """Destroy these versions for good; those already gone are no error."""
+        ...
+
+    async def purge(self, ref: SecretRef) -> None:
+        """Destroy every version of the credential. Numbers are kept, so a late write still fails."""
+        ...
+
+    async def ping(self) -> None:
+        """Raise SecretStoreUnavailable unless the store can seal and unseal right now."""
+        ...
