@@ -1,24 +1,24 @@
-"""The database engine: pool, role and organization of every transaction.
+"""The database: pool, and sessions that see one organization's rows.
 
-Two ways to use it. `transaction` is SQLAlchemy's connection, for anything that writes.
-`snapshot` runs statements written in SQLAlchemy Core straight on the pooled asyncpg
-connection, for reads on the hot path: it costs a quarter (docs/adr/0004).
-Both set `byok.org` for the transaction, which the row-level security policies compare with.
+Statements are written in SQLAlchemy Core and compiled once, at import. A `Session` runs them on
+the pooled connection's own driver, asyncpg: through SQLAlchemy's execution layer the same read
+costs four times as much (docs/adr/0004-statements-on-the-driver.md).
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from app.domain.auth import ORGANIZATION_PATTERN
@@ -26,18 +26,37 @@ from app.domain.errors import DatabaseUnavailable
 
 SERVICE_ROLE = "byok_service"
 
-_ORGANIZATION = re.compile(ORGANIZATION_PATTERN.strip("^$"))
+Row = Mapping[str, Any]
+
+_ORGANIZATION = re.compile(ORGANIZATION_PATTERN)
 _DIALECT = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+
+# What says that the database, not the statement, is at fault; the work may be repeated.
 _UNREACHABLE = (
-    OSError,
-    asyncpg.PostgresConnectionError,
+    OSError,  # includes TimeoutError
+    PoolTimeout,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up, statement time-out
+    asyncpg.exceptions.LockNotAvailableError,
+    asyncpg.exceptions.DeadlockDetectedError,
+    asyncpg.exceptions.ReadOnlySQLTransactionError,  # a fail-over left us on a standby
+    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseLogin:
+    """How the service logs in. `set_role`: the login is another role, and takes on the service's."""
+
+    url: sa.URL
+    set_role: bool
+
+
 class Statement:
-    """A Core statement compiled once, at import, to the driver's text and parameter order."""
+    """A Core statement compiled to the driver's text and parameter order. All values are bind parameters."""
 
     __slots__ = ("_order", "text")
 
@@ -46,54 +65,60 @@ class Statement:
         assert isinstance(compiled, SQLCompiler)
         self.text = str(compiled)
         self._order: tuple[str, ...] = tuple(compiled.positiontup or ())
-        fixed = {name: value for name, value in compiled.params.items() if value is not None}
-        if fixed:
-            raise ValueError("a Statement takes all its values as bind parameters")
 
-    def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
-        return [parameters[name] for name in self._order]
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        return [values[name] for name in self._order]
 
 
-class Snapshot:
-    """A read-only look at one organization's rows."""
+class Session:
+    """One transaction on one connection. Writing ones keep nothing unless `commit` is called."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "is_open")
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self.is_open = True
 
-    async def rows(self, statement: Statement, /, **parameters: Any) -> Sequence[Mapping[str, Any]]:
-        found: Sequence[Mapping[str, Any]] = await self._connection.fetch(
-            statement.text, *statement.arguments(parameters)
-        )
+    async def rows(self, statement: Statement, /, **values: Any) -> Sequence[Row]:
+        found: Sequence[Row] = await self._connection.fetch(statement.text, *statement.arguments(values))
         return found
 
-    async def first(self, statement: Statement, /, **parameters: Any) -> Mapping[str, Any] | None:
-        found: Mapping[str, Any] | None = await self._connection.fetchrow(
-            statement.text, *statement.arguments(parameters)
-        )
+    async def first(self, statement: Statement, /, **values: Any) -> Row | None:
+        found: Row | None = await self._connection.fetchrow(statement.text, *statement.arguments(values))
         return found
+
+    async def execute(self, statement: Statement, /, **values: Any) -> int:
+        """Run a statement and return how many rows it touched."""
+        tag: str = await self._connection.execute(statement.text, *statement.arguments(values))
+        return int(tag.rpartition(" ")[2])
+
+    async def commit(self) -> None:
+        await self._connection.execute("COMMIT")
+        self.is_open = False
+
+    async def roll_back(self) -> None:
+        await self._connection.execute("ROLLBACK")
+        self.is_open = False
 
 
 class Database:
     """A pool of connections that all run as the service's role.
 
     Args:
-        url: SQLAlchemy URL with the asyncpg driver.
-        set_role: run SET ROLE byok_service on every connection, for a login that is not that role.
-        pool_size: connections kept and at most opened.
-        timeout_seconds: bound of connecting, of waiting for a pooled connection, and of a statement.
+        login: where, as whom.
+        pool_size: connections kept, and opened at most.
+        timeout_seconds: bound of connecting, of waiting for a connection, and of one statement.
     """
 
-    def __init__(
-        self, url: sa.URL, *, set_role: bool, pool_size: int = 10, timeout_seconds: float = 5.0
-    ) -> None:
+    def __init__(self, login: DatabaseLogin, *, pool_size: int = 10, timeout_seconds: float = 5.0) -> None:
+        milliseconds = str(int(timeout_seconds * 1000))
         self.engine: AsyncEngine = create_async_engine(
-            url,
+            login.url,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=timeout_seconds,
             pool_recycle=1800,
+            pool_use_lifo=True,  # the fewest connections stay warm
             hide_parameters=True,  # statements in errors never show their values
             connect_args={
                 "timeout": timeout_seconds,
@@ -101,81 +126,111 @@ class Database:
                 "server_settings": {
                     "application_name": "byok",
                     "jit": "off",  # every statement here is short
-                    "statement_timeout": str(int(timeout_seconds * 1000)),
-                    "lock_timeout": str(int(timeout_seconds * 1000)),
+                    "statement_timeout": milliseconds,
+                    "lock_timeout": milliseconds,
                     "idle_in_transaction_session_timeout": "30000",
                 },
             },
         )
-        if set_role:
+        if login.set_role:
             event.listen(self.engine.sync_engine, "connect", _set_role)
 
     @asynccontextmanager
-    async def transaction(self, organization_id: str | None = None) -> AsyncIterator[AsyncConnection]:
-        """One transaction that sees one organization's rows; committed on leaving, rolled back on error.
+    async def session(
+        self, organization_id: str | None, *, read_only: bool = False
+    ) -> AsyncIterator[Session]:
+        """A transaction that sees the rows of one organization; without one, only unguarded tables.
 
-        Without an organization only tables outside row-level security can be seen.
+        Leaving without `commit` rolls back, except that a read-only one has nothing to lose.
 
         Raises:
-            DatabaseUnavailable: no connection can be had, or it broke.
+            DatabaseUnavailable: no connection can be had, it broke, or a time-out passed.
         """
-        try:
-            async with self.engine.begin() as connection:
-                if organization_id is not None:
-                    await connection.execute(_SET_ORGANIZATION, {"organization_id": organization_id})
-                yield connection
-        except (*_UNREACHABLE, PoolTimeout, OperationalError, InterfaceError) as error:
-            raise _unavailable(error) from None
-        except DBAPIError as error:
-            if error.connection_invalidated or is_transient(error):
-                raise DatabaseUnavailable from None
-            raise
+        begin = _begin(organization_id, read_only=read_only)
+        with unavailable_when_down():
+            async with self._connected(begin) as (pooled, driver):
+                session = Session(driver)
+                try:
+                    yield session
+                    if session.is_open:
+                        await (session.commit if read_only else session.roll_back)()
+                except Exception:
+                    # An error of the use case: give the connection back clean, or not at all.
+                    await self._abandon(pooled, session)
+                    raise
+                except BaseException:
+                    # Cancelled in the middle of something: never hand this connection on.
+                    await pooled.invalidate()
+                    raise
 
     @asynccontextmanager
-    async def snapshot(self, organization_id: str) -> AsyncIterator[Snapshot]:
-        """A read-only transaction on the driver itself. Same guard as `transaction`.
-
-        Raises:
-            DatabaseUnavailable
-        """
-        if not _ORGANIZATION.fullmatch(organization_id):
-            raise ValueError("not an organization id")
-        try:
-            async with self.engine.connect() as connection:
-                driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+    async def _connected(self, begin: str) -> AsyncIterator[tuple[AsyncConnection, Any]]:
+        """A pooled connection on which `begin` has run; once more on a fresh one if the pooled one had died."""
+        for attempt in (1, 2):
+            async with self.engine.connect() as pooled:
+                driver: Any = (await pooled.get_raw_connection()).driver_connection
                 try:
-                    # One round trip; the pattern above leaves nothing that could be quoted wrongly.
-                    await driver.execute(f"BEGIN READ ONLY; SET LOCAL byok.org = '{organization_id}'")
-                    yield Snapshot(driver)
-                    await driver.execute("COMMIT")
-                except BaseException:
-                    # SQLAlchemy does not know of this transaction: never hand the connection on.
-                    await connection.invalidate()
+                    await driver.execute(begin)
+                except BaseException as error:
+                    await pooled.invalidate()
+                    if (
+                        attempt == 1
+                        and isinstance(error, _UNREACHABLE)
+                        and not isinstance(error, TimeoutError)
+                    ):
+                        continue
                     raise
-        except (*_UNREACHABLE, PoolTimeout, DBAPIError) as error:
-            raise _unavailable(error) from None
+                yield pooled, driver
+                return
+
+    @staticmethod
+    async def _abandon(pooled: AsyncConnection, session: Session) -> None:
+        try:
+            if session.is_open:
+                await session.roll_back()
+        except BaseException:  # noqa: BLE001  # the first error is the one to tell
+            await pooled.invalidate()
 
     async def ping(self) -> None:
-        """Raise DatabaseUnavailable unless a statement runs right now."""
-        async with self.transaction() as connection:
-            await connection.execute(sa.text("SELECT 1"))
+        """Raise DatabaseUnavailable unless a transaction runs right now."""
+        async with self.session(None, read_only=True):
+            pass
+
+    @property
+    def connections_in_use(self) -> int:
+        pool = self.engine.pool
+        assert isinstance(pool, QueuePool)
+        return pool.checkedout()
 
     async def close(self) -> None:
         await self.engine.dispose()
 
 
-_SET_ORGANIZATION = sa.text("SELECT set_config('byok.org', :organization_id, true)")
+@contextmanager
+def unavailable_when_down() -> Iterator[None]:
+    """Turn every sign of an unreachable database into DatabaseUnavailable, without its cause.
+
+    Driver messages name hosts, users and statements; none of them goes further.
+    """
+    try:
+        yield
+    except _UNREACHABLE:
+        raise DatabaseUnavailable from None
+    except DBAPIError as error:
+        # SQLAlchemy's own errors arise only while connecting.
+        if error.connection_invalidated or isinstance(getattr(error.orig, "__cause__", None), _UNREACHABLE):
+            raise DatabaseUnavailable from None
+        raise
 
 
-def is_transient(error: DBAPIError) -> bool:
-    """Whether the same transaction may well succeed when repeated (deadlock, lock or statement time-out, shutdown)."""
-    state = getattr(error.orig, "sqlstate", None) or ""
-    return state[:2] in {"08", "53", "57"} or state in {"40001", "40P01", "55P03"}
-
-
-def _unavailable(_error: BaseException) -> DatabaseUnavailable:
-    """An error without its cause: driver messages name hosts and users."""
-    return DatabaseUnavailable()
+def _begin(organization_id: str | None, *, read_only: bool) -> str:
+    """Begin and set the organization in one round trip. The pattern leaves nothing to quote wrongly."""
+    begin = "BEGIN READ ONLY" if read_only else "BEGIN"
+    if organization_id is None:
+        return begin
+    if not _ORGANIZATION.fullmatch(organization_id):
+        raise ValueError("not an organization id")
+    return f"{begin}; SET LOCAL byok.org = '{organization_id}'"
 
 
 def _set_role(dbapi_connection: Any, _entry: ConnectionPoolEntry) -> None:

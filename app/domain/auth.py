@@ -61,3 +61,12 @@ class Principal:
             raise ServiceOnly
         if scope not in self.scopes or (scope in SERVICE_SCOPES and not self.is_service):
             raise InsufficientScope(scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, for which organization, in which request. What use cases need to know of the way in."""
+
+    subject: str
+    organization_id: str
+    request_id: str

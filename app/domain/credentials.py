@@ -98,7 +98,8 @@ class VersionRecord:
 class CredentialRecord:
     """A credential as anybody may see it. There is no field for a key.
 
-    `revision` counts changes of what is shown, uses aside; it becomes the ETag.
+    `current` is the version in use, or last in use. `revision` counts changes of what is shown,
+    uses aside; it becomes the ETag.
     """
 
     organization_id: str
@@ -107,7 +108,7 @@ class CredentialRecord:
     label: str
     state: CredentialState
     revision: int
-    active: VersionRecord
+    current: VersionRecord
     previous: VersionRecord | None
     created_at: datetime
     created_by: str

@@ -18,7 +18,8 @@ ByokError
 ├── RateLimited             too many per minute; carries retry_after_seconds
 └── Unavailable             a dependency is down; carries retry_after_seconds
     ├── DatabaseUnavailable
-    └── SecretStoreUnavailable
+    ├── SecretStoreUnavailable
+    └── IdentityProviderUnavailable
 
 Messages are constants: an error never carries what the client sent. HTTP statuses are the
 business of `app.routers.problems` alone.
@@ -187,3 +188,10 @@ class SecretStoreUnavailable(Unavailable):
 
     code = "secret_store_unavailable"
     detail = "The secret store cannot be reached right now. Repeat the request in a moment."
+
+
+class IdentityProviderUnavailable(Unavailable):
+    """The token issuer's keys cannot be fetched, and none known is fresh enough to trust."""
+
+    code = "identity_provider_unavailable"
+    detail = "Tokens cannot be verified right now. Repeat the request in a moment."

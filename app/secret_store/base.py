@@ -27,6 +27,15 @@ class SecretMissing(Exception):
     """There is no readable secret at that store version: destroyed, a tombstone, or never written."""
 
 
+class SecretCorrupt(Exception):
+    """What rests at that store version cannot be opened: changed, moved, or its root key is gone."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The sealed secret cannot be opened: it was changed or moved, or its root key is gone."
+        )
+
+
 class SecretStore(Protocol):
     """Seals keys and gives them back only to egress.
 
@@ -69,6 +78,7 @@ class SecretStore(Protocol):
 
         Raises:
             SecretMissing
+            SecretCorrupt
         """
         ...
 

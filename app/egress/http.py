@@ -1,0 +1,33 @@
+"""The HTTP client of egress: no proxies, no redirects, no cookies, certificates always checked."""
+
+import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+
+import httpx
+
+
+def http_client(*, ca_file: Path | None = None) -> httpx.AsyncClient:
+    """A client for the provider.
+
+    Args:
+        ca_file: PEM certificates trusted besides the public roots.
+    """
+    return httpx.AsyncClient(
+        verify=_tls(ca_file),
+        trust_env=False,  # a proxy from the environment would be handed the key
+        follow_redirects=False,  # httpx forwards x-api-key to other origins
+        http1=True,
+        http2=False,
+        limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30),
+        timeout=httpx.Timeout(15.0, connect=5.0),
+        cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+    )
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    context = httpx.create_ssl_context(trust_env=False)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is not None:
+        context.load_verify_locations(cafile=ca_file)
+    return context

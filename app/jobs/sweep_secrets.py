@@ -1,0 +1,16 @@
+"""The jobs that keep the two stores in step, and the ones that throw away what has expired."""
+
+import asyncio
+
+from app.jobs.scheduler import repeat
+from app.services import Services
+
+PURGE_SECONDS = 600
+
+
+async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio.Event) -> None:
+    """All background jobs, until `stop` is set."""
+    await asyncio.gather(
+        repeat("sweep", services.sweep.run, seconds=interval_seconds, stop=stop),
+        repeat("purge", services.sweep.purge, seconds=PURGE_SECONDS, stop=stop),
+    )

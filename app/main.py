@@ -1,0 +1,59 @@
+"""The ASGI application: lifespan, layers around every request, routers, problem handlers."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from app import __version__
+from app.core.settings import CorsSettings
+from app.routers import api
+from app.routers.middleware import Authentication, BodyLimits, Cors, RequestContext
+from app.routers.openapi import describe
+from app.routers.problems import add_problem_handlers
+from app.services import Services
+
+
+def create_app(services: AbstractAsyncContextManager[Services], cors: CorsSettings | None = None) -> FastAPI:
+    """The application over services that are opened when it starts and closed when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with services as opened:
+            app.state.services = opened
+            yield
+
+    app = FastAPI(
+        title="Pharaoh BYOK",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # ours has no scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,  # a redirect would make clients repeat a key to another path
+    )
+    app.include_router(api.router)
+    add_problem_handlers(app)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimits)
+    app.add_middleware(Authentication, authenticator=lambda: app.state.services.auth)
+    app.add_middleware(Cors, allowed_origins=(cors or CorsSettings()).allowed_origins)
+    app.add_middleware(RequestContext)
+    return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document, without opening anything."""
+    return create_app(_Nothing()).openapi()
+
+
+class _Nothing(AbstractAsyncContextManager[Services]):
+    """Services of an application that only describes itself."""
+
+    async def __aenter__(self) -> Services:
+        raise RuntimeError("this application only describes itself")
+
+    async def __aexit__(self, *_: object) -> None: ...

@@ -1,0 +1,258 @@
+"""Credentials, as masked records."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from app.core.database import Row, Session, Statement
+from app.domain.credentials import (
+    AuthStyle,
+    CredentialRecord,
+    CredentialState,
+    Destination,
+    VersionRecord,
+    VersionState,
+)
+from app.domain.errors import DuplicateKey
+from app.domain.validation import Reason, ValidationStatus, Verdict
+from app.models.credentials import credential_version, fingerprint_claim, provider_credential
+
+c = provider_credential
+_current = credential_version.alias("v")
+_previous = credential_version.alias("p")
+
+
+def _named(table: Any, prefix: str) -> list[sa.Label[Any]]:
+    return [column.label(f"{prefix}_{column.name}") for column in table.c]
+
+
+def _joined(version: Any, number: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        version.c.organization_id == c.c.organization_id,
+        version.c.credential_id == c.c.id,
+        version.c.key_version == number,
+    )
+
+
+_ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
+_ID = sa.bindparam("id", type_=c.c.id.type)
+_READ = (
+    sa.select(*_named(c, "c"), *_named(_current, "v"), *_named(_previous, "p"))
+    .select_from(
+        c.join(_current, _joined(_current, c.c.current_key_version)).outerjoin(
+            _previous, _joined(_previous, c.c.previous_key_version)
+        )
+    )
+    .where(c.c.organization_id == _ORGANIZATION)
+)
+_FIND = Statement(_READ.where(c.c.id == _ID, c.c.state != sa.literal_column("'creating'")))
+_BEFORE = sa.bindparam("before", type_=c.c.id.type)
+_PAGE = Statement(
+    _READ.where(
+        c.c.state == sa.any_(sa.bindparam("states", type_=sa.ARRAY(sa.Text))),
+        sa.or_(_BEFORE.is_(None), c.c.id < _BEFORE),
+    )
+    .order_by(c.c.id.desc())
+    .limit(sa.bindparam("at_most", type_=sa.Integer))
+)
+_LOCK = Statement(
+    sa.select(c.c.state, c.c.revision)
+    .where(c.c.organization_id == _ORGANIZATION, c.c.id == _ID)
+    .with_for_update(key_share=True)
+)
+_INSERTED = [
+    "organization_id",
+    "id",
+    "provider",
+    "label",
+    "state",
+    "revision",
+    "current_key_version",
+    "created_at",
+    "created_by",
+    "updated_at",
+]
+_INSERT = Statement(
+    sa.insert(c).values({name: sa.bindparam(name, type_=c.c[name].type) for name in _INSERTED})
+)
+_OF_CREDENTIAL = sa.and_(c.c.organization_id == _ORGANIZATION, c.c.id == _ID)
+_NOW = sa.bindparam("now", type_=c.c.updated_at.type)
+_CHANGED: dict[str, Any] = {"revision": c.c.revision + sa.literal_column("1"), "updated_at": _NOW}
+_RENAME = Statement(
+    sa.update(c).where(_OF_CREDENTIAL).values(label=sa.bindparam("new_label", type_=sa.Text), **_CHANGED)
+)
+_ACTIVATE = Statement(
+    sa.update(c)
+    .where(_OF_CREDENTIAL, c.c.state == sa.literal_column("'creating'"))
+    .values(state=sa.literal_column("'active'"))
+)
+_TOUCH = Statement(sa.update(c).where(_OF_CREDENTIAL).values(**_CHANGED))
+_DELETE_UNBORN = Statement(sa.delete(c).where(_OF_CREDENTIAL, c.c.state == sa.literal_column("'creating'")))
+_CLAIM = Statement(
+    insert(fingerprint_claim)
+    .values(
+        organization_id=_ORGANIZATION,
+        fingerprint=sa.bindparam("fingerprint", type_=sa.Text),
+        credential_id=_ID,
+    )
+    .on_conflict_do_nothing()
+)
+_CLAIMED_BY = Statement(
+    sa.select(fingerprint_claim.c.credential_id).where(
+        fingerprint_claim.c.organization_id == _ORGANIZATION,
+        fingerprint_claim.c.fingerprint == sa.bindparam("fingerprint", type_=sa.Text),
+    )
+)
+_UNCLAIM = Statement(
+    sa.delete(fingerprint_claim).where(
+        fingerprint_claim.c.organization_id == _ORGANIZATION, fingerprint_claim.c.credential_id == _ID
+    )
+)
+
+
+class CredentialRepository:
+    """One organization's credentials.
+
+    Rows are locked in one order everywhere: validation, version, credential.
+    """
+
+    def __init__(self, session: Session, organization_id: str) -> None:
+        self._session = session
+        self._organization_id = organization_id
+
+    async def find(self, credential_id: UUID) -> CredentialRecord | None:
+        row = await self._session.first(_FIND, organization_id=self._organization_id, id=credential_id)
+        return None if row is None else _credential(row)
+
+    async def page(
+        self, *, states: Sequence[CredentialState], at_most: int, before: UUID | None
+    ) -> Sequence[CredentialRecord]:
+        """Newest first."""
+        found = await self._session.rows(
+            _PAGE, organization_id=self._organization_id, states=states, at_most=at_most, before=before
+        )
+        return [_credential(row) for row in found]
+
+    async def lock(self, credential_id: UUID) -> tuple[CredentialState, int] | None:
+        """Lock the row until the transaction ends; its state and revision."""
+        row = await self._session.first(_LOCK, organization_id=self._organization_id, id=credential_id)
+        return None if row is None else (CredentialState(row["state"]), row["revision"])
+
+    async def insert(
+        self, credential_id: UUID, *, provider: str, label: str, created_at: datetime, created_by: str
+    ) -> None:
+        """A credential that nobody sees yet."""
+        await self._session.execute(
+            _INSERT,
+            organization_id=self._organization_id,
+            id=credential_id,
+            provider=provider,
+            label=label,
+            state=CredentialState.CREATING,
+            revision=1,
+            current_key_version=1,
+            created_at=created_at,
+            created_by=created_by,
+            updated_at=created_at,
+        )
+
+    async def claim_fingerprint(self, fingerprint: str, credential_id: UUID) -> None:
+        """Make this credential the only live one with that key.
+
+        Raises:
+            DuplicateKey: another one has it, or is just being created with it.
+        """
+        values = {"organization_id": self._organization_id, "fingerprint": fingerprint}
+        if await self._session.execute(_CLAIM, id=credential_id, **values):
+            return
+        row = await self._session.first(_CLAIMED_BY, **values)
+        raise DuplicateKey(None if row is None else row["credential_id"])
+
+    async def release_fingerprints(self, credential_id: UUID) -> None:
+        await self._session.execute(_UNCLAIM, organization_id=self._organization_id, id=credential_id)
+
+    async def activate(self, credential_id: UUID) -> bool:
+        """Make a credential that was being created visible."""
+        return bool(
+            await self._session.execute(_ACTIVATE, organization_id=self._organization_id, id=credential_id)
+        )
+
+    async def rename(self, credential_id: UUID, label: str, *, now: datetime) -> None:
+        await self._session.execute(
+            _RENAME, organization_id=self._organization_id, id=credential_id, new_label=label, now=now
+        )
+
+    async def touch(self, credential_id: UUID, *, now: datetime) -> None:
+        """Something shown has changed elsewhere: a new revision."""
+        await self._session.execute(_TOUCH, organization_id=self._organization_id, id=credential_id, now=now)
+
+    async def delete_unborn(self, credential_id: UUID) -> bool:
+        """Remove a credential whose first key never arrived."""
+        values = {"organization_id": self._organization_id, "id": credential_id}
+        return bool(await self._session.execute(_DELETE_UNBORN, **values))
+
+
+def version_record(row: Mapping[str, Any], prefix: str = "") -> VersionRecord:
+    """A masked record from the columns of `credential_version`, each with `prefix`."""
+
+    def at(name: str) -> Any:
+        return row[prefix + name]
+
+    latest = Verdict(
+        status=ValidationStatus(at("latest_status")),
+        reason=None if at("latest_reason") is None else Reason(at("latest_reason")),
+        checked_at=at("latest_checked_at"),
+        provider_request_id=at("latest_request_id"),
+    )
+    definite = None
+    if at("definite_status") is not None:
+        definite = Verdict(
+            status=ValidationStatus(at("definite_status")),
+            reason=Reason(at("definite_reason")),
+            checked_at=at("definite_checked_at"),
+            provider_request_id=at("definite_request_id"),
+        )
+    return VersionRecord(
+        credential_id=at("credential_id"),
+        key_version=at("key_version"),
+        state=VersionState(at("state")),
+        destination=Destination(
+            base_url=at("base_url"),
+            messages_url=at("messages_url"),
+            auth_style=AuthStyle(at("auth_style")),
+            workspace_id=at("workspace_id"),
+            probe_model=at("probe_model"),
+        ),
+        key_hint=at("key_hint"),
+        fingerprint=at("fingerprint"),
+        verdict=definite or latest,
+        latest=latest,
+        created_at=at("created_at"),
+        created_by=at("created_by"),
+        activated_at=at("activated_at"),
+        retires_at=at("retires_at"),
+        destroyed_at=at("destroyed_at"),
+        last_used_at=at("last_used_at"),
+    )
+
+
+def _credential(row: Row) -> CredentialRecord:
+    return CredentialRecord(
+        organization_id=row["c_organization_id"],
+        id=row["c_id"],
+        provider=row["c_provider"],
+        label=row["c_label"],
+        state=CredentialState(row["c_state"]),
+        revision=row["c_revision"],
+        current=version_record(row, "v_"),
+        previous=None if row["p_key_version"] is None else version_record(row, "p_"),
+        created_at=row["c_created_at"],
+        created_by=row["c_created_by"],
+        updated_at=row["c_updated_at"],
+        rotated_at=row["c_rotated_at"],
+        last_used_at=row["c_last_used_at"],
+    )

@@ -1,0 +1,107 @@
+"""The job queue: what is due, taken by any number of instances without getting in each other's way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from app.core.database import Session, Statement
+from app.models.queue import job_queue as q
+
+
+class JobKind(StrEnum):
+    """What a due item asks for; `id` names the intent or the validation."""
+
+    SETTLE_INTENT = "settle_intent"
+    SETTLE_VALIDATION = "settle_validation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueItem:
+    """One thing to do for one organization."""
+
+    organization_id: str
+    kind: JobKind
+    id: UUID
+
+
+_OF_ITEM = sa.and_(
+    q.c.organization_id == sa.bindparam("organization_id", type_=sa.Text),
+    q.c.kind == sa.bindparam("kind", type_=sa.Text),
+    q.c.id == sa.bindparam("id", type_=q.c.id.type),
+)
+_ADD = Statement(
+    insert(q)
+    .values(
+        {
+            name: sa.bindparam(name, type_=q.c[name].type)
+            for name in ("organization_id", "kind", "id", "due_at")
+        }
+    )
+    .on_conflict_do_nothing()
+)
+_REMOVE = Statement(sa.delete(q).where(_OF_ITEM))
+_DUE = (
+    sa.select(q.c.organization_id, q.c.kind, q.c.id)
+    .where(
+        q.c.kind == sa.bindparam("kind", type_=sa.Text),
+        q.c.due_at <= sa.bindparam("now", type_=q.c.due_at.type),
+    )
+    .order_by(q.c.due_at)
+    .limit(sa.bindparam("at_most", type_=sa.Integer))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
+_TAKE = Statement(
+    sa.update(q)
+    .where(q.c.organization_id == _DUE.c.organization_id, q.c.kind == _DUE.c.kind, q.c.id == _DUE.c.id)
+    .values(due_at=sa.bindparam("again_at", type_=q.c.due_at.type))
+    .returning(q.c.organization_id, q.c.kind, q.c.id)
+)
+
+# Owner-owned functions: the only deletions that reach across organizations.
+_PURGES = tuple(
+    Statement(sa.select(function))
+    for function in (sa.func.purge_idempotency_keys(), sa.func.purge_rate_counters())
+)
+
+
+class QueueRepository:
+    """Adds in the transaction of the work, so that no crash separates the two."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def add(self, item: DueItem, *, due_at: datetime) -> None:
+        await self._session.execute(
+            _ADD, organization_id=item.organization_id, kind=item.kind, id=item.id, due_at=due_at
+        )
+
+    async def remove(self, item: DueItem) -> None:
+        await self._session.execute(_REMOVE, organization_id=item.organization_id, kind=item.kind, id=item.id)
+
+    async def take(
+        self,
+        kind: JobKind,
+        *,
+        now: datetime,
+        at_most: int = 100,
+        again_after: timedelta = timedelta(seconds=30),
+    ) -> Sequence[DueItem]:
+        """Due items, put off by `again_after`: a taker that dies loses nothing, the item comes again."""
+        found = await self._session.rows(
+            _TAKE, kind=kind, now=now, at_most=at_most, again_at=now + again_after
+        )
+        return [
+            DueItem(organization_id=row["organization_id"], kind=JobKind(row["kind"]), id=row["id"])
+            for row in found
+        ]
+
+    async def purge_expired(self) -> None:
+        """Drop kept answers and rate counters whose time is over."""
+        for purge in _PURGES:
+            await self._session.first(purge)

@@ -1,0 +1,82 @@
+"""One transaction of one organization, with the repositories that work in it.
+
+`writing` keeps nothing unless `commit` is called; leaving without it rolls back. No network call
+belongs inside: read, close, call out, open, write.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cached_property
+
+from app.core.database import Database, Session
+from app.repositories.audit import AuditRepository
+from app.repositories.credentials import CredentialRepository
+from app.repositories.idempotency import IdempotencyRepository
+from app.repositories.queue import QueueRepository
+from app.repositories.rate_limits import RateLimitRepository
+from app.repositories.validation import ValidationRepository
+from app.repositories.versions import VersionRepository
+
+
+class UnitOfWork:
+    """The repositories of one transaction."""
+
+    def __init__(self, session: Session, organization_id: str) -> None:
+        self._session = session
+        self._organization_id = organization_id
+
+    @cached_property
+    def credentials(self) -> CredentialRepository:
+        return CredentialRepository(self._session, self._organization_id)
+
+    @cached_property
+    def versions(self) -> VersionRepository:
+        return VersionRepository(self._session, self._organization_id)
+
+    @cached_property
+    def validations(self) -> ValidationRepository:
+        return ValidationRepository(self._session, self._organization_id)
+
+    @cached_property
+    def audit(self) -> AuditRepository:
+        return AuditRepository(self._session, self._organization_id)
+
+    @cached_property
+    def idempotency(self) -> IdempotencyRepository:
+        return IdempotencyRepository(self._session, self._organization_id)
+
+    @cached_property
+    def rate_limits(self) -> RateLimitRepository:
+        return RateLimitRepository(self._session, self._organization_id)
+
+    @cached_property
+    def queue(self) -> QueueRepository:
+        return QueueRepository(self._session)
+
+    async def commit(self) -> None:
+        await self._session.commit()
+
+
+class UnitsOfWork:
+    """Opens units of work on a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def writing(self, organization_id: str) -> AsyncIterator[UnitOfWork]:
+        """Raises DatabaseUnavailable, besides what the repositories raise."""
+        async with self._database.session(organization_id) as session:
+            yield UnitOfWork(session, organization_id)
+
+    @asynccontextmanager
+    async def reading(self, organization_id: str) -> AsyncIterator[UnitOfWork]:
+        """A read-only one; PostgreSQL refuses writes in it."""
+        async with self._database.session(organization_id, read_only=True) as session:
+            yield UnitOfWork(session, organization_id)
+
+    @asynccontextmanager
+    async def queue(self) -> AsyncIterator[tuple[QueueRepository, Session]]:
+        """The job queue, which belongs to no organization."""
+        async with self._database.session(None) as session:
+            yield QueueRepository(session), session

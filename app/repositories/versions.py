@@ -1,0 +1,230 @@
+"""Key versions: the rows of the order of writes. Every move names the state it expects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.core.database import Session, Statement
+from app.domain.credentials import LEGAL_MOVES, Destination, VersionRecord, VersionState
+from app.domain.validation import Verdict
+from app.models.credentials import credential_version as t
+from app.repositories.credentials import version_record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A write to the secret store that was announced: who writes, and on top of what."""
+
+    intent_id: UUID
+    credential_id: UUID
+    key_version: int
+    state: VersionState
+    expected_store_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedVersion:
+    """Where a version's secret lies and where it may be sent."""
+
+    key_version: int
+    store_version: int
+    destination: Destination
+    was_valid: bool
+
+
+_ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
+_OF_CREDENTIAL = sa.and_(
+    t.c.organization_id == _ORGANIZATION,
+    t.c.credential_id == sa.bindparam("credential_id", type_=t.c.credential_id.type),
+)
+_OF_VERSION = sa.and_(_OF_CREDENTIAL, t.c.key_version == sa.bindparam("key_version_", type_=sa.Integer))
+_INSERTED = [
+    *["organization_id", "credential_id", "key_version", "state", "intent_id", "expected_store_version"],
+    *["base_url", "messages_url", "auth_style", "workspace_id", "probe_model", "key_hint", "fingerprint"],
+    *["created_at", "created_by", "latest_status"],
+]
+_INSERT = Statement(
+    sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED})
+)
+_INTENT = Statement(
+    sa.select(t.c.intent_id, t.c.credential_id, t.c.key_version, t.c.state, t.c.expected_store_version)
+    .where(
+        t.c.organization_id == _ORGANIZATION,
+        t.c.intent_id == sa.bindparam("intent_id", type_=t.c.intent_id.type),
+    )
+    .with_for_update()
+)
+_INTENT_OF = Statement(sa.select(t.c.intent_id).where(_OF_VERSION))
+_MOVE = Statement(
+    sa.update(t)
+    .where(_OF_VERSION, t.c.state == sa.bindparam("expected", type_=sa.Text))
+    .values(
+        state=sa.bindparam("new_state", type_=sa.Text),
+        store_version=sa.func.coalesce(
+            sa.bindparam("new_store_version", type_=sa.Integer), t.c.store_version
+        ),
+        activated_at=sa.func.coalesce(
+            sa.bindparam("new_activated_at", type_=t.c.activated_at.type), t.c.activated_at
+        ),
+    )
+)
+_PAGE = Statement(
+    sa.select(t)
+    .where(
+        _OF_CREDENTIAL,
+        t.c.state != sa.literal_column("'abandoned'"),
+        t.c.key_version < sa.bindparam("before", type_=sa.Integer),
+    )
+    .order_by(t.c.key_version.desc())
+    .limit(sa.bindparam("at_most", type_=sa.Integer))
+)
+_SEALED = Statement(sa.select(t).where(_OF_VERSION, t.c.store_version.is_not(None)))
+_LATEST: dict[str, Any] = {
+    "latest_status": sa.bindparam("status", type_=sa.Text),
+    "latest_reason": sa.bindparam("reason", type_=sa.Text),
+    "latest_checked_at": sa.bindparam("checked_at", type_=t.c.latest_checked_at.type),
+    "latest_request_id": sa.bindparam("request_id", type_=sa.Text),
+}
+_RECORD = Statement(sa.update(t).where(_OF_VERSION).values(_LATEST))
+_RECORD_DEFINITE = Statement(
+    sa.update(t)
+    .where(_OF_VERSION)
+    .values(_LATEST | {name.replace("latest", "definite"): value for name, value in _LATEST.items()})
+)
+_DELETE = Statement(sa.delete(t).where(_OF_VERSION))
+
+
+class VersionRepository:
+    """One organization's key versions."""
+
+    def __init__(self, session: Session, organization_id: str) -> None:
+        self._session = session
+        self._organization_id = organization_id
+
+    async def insert_intent(
+        self,
+        intent: Intent,
+        *,
+        destination: Destination,
+        key_hint: str | None,
+        fingerprint: str,
+        created_at: datetime,
+        created_by: str,
+    ) -> None:
+        await self._session.execute(
+            _INSERT,
+            organization_id=self._organization_id,
+            credential_id=intent.credential_id,
+            key_version=intent.key_version,
+            state=intent.state,
+            intent_id=intent.intent_id,
+            expected_store_version=intent.expected_store_version,
+            base_url=destination.base_url,
+            messages_url=destination.messages_url,
+            auth_style=destination.auth_style,
+            workspace_id=destination.workspace_id,
+            probe_model=destination.probe_model,
+            key_hint=key_hint,
+            fingerprint=fingerprint,
+            created_at=created_at,
+            created_by=created_by,
+            latest_status="pending",
+        )
+
+    async def lock_intent(self, intent_id: UUID) -> Intent | None:
+        row = await self._session.first(_INTENT, organization_id=self._organization_id, intent_id=intent_id)
+        if row is None:
+            return None
+        return Intent(
+            intent_id=row["intent_id"],
+            credential_id=row["credential_id"],
+            key_version=row["key_version"],
+            state=VersionState(row["state"]),
+            expected_store_version=row["expected_store_version"],
+        )
+
+    async def find_intent(self, credential_id: UUID, *, key_version: int) -> UUID | None:
+        row = await self._session.first(
+            _INTENT_OF,
+            organization_id=self._organization_id,
+            credential_id=credential_id,
+            key_version_=key_version,
+        )
+        return None if row is None else row["intent_id"]
+
+    async def move(
+        self,
+        credential_id: UUID,
+        key_version: int,
+        *,
+        expected: VersionState,
+        to: VersionState,
+        store_version: int | None = None,
+        activated_at: datetime | None = None,
+    ) -> bool:
+        """Move a version from the expected state; False where somebody else moved it first."""
+        assert to in LEGAL_MOVES[expected], "not a legal move"
+        moved = await self._session.execute(
+            _MOVE,
+            organization_id=self._organization_id,
+            credential_id=credential_id,
+            key_version_=key_version,
+            expected=expected,
+            new_state=to,
+            new_store_version=store_version,
+            new_activated_at=activated_at,
+        )
+        return bool(moved)
+
+    async def page(self, credential_id: UUID, *, at_most: int, before: int) -> Sequence[VersionRecord]:
+        """Newest first; abandoned intents are not shown."""
+        found = await self._session.rows(
+            _PAGE,
+            organization_id=self._organization_id,
+            credential_id=credential_id,
+            before=before,
+            at_most=at_most,
+        )
+        return [version_record(row) for row in found]
+
+    async def find_sealed(self, credential_id: UUID, key_version: int) -> SealedVersion | None:
+        row = await self._session.first(
+            _SEALED,
+            organization_id=self._organization_id,
+            credential_id=credential_id,
+            key_version_=key_version,
+        )
+        if row is None:
+            return None
+        return SealedVersion(
+            key_version=key_version,
+            store_version=row["store_version"],
+            destination=version_record(row).destination,
+            was_valid=row["definite_status"] == "valid",
+        )
+
+    async def record_verdict(self, credential_id: UUID, key_version: int, verdict: Verdict) -> None:
+        """The last attempt; and the standing verdict, if this one is definite."""
+        await self._session.execute(
+            _RECORD_DEFINITE if verdict.is_definite else _RECORD,
+            organization_id=self._organization_id,
+            credential_id=credential_id,
+            key_version_=key_version,
+            status=verdict.status,
+            reason=verdict.reason,
+            checked_at=verdict.checked_at,
+            request_id=verdict.provider_request_id,
+        )
+
+    async def delete(self, credential_id: UUID, key_version: int) -> None:
+        """Remove the row of a version that never came to be."""
+        await self._session.execute(
+            _DELETE,
+            organization_id=self._organization_id,
+            credential_id=credential_id,
+            key_version_=key_version,
+        )

@@ -1,0 +1,82 @@
+"""Answers: a response model straight to bytes, and Idempotency-Key around whatever makes one."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from uuid import UUID
+
+from fastapi import Request, Response
+
+from app.domain.auth import Caller
+from app.domain.clock import new_id
+from app.domain.errors import ByokError, Conflict
+from app.repositories.idempotency import KeptAnswer
+from app.routers.problems import problem_response
+from app.schemas.base import ResponseModel
+from app.services import Services
+from app.services.idempotency import Hold
+from app.services.idempotency import Request as IdempotentRequest
+
+_KEPT_HEADERS = ("content-type", "etag", "location", "preference-applied")
+
+
+def answer(model: ResponseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The model as it goes out. Made by us from masked records, so it is not validated again."""
+    return Response(
+        model.to_json(),
+        status_code=status,
+        headers=None if headers is None else dict(headers),
+        media_type="application/json",
+    )
+
+
+async def once(
+    request: Request,
+    caller: Caller,
+    services: Services,
+    key: str | None,
+    make: Callable[[Hold | None], Awaitable[Response]],
+) -> Response:
+    """Make the answer, or repeat the one that was made under this Idempotency-Key.
+
+    Kept are successes and conflicts; after anything else the key is free again.
+    """
+    if key is None:
+        return await make(None)
+    held = await services.idempotency.claim(
+        caller,
+        key,
+        IdempotentRequest(method=request.method, path=request.url.path, body=await request.body()),
+    )
+    if isinstance(held, KeptAnswer):
+        return _replayed(held)
+    try:
+        response = await make(held)
+    except Conflict as error:
+        response = problem_response(caller.request_id, error)
+    except BaseException:
+        await _release(held)
+        raise
+    await held.keep(_kept(response))
+    return response
+
+
+def resource_id(held: Hold | None) -> UUID:
+    """The id for what a request creates."""
+    return new_id() if held is None else held.resource_id
+
+
+async def _release(held: Hold) -> None:
+    try:
+        await held.release()
+    except ByokError:
+        return  # it frees itself after its time
+
+
+def _kept(response: Response) -> KeptAnswer:
+    headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}
+    return KeptAnswer(status_code=response.status_code, headers=headers, body=bytes(response.body))
+
+
+def _replayed(kept: KeptAnswer) -> Response:
+    return Response(
+        kept.body, status_code=kept.status_code, headers={**kept.headers, "Idempotency-Replayed": "true"}
+    )

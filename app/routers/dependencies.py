@@ -1,0 +1,100 @@
+"""What handlers ask for, as annotated aliases named by nouns."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+from uuid import UUID
+
+import structlog
+from fastapi import Depends, Header, Path, Request
+
+from app.domain.auth import ORGANIZATION_PATTERN, Caller, Principal, Scope
+from app.services import Services
+
+OrganizationId = Annotated[
+    str,
+    Path(
+        alias="organization_id",
+        pattern=ORGANIZATION_PATTERN,
+        description="The organization.",
+        examples=["org_acme"],
+    ),
+]
+CredentialId = Annotated[
+    UUID, Path(description="The credential.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+]
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesOfApp = Annotated[Services, Depends(_services)]
+
+
+def _caller_with(scope: Scope, *, service_only: bool = False) -> Callable[..., Awaitable[Caller]]:
+    async def caller(request: Request, organization_id: OrganizationId) -> Caller:
+        principal: Principal = request.state.principal
+        principal.require(scope, organization_id=organization_id, service_only=service_only)
+        # Parsed ids only: a raw path may hold anything.
+        structlog.contextvars.bind_contextvars(organization_id=organization_id)
+        return Caller(
+            subject=principal.subject, organization_id=organization_id, request_id=request.state.request_id
+        )
+
+    return caller
+
+
+CredentialReader = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_READ))]
+CredentialWriter = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_WRITE))]
+AuditReader = Annotated[Caller, Depends(_caller_with(Scope.AUDIT_READ))]
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="Repeating a request with the same key and body answers what was answered first. Kept 24 hours.",
+    ),
+]
+_IfMatch = Annotated[
+    str | None,
+    Header(alias="If-Match", max_length=1000, description="Change only the revision of this ETag."),
+]
+_Prefer = Annotated[
+    str | None,
+    Header(
+        alias="Prefer",
+        max_length=200,
+        description="`respond-async`: answer at once, check in the background.",
+    ),
+]
+
+
+def _respond_async(prefer: _Prefer = None) -> bool:
+    return prefer is not None and any(word.strip().lower() == "respond-async" for word in prefer.split(","))
+
+
+RespondAsync = Annotated[bool, Depends(_respond_async)]
+
+
+def etag(revision: int) -> str:
+    """The ETag of a revision."""
+    return f'"r{revision}"'
+
+
+def _revisions(if_match: _IfMatch = None) -> frozenset[int] | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    named = (tag.strip() for tag in if_match.split(","))
+    # A weak or foreign tag matches nothing, as RFC 9110 says of If-Match.
+    return frozenset(int(tag[2:-1]) for tag in named if _is_etag(tag))
+
+
+def _is_etag(tag: str) -> bool:
+    return tag.startswith('"r') and tag.endswith('"') and tag[2:-1].isascii() and tag[2:-1].isdigit()
+
+
+Revisions = Annotated[frozenset[int] | None, Depends(_revisions)]

@@ -1,0 +1,44 @@
+"""The document as a page: plain HTML made here. No script, so nothing from elsewhere runs beside tokens."""
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+router = APIRouter(include_in_schema=False)
+
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
+code{background:#f2f2f2;padding:.1em .3em;border-radius:3px}
+section{border-top:1px solid #ddd;padding:.5rem 0}.method{display:inline-block;min-width:4rem;font-weight:700}
+td{padding:.1rem 1rem .1rem 0;vertical-align:top}
+"""
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """Every operation with its parameters and answers."""
+    return Response("".join(_page(request.app.openapi())), media_type="text/html; charset=utf-8")
+
+
+def _page(document: Mapping[str, Any]) -> Iterator[str]:
+    title = escape(document["info"]["title"])
+    yield f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+    yield f"<h1>{title} {escape(document['info']['version'])}</h1>"
+    yield f"<p>{escape(document['info']['description'])}</p><p><a href=openapi.json>openapi.json</a></p>"
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield from _operation(path, method, operation)
+
+
+def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
+    yield f"<section id={escape(operation['operationId'])}><h2>{escape(operation['summary'])}</h2>"
+    yield f"<p><span class=method>{method.upper()}</span> <code>{escape(path)}</code></p>"
+    yield f"<p>{escape(operation.get('description', ''))}</p><table>"
+    for parameter in operation.get("parameters", ()):
+        name, where = escape(parameter["name"]), escape(parameter["in"])
+        yield f"<tr><td><code>{name}</code><td>{where}<td>{escape(parameter.get('description', ''))}"
+    for status, response in operation["responses"].items():
+        yield f"<tr><td><code>{escape(status)}</code><td>answer<td>{escape(response['description'])}"
+    yield "</table></section>"

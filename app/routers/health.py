@@ -1,0 +1,46 @@
+"""Whether the process answers, whether its dependencies do, and its metrics."""
+
+from fastapi import APIRouter, Response
+
+from app.core.metrics import metrics_text
+from app.routers.answers import answer
+from app.routers.dependencies import ServicesOfApp
+from app.schemas.health import Liveness, Readiness
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", response_model=Liveness, operation_id="getLiveness", summary="Is the process alive?")
+async def livez() -> Response:
+    """Looks at nothing but itself: restart the process when this fails."""
+    return answer(Liveness())
+
+
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    operation_id="getReadiness",
+    summary="Are the dependencies up?",
+    responses={503: {"model": Readiness, "description": "At least one dependency is down."}},
+)
+async def readyz(services: ServicesOfApp) -> Response:
+    """Per dependency. Send no traffic here while this fails."""
+    found = await services.health.check()
+    is_ready = all(found.values())
+    readiness = Readiness(
+        status="ready" if is_ready else "not_ready",
+        dependencies={name: "up" if answers else "down" for name, answers in found.items()},
+    )
+    return answer(readiness, status=200 if is_ready else 503)
+
+
+@router.get(
+    "/metrics",
+    operation_id="getMetrics",
+    summary="Metrics in Prometheus' text format",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics."}},
+)
+async def metrics() -> Response:
+    """Labels are routes, codes and reasons: nothing that a client typed."""
+    return Response(metrics_text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,91 @@
+"""Cursor pages. A cursor says after which item to go on; it holds no data and no secret."""
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+from fastapi import Depends, Query, Response
+
+from app.domain.errors import InvalidInput
+from app.routers.answers import answer
+from app.schemas.base import Page, ResponseModel
+
+Record = TypeVar("Record")
+Model = TypeVar("Model", bound=ResponseModel)
+
+_LARGEST_INTEGER = 2**31 - 1
+
+
+class PageQuery:
+    """`limit` and `page` of a request."""
+
+    def __init__(
+        self,
+        limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20,
+        page: Annotated[
+            str | None, Query(max_length=200, description="`next_page` of the page before, as it was.")
+        ] = None,
+    ) -> None:
+        self.limit = limit
+        self._page = page
+
+    @property
+    def at_most(self) -> int:
+        """One more than asked for: whether it is there tells whether there are more."""
+        return self.limit + 1
+
+    def before_id(self) -> UUID | None:
+        """Raises InvalidInput where the cursor is none of ours."""
+        if self._page is None:
+            return None
+        content = _decode(self._page)
+        if len(content) != 16:  # noqa: PLR2004  # the bytes of a UUID
+            raise _not_ours()
+        return UUID(bytes=content)
+
+    def before_number(self) -> int:
+        """Raises InvalidInput where the cursor is none of ours."""
+        if self._page is None:
+            return _LARGEST_INTEGER
+        number = int.from_bytes(_decode(self._page))
+        if not 0 < number <= _LARGEST_INTEGER:
+            raise _not_ours()
+        return number
+
+    def answer(
+        self,
+        records: Sequence[Record],
+        shape: Callable[[Record], Model],
+        cursor: Callable[[Record], UUID | int],
+    ) -> Response:
+        shown = records[: self.limit]
+        has_more = len(records) > self.limit
+        page = Page[Any].model_construct(
+            data=[shape(record) for record in shown],
+            has_more=has_more,
+            next_page=_encode(cursor(shown[-1])) if has_more else None,
+        )
+        return answer(page)
+
+
+Paging = Annotated[PageQuery, Depends()]
+
+
+def _encode(last: UUID | int) -> str:
+    content = last.bytes if isinstance(last, UUID) else last.to_bytes(4)
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _decode(page: str) -> bytes:
+    try:
+        return base64.b64decode(page + "=" * (-len(page) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise _not_ours() from None
+
+
+def _not_ours() -> InvalidInput:
+    return InvalidInput.of(
+        "page", "page_invalid", "This is not a cursor of ours. Pass next_page back as it was."
+    )

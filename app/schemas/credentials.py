@@ -1,0 +1,237 @@
+"""Credentials on the wire. Only `CredentialCreate` has a field for a key, and it never goes out."""
+
+import unicodedata
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.domain.api_keys import ApiKey
+from app.domain.credentials import (
+    PUBLIC_VERSION_STATE,
+    AuthStyle,
+    CredentialRecord,
+    CredentialState,
+    VersionRecord,
+)
+from app.domain.errors import InvalidInput
+from app.schemas.base import Instant, RequestModel, ResponseModel
+from app.schemas.validation import CredentialVerdict
+from app.services.credentials import NewCredential
+
+_PUBLIC_STATE: dict[CredentialState, Literal["active", "disabled", "deleted"]] = {
+    CredentialState.ACTIVE: "active",
+    CredentialState.DISABLED: "disabled",
+    CredentialState.DELETING: "deleted",
+    CredentialState.DELETED: "deleted",
+}
+
+
+def _without_controls(label: str) -> str:
+    if any(
+        unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} for character in label
+    ):
+        raise PydanticCustomError("label_has_controls", "The label holds control or invisible characters.")
+    if not label.strip():
+        raise PydanticCustomError("label_blank", "The label is blank.")
+    return label
+
+
+Label = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=80,
+        description="Helps future billing admins identify the key. No control characters.",
+        examples=["Acme production"],
+    ),
+    AfterValidator(_without_controls),
+]
+
+
+class CredentialCreate(RequestModel):
+    """A key to keep, with where it may be sent."""
+
+    provider: Literal["anthropic"] = "anthropic"
+    label: Label
+    api_key: Annotated[
+        SecretStr,
+        Field(
+            description="The key, exactly as the provider shows it. Write-only: no answer ever has it.",
+            json_schema_extra={"writeOnly": True},
+        ),
+    ]
+    base_url: Annotated[
+        str | None,
+        Field(
+            max_length=4096,
+            description="HTTPS base URL of a compatible deployment; null or empty: Anthropic's own endpoint.",
+        ),
+    ] = None
+    auth_style: Annotated[
+        AuthStyle | None, Field(description="How the key travels; null: chosen by the provider's host.")
+    ] = None
+    workspace_id: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9_-]{1,100}$",
+            description="Needed by keys that are not scoped to a workspace.",
+        ),
+    ] = None
+    probe_model: Annotated[
+        str | None,
+        Field(pattern=r"^[A-Za-z0-9._:/@-]{1,200}$", description="Model for checking a custom endpoint."),
+    ] = None
+
+    def to_command(self) -> NewCredential:
+        """Raises KeyRefused for what cannot be a key."""
+        base_url = self.base_url or None
+        return NewCredential(
+            label=self.label,
+            key=ApiKey.parse(self.api_key.get_secret_value(), custom_destination=base_url is not None),
+            base_url=base_url,
+            auth_style=self.auth_style,
+            workspace_id=self.workspace_id,
+            probe_model=self.probe_model,
+        )
+
+
+_BOUND_TO_THE_KEY = ("base_url", "auth_style", "workspace_id", "probe_model")
+
+
+class CredentialUpdate(RequestModel):
+    """A JSON merge patch. Only the label can be patched: a destination is bound to its key."""
+
+    label: Label = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_is_bound(cls, body: object) -> object:
+        if isinstance(body, dict):
+            for name in _BOUND_TO_THE_KEY:
+                if name in body:
+                    raise InvalidInput.of(
+                        name,
+                        "destination_is_bound",
+                        "A destination belongs to its key: it changes only by a rotation that brings the key again.",
+                    )
+        return body
+
+
+class PreviousVersion(ResponseModel):
+    """The key version that a rollback would restore."""
+
+    key_version: int
+    state: Literal["previous"] = "previous"
+    retires_at: Instant | None
+    last_used_at: Instant | None
+    safe_to_revoke: bool
+
+
+class Credential(ResponseModel):
+    """A credential as anybody may see it: masked."""
+
+    id: UUID
+    organization_id: str
+    provider: str
+    label: str
+    state: Literal["active", "disabled", "deleted"]
+    key_hint: Annotated[
+        str | None,
+        Field(
+            description="As Anthropic's console shows it; null for keys under 40 characters.",
+            examples=["sk-ant-api03-R2D...igAA"],
+        ),
+    ]
+    fingerprint: Annotated[
+        str, Field(description="Keyed digest: the same key in this organization has the same one.")
+    ]
+    key_version: int
+    base_url: str | None
+    messages_url: Annotated[str, Field(examples=["https://api.anthropic.com/v1/messages"])]
+    auth_style: AuthStyle
+    workspace_id: str | None
+    probe_model: str | None
+    validation: CredentialVerdict
+    previous: PreviousVersion | None
+    created_at: Instant
+    created_by: str
+    updated_at: Instant
+    rotated_at: Instant | None
+    last_used_at: Instant | None
+
+    @classmethod
+    def of(cls, record: CredentialRecord) -> "Credential":
+        current, previous = record.current, record.previous
+        return cls(
+            id=record.id,
+            organization_id=record.organization_id,
+            provider=record.provider,
+            label=record.label,
+            state=_PUBLIC_STATE[record.state],
+            key_hint=current.key_hint,
+            fingerprint=current.fingerprint,
+            key_version=current.key_version,
+            base_url=current.destination.base_url,
+            messages_url=current.destination.messages_url,
+            auth_style=current.destination.auth_style,
+            workspace_id=current.destination.workspace_id,
+            probe_model=current.destination.probe_model,
+            validation=CredentialVerdict.of(current.verdict, current.latest, current.key_version),
+            previous=None
+            if previous is None
+            else PreviousVersion(
+                key_version=previous.key_version,
+                retires_at=previous.retires_at,
+                last_used_at=previous.last_used_at,
+                safe_to_revoke=False,
+            ),
+            created_at=record.created_at,
+            created_by=record.created_by,
+            updated_at=record.updated_at,
+            rotated_at=record.rotated_at,
+            last_used_at=record.last_used_at,
+        )
+
+
+class CredentialVersion(ResponseModel):
+    """One key version: who brought it and when, where it may be sent, what the provider says of it."""
+
+    key_version: int
+    state: Literal["pending", "active", "previous", "rejected", "destroyed"]
+    key_hint: str | None
+    fingerprint: str
+    base_url: str | None
+    messages_url: str
+    auth_style: AuthStyle
+    workspace_id: str | None
+    validation: CredentialVerdict
+    created_at: Instant
+    created_by: str
+    activated_at: Instant | None
+    retires_at: Instant | None
+    destroyed_at: Instant | None
+    last_used_at: Instant | None
+
+    @classmethod
+    def of(cls, record: VersionRecord) -> "CredentialVersion":
+        return cls.model_validate(
+            {
+                "key_version": record.key_version,
+                "state": PUBLIC_VERSION_STATE[record.state],
+                "key_hint": record.key_hint,
+                "fingerprint": record.fingerprint,
+                "base_url": record.destination.base_url,
+                "messages_url": record.destination.messages_url,
+                "auth_style": record.destination.auth_style,
+                "workspace_id": record.destination.workspace_id,
+                "validation": CredentialVerdict.of(record.verdict, record.latest, record.key_version),
+                "created_at": record.created_at,
+                "created_by": record.created_by,
+                "activated_at": record.activated_at,
+                "retires_at": record.retires_at,
+                "destroyed_at": record.destroyed_at,
+                "last_used_at": record.last_used_at,
+            }
+        )

@@ -1,0 +1,24 @@
+"""Use cases: one class per subject, one public method per use case; they own the unit of work."""
+
+from dataclasses import dataclass
+
+from app.services.audit import Audit
+from app.services.auth import Authenticator
+from app.services.credentials import Credentials
+from app.services.health import Health
+from app.services.idempotency import Idempotency
+from app.services.sweep import Sweep
+from app.services.validation import Validation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What routers and jobs receive."""
+
+    auth: Authenticator
+    credentials: Credentials
+    validation: Validation
+    audit: Audit
+    idempotency: Idempotency
+    sweep: Sweep
+    health: Health

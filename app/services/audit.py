@@ -1,0 +1,65 @@
+"""The trail: what to write inside a unit of work, and reading it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from app.domain.audit import AuditAction, AuditEvent
+from app.domain.auth import Caller
+from app.domain.clock import new_id, now
+from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
+
+SYSTEM_ACTOR = "system"
+
+
+async def record(
+    uow: UnitOfWork,
+    caller: Caller,
+    action: AuditAction,
+    credential_id: UUID,
+    **details: str | int | bool | None,
+) -> None:
+    """Append an event in the transaction of the change itself. `details` are facts, never input."""
+    await uow.audit.append(
+        AuditEvent(
+            id=new_id(),
+            organization_id=caller.organization_id,
+            occurred_at=now(),
+            action=action,
+            actor=caller.subject,
+            credential_id=credential_id,
+            request_id=caller.request_id or None,
+            details=details,
+        )
+    )
+
+
+class Audit:
+    """Reading the trail."""
+
+    def __init__(self, units: UnitsOfWork) -> None:
+        self._units = units
+
+    async def page(
+        self,
+        organization_id: str,
+        *,
+        at_most: int,
+        before: UUID | None = None,
+        credential_id: UUID | None = None,
+        action: AuditAction | None = None,
+        actor: str | None = None,
+        starting_at: datetime | None = None,
+        ending_at: datetime | None = None,
+    ) -> Sequence[AuditEvent]:
+        """Newest first; `starting_at` inclusive, `ending_at` exclusive."""
+        async with self._units.reading(organization_id) as uow:
+            return await uow.audit.page(
+                at_most=at_most,
+                before=before,
+                credential_id=credential_id,
+                action=action,
+                actor=actor,
+                starting_at=starting_at,
+                ending_at=ending_at,
+            )

@@ -1,0 +1,265 @@
+"""Keep a key for later use, list, read and rename credentials."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from app.domain.api_keys import ApiKey
+from app.domain.audit import AuditAction
+from app.domain.auth import Caller
+from app.domain.clock import new_id, now
+from app.domain.credentials import (
+    DEFAULT_PROVIDER,
+    AuthStyle,
+    CredentialRecord,
+    CredentialState,
+    Destination,
+    VersionRecord,
+    VersionState,
+)
+from app.domain.errors import (
+    CredentialDeleted,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    SecretStoreUnavailable,
+)
+from app.domain.validation import Trigger, ValidationRecord
+from app.repositories.queue import DueItem, JobKind
+from app.repositories.unit_of_work import UnitsOfWork
+from app.repositories.versions import Intent
+from app.secret_store.base import SecretStore
+from app.services import audit
+from app.services.rate_limits import RateLimitKind, RateLimits
+from app.services.secret_writes import SecretWrites
+from app.services.validation import Validation
+
+# Longer than any write to the store may take; after it the writer counts as dead.
+INTENT_DEADLINE = timedelta(seconds=30)
+LISTED_STATES = (CredentialState.ACTIVE, CredentialState.DISABLED)
+READABLE_AS_DELETED = (CredentialState.DELETING, CredentialState.DELETED)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCredential:
+    """What an admin entered."""
+
+    label: str
+    key: ApiKey
+    base_url: str | None
+    auth_style: AuthStyle | None
+    workspace_id: str | None
+    probe_model: str | None
+
+
+class Credentials:
+    """One public method per use case."""
+
+    def __init__(
+        self,
+        units: UnitsOfWork,
+        store: SecretStore,
+        validation: Validation,
+        rate_limits: RateLimits,
+        *,
+        default_messages_url: str,
+    ) -> None:
+        self._units = units
+        self._store = store
+        self._writes = SecretWrites(units, store)
+        self._validation = validation
+        self._rate_limits = rate_limits
+        self._default_messages_url = default_messages_url
+
+    async def register(
+        self, caller: Caller, new: NewCredential, *, credential_id: UUID, wait: bool = True
+    ) -> CredentialRecord:
+        """Seal a key, put it in use, and check it; with `wait` the answer has the verdict.
+
+        The credential stays, whatever the verdict: a refused key is shown as invalid.
+
+        Raises:
+            InvalidInput, DuplicateKey, RateLimited, SecretStoreUnavailable, DatabaseUnavailable
+        """
+        destination = self._destination(new)
+        await self._rate_limits.admit(caller.organization_id, RateLimitKind.CREDENTIAL_WRITES)
+        fingerprint = await self._store.fingerprint(caller.organization_id, new.key)
+        intent = await self._announce(
+            caller, new, credential_id, destination=destination, fingerprint=fingerprint
+        )
+        store_version = await self._writes.seal(caller.organization_id, intent, new.key)
+        validation = await self._put_in_use(caller, intent, store_version, key_hint=new.key.hint)
+        check = self._validation.launch(caller, validation)
+        if wait:
+            await self._validation.wait(check)
+        return await self.read(caller.organization_id, credential_id)
+
+    async def resume(self, organization_id: str, credential_id: UUID) -> CredentialRecord | None:
+        """What a vanished holder of an Idempotency-Key left behind: the credential, if it came to be.
+
+        If it did not, what there is of it is cleared away, so that the key can be registered anew.
+        """
+        async with self._units.reading(organization_id) as uow:
+            record = await uow.credentials.find(credential_id)
+            unborn = (
+                None if record is not None else await uow.versions.find_intent(credential_id, key_version=1)
+            )
+        if unborn is not None:
+            await self._writes.settle(organization_id, unborn)
+        return record
+
+    async def read(self, organization_id: str, credential_id: UUID) -> CredentialRecord:
+        """Raises NotFound; a deleted one is found."""
+        async with self._units.reading(organization_id) as uow:
+            record = await uow.credentials.find(credential_id)
+        if record is None:
+            raise NotFound
+        return record
+
+    async def page(
+        self, organization_id: str, *, state: CredentialState | None, at_most: int, before: UUID | None
+    ) -> Sequence[CredentialRecord]:
+        """Newest first; deleted ones only when asked for."""
+        states: Sequence[CredentialState] = LISTED_STATES if state is None else (state,)
+        if state is CredentialState.DELETED:
+            states = READABLE_AS_DELETED
+        async with self._units.reading(organization_id) as uow:
+            return await uow.credentials.page(states=states, at_most=at_most, before=before)
+
+    async def versions(
+        self, organization_id: str, credential_id: UUID, *, at_most: int, before: int
+    ) -> Sequence[VersionRecord]:
+        """Newest first. Raises NotFound where there is no such credential."""
+        async with self._units.reading(organization_id) as uow:
+            if await uow.credentials.find(credential_id) is None:
+                raise NotFound
+            return await uow.versions.page(credential_id, at_most=at_most, before=before)
+
+    async def rename(
+        self, caller: Caller, credential_id: UUID, label: str | None, *, revisions: frozenset[int] | None
+    ) -> CredentialRecord:
+        """Change the label, if one is given. `revisions` are those that If-Match names; None where any will do.
+
+        Raises:
+            NotFound, CredentialDeleted, PreconditionFailed, DatabaseUnavailable
+        """
+        async with self._units.writing(caller.organization_id) as uow:
+            locked = await uow.credentials.lock(credential_id)
+            record = await uow.credentials.find(credential_id)
+            if locked is None or record is None:
+                raise NotFound
+            if record.state in READABLE_AS_DELETED:
+                raise CredentialDeleted
+            if revisions is not None and record.revision not in revisions:
+                raise PreconditionFailed
+            if label is not None and label != record.label:
+                await uow.credentials.rename(credential_id, label, now=now())
+                await audit.record(uow, caller, AuditAction.CREDENTIAL_RENAMED, credential_id)
+                record = await uow.credentials.find(credential_id)
+                assert record is not None
+            await uow.commit()
+        return record
+
+    def _destination(self, new: NewCredential) -> Destination:
+        if new.base_url:
+            raise InvalidInput.of(
+                "base_url",
+                "custom_url_unavailable",
+                "Custom provider URLs are not available yet. Leave base_url empty to use Anthropic's endpoint.",
+            )
+        return Destination(
+            base_url=None,
+            messages_url=self._default_messages_url,
+            auth_style=new.auth_style or AuthStyle.X_API_KEY,
+            workspace_id=new.workspace_id,
+            probe_model=new.probe_model,
+        )
+
+    async def _announce(
+        self,
+        caller: Caller,
+        new: NewCredential,
+        credential_id: UUID,
+        *,
+        destination: Destination,
+        fingerprint: str,
+    ) -> Intent:
+        """Step 1: the intent, committed, with a job that abandons it should this process die."""
+        instant = now()
+        intent = Intent(
+            intent_id=new_id(),
+            credential_id=credential_id,
+            key_version=1,
+            state=VersionState.INTENT,
+            expected_store_version=0,
+        )
+        async with self._units.writing(caller.organization_id) as uow:
+            await uow.credentials.insert(
+                credential_id,
+                provider=DEFAULT_PROVIDER,
+                label=new.label,
+                created_at=instant,
+                created_by=caller.subject,
+            )
+            await uow.credentials.claim_fingerprint(fingerprint, credential_id)
+            await uow.versions.insert_intent(
+                intent,
+                destination=destination,
+                key_hint=new.key.hint,
+                fingerprint=fingerprint,
+                created_at=instant,
+                created_by=caller.subject,
+            )
+            await uow.queue.add(_due(caller, intent), due_at=instant + INTENT_DEADLINE)
+            await uow.commit()
+        return intent
+
+    async def _put_in_use(
+        self, caller: Caller, intent: Intent, store_version: int, *, key_hint: str | None
+    ) -> ValidationRecord:
+        """Step 3: the first version goes into use at once, whatever its verdict will be."""
+        instant = now()
+        async with self._units.writing(caller.organization_id) as uow:
+            stored = await uow.versions.move(
+                intent.credential_id,
+                intent.key_version,
+                expected=VersionState.INTENT,
+                to=VersionState.STORED,
+                store_version=store_version,
+            )
+            if stored:
+                await uow.versions.move(
+                    intent.credential_id,
+                    intent.key_version,
+                    expected=VersionState.STORED,
+                    to=VersionState.ACTIVE,
+                    activated_at=instant,
+                )
+                await uow.credentials.activate(intent.credential_id)
+                await audit.record(
+                    uow,
+                    caller,
+                    AuditAction.CREDENTIAL_CREATED,
+                    intent.credential_id,
+                    key_version=intent.key_version,
+                    key_hint=key_hint,
+                )
+                validation = await self._validation.start(
+                    uow, caller, intent.credential_id, intent.key_version, trigger=Trigger.SAVE
+                )
+                await uow.queue.remove(_due(caller, intent))
+                await uow.commit()
+        if not stored:
+            await self._writes.discard(caller.organization_id, intent.credential_id, store_version)
+            raise SecretStoreUnavailable
+        assert validation is not None, "a credential that nobody has seen has no check running"
+        return validation
+
+
+def _due(caller: Caller, intent: Intent) -> DueItem:
+    return DueItem(organization_id=caller.organization_id, kind=JobKind.SETTLE_INTENT, id=intent.intent_id)

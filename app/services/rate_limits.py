@@ -1,0 +1,34 @@
+"""Limits on requests per organization and minute."""
+
+from enum import StrEnum
+
+from app.domain.clock import now
+from app.domain.errors import RateLimited
+from app.repositories.unit_of_work import UnitsOfWork
+
+
+class RateLimitKind(StrEnum):
+    """What is counted together."""
+
+    CREDENTIAL_WRITES = "credential_writes"  # create, rotate and validate
+
+
+class RateLimits:
+    """Counts in the database, so that all instances count together."""
+
+    def __init__(self, units: UnitsOfWork, per_minute: dict[RateLimitKind, int]) -> None:
+        self._units = units
+        self._per_minute = per_minute
+
+    async def admit(self, organization_id: str, kind: RateLimitKind) -> None:
+        """Count one request.
+
+        Raises:
+            RateLimited: with the seconds until the next minute.
+        """
+        instant = now()
+        async with self._units.writing(organization_id) as uow:
+            requests = await uow.rate_limits.count(kind, now=instant)
+            await uow.commit()
+        if requests > self._per_minute[kind]:
+            raise RateLimited(retry_after_seconds=60 - instant.second)

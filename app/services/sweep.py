@@ -1,0 +1,57 @@
+"""Finishes what a crash interrupted. Any number of instances may run it at once."""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import structlog
+
+from app.core.metrics import SWEPT
+from app.domain.clock import now
+from app.domain.errors import Unavailable
+from app.repositories.queue import JobKind
+from app.repositories.unit_of_work import UnitsOfWork
+from app.services.secret_writes import SecretWrites
+from app.services.validation import Validation
+
+log = structlog.get_logger(__name__)
+
+
+class Sweep:
+    """Takes due items from the queue; an item stays there until it is settled."""
+
+    def __init__(self, units: UnitsOfWork, writes: SecretWrites, validation: Validation) -> None:
+        self._units = units
+        self._settle: dict[JobKind, Callable[[str, UUID], Awaitable[None]]] = {
+            JobKind.SETTLE_INTENT: writes.settle,
+            JobKind.SETTLE_VALIDATION: validation.settle,
+        }
+
+    async def run(self) -> int:
+        """Settle what is due; returns how many items were settled.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        settled = 0
+        for kind, settle in self._settle.items():
+            async with self._units.queue() as (queue, session):
+                due = await queue.take(kind, now=now())
+                await session.commit()
+            for item in due:
+                try:
+                    await settle(item.organization_id, item.id)
+                except Unavailable as error:
+                    log.warning(
+                        "sweep_postponed", kind=kind, organization_id=item.organization_id, code=error.code
+                    )
+                else:
+                    settled += 1
+                    SWEPT.labels(kind).inc()
+                    log.info("swept", kind=kind, organization_id=item.organization_id, id=str(item.id))
+        return settled
+
+    async def purge(self) -> None:
+        """Drop kept answers and counters whose time is over."""
+        async with self._units.queue() as (queue, session):
+            await queue.purge_expired()
+            await session.commit()

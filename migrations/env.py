@@ -1,0 +1,49 @@
+"""Alembic's way in: runs the migrations as the owner of the tables.
+
+`app.core.migrations` hands over a connection; from the alembic command line the URL comes from
+BYOK_DATABASE__MIGRATION_URL, else BYOK_DATABASE__URL.
+"""
+
+import asyncio
+
+import sqlalchemy as sa
+from alembic import context
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import app.models.audit
+import app.models.credentials
+import app.models.idempotency
+import app.models.queue
+import app.models.rate_limits
+import app.models.validation  # noqa: F401  # imported for their tables
+from app.core.settings import load_settings
+from app.models.base import metadata
+from app.secret_store import embedded
+
+_TABLES = [metadata, embedded.metadata]
+
+
+def _run(connection: sa.Connection) -> None:
+    context.configure(connection=connection, target_metadata=_TABLES, compare_type=True)
+    with context.begin_transaction():
+        # One migrator at a time, whatever the number of instances that start at once.
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('byok.migrations'))"))
+        context.run_migrations()
+
+
+async def _connect_and_run() -> None:
+    database = load_settings().database
+    url = database.migration_url or database.url
+    if url is None:
+        raise SystemExit("BYOK_DATABASE__MIGRATION_URL: set it to the database to migrate")
+    engine = create_async_engine(url)
+    async with engine.connect() as connection:
+        await connection.run_sync(_run)
+        await connection.commit()
+    await engine.dispose()
+
+
+if (given := context.config.attributes.get("connection")) is not None:
+    _run(given)
+else:
+    asyncio.run(_connect_and_run())

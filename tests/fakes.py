@@ -1,0 +1,109 @@
+"""Stand-ins that keep their promises: the contract suite runs over them as over the real thing."""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import ClassVar
+from uuid import UUID
+
+from app.domain.api_keys import ApiKey
+from app.domain.errors import SecretStoreUnavailable
+from app.secret_store.base import CasMismatch, SecretMissing, SecretRef
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the store, as the caller made it, without the key."""
+
+    method: str
+    ref: SecretRef | None = None
+    store_version: int | None = None
+    intent_id: UUID | None = None
+
+
+@dataclass(slots=True)
+class _Stored:
+    """A number that was taken. A tombstone has no intent; what was destroyed has no key."""
+
+    intent_id: UUID | None
+    key: ApiKey | None
+
+
+class FakeSecretStore:
+    """A `SecretStore` in memory.
+
+    `unavailable = True` makes every call raise SecretStoreUnavailable; `calls` is the journal,
+    refused calls included.
+    """
+
+    FINGERPRINT_KEY: ClassVar[bytes] = b"fingerprint key of the fake"
+
+    def __init__(self) -> None:
+        self.unavailable = False
+        self.calls: list[Call] = []
+        self._stored: dict[SecretRef, list[_Stored]] = {}
+
+    async def fingerprint(self, organization_id: str, key: ApiKey) -> str:
+        self._answer(Call("fingerprint"))
+        message = f"{len(organization_id)}:{organization_id}{key.reveal()}".encode()
+        return f"v1:{hmac.digest(self.FINGERPRINT_KEY, message, hashlib.sha256).hex()}"
+
+    async def current_version(self, ref: SecretRef) -> int:
+        self._answer(Call("current_version", ref))
+        return len(self._of(ref))
+
+    async def write(self, ref: SecretRef, key: ApiKey, *, intent_id: UUID, expected_version: int) -> int:
+        version = expected_version + 1
+        self._answer(Call("write", ref, version, intent_id))
+        if len(self._of(ref)) == expected_version:
+            self._of(ref).append(_Stored(intent_id, key))
+            return version
+        found = self._at(ref, version)
+        if found and found.key and found.intent_id == intent_id:
+            return version
+        raise CasMismatch
+
+    async def tombstone(self, ref: SecretRef, *, intent_id: UUID, expected_version: int) -> bool:
+        version = expected_version + 1
+        self._answer(Call("tombstone", ref, version, intent_id))
+        if len(self._of(ref)) == expected_version:
+            self._of(ref).append(_Stored(None, None))
+        found = self._at(ref, version)
+        return found is not None and found.intent_id is None
+
+    async def intent_at(self, ref: SecretRef, store_version: int) -> UUID | None:
+        self._answer(Call("intent_at", ref, store_version))
+        found = self._at(ref, store_version)
+        return found.intent_id if found and found.key else None
+
+    async def read(self, ref: SecretRef, store_version: int) -> ApiKey:
+        self._answer(Call("read", ref, store_version))
+        found = self._at(ref, store_version)
+        if found is None or found.key is None:
+            raise SecretMissing
+        return found.key
+
+    async def destroy(self, ref: SecretRef, *store_versions: int) -> None:
+        for version in store_versions:
+            self._answer(Call("destroy", ref, version))
+            if found := self._at(ref, version):
+                found.key = None
+
+    async def purge(self, ref: SecretRef) -> None:
+        self._answer(Call("purge", ref))
+        for stored in self._of(ref):
+            stored.key = None
+
+    async def ping(self) -> None:
+        self._answer(Call("ping"))
+
+    def _answer(self, call: Call) -> None:
+        self.calls.append(call)
+        if self.unavailable:
+            raise SecretStoreUnavailable
+
+    def _of(self, ref: SecretRef) -> list[_Stored]:
+        return self._stored.setdefault(ref, [])
+
+    def _at(self, ref: SecretRef, version: int) -> _Stored | None:
+        return next((stored for number, stored in enumerate(self._of(ref), 1) if number == version), None)

@@ -1,0 +1,189 @@
+"""Key files: made once, replaced whole, read only when they are ours alone."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.core.private_file import (
+    PrivateFileRefused,
+    create_private_file,
+    read_private_file,
+    replace_private_file,
+)
+
+CANARY = b"canary-9f2c41d7a0"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys" / "key"
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def names_beside(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.parent.iterdir())
+
+
+class TestCreate:
+    def test_makes_a_private_file_in_private_directories(self, tmp_path: Path) -> None:
+        path = tmp_path / "data" / "keys" / "key"
+
+        created = create_private_file(path, CANARY)
+
+        assert created
+        assert path.read_bytes() == CANARY
+        assert [mode_of(entry) for entry in (path, path.parent, path.parent.parent)] == [0o600, 0o700, 0o700]
+
+    def test_leaves_nothing_else_behind(self, path: Path) -> None:
+        create_private_file(path, CANARY)
+        create_private_file(path, b"second")
+
+        assert names_beside(path) == ["key"]
+
+    def test_never_overwrites(self, path: Path) -> None:
+        create_private_file(path, CANARY)
+
+        assert not create_private_file(path, b"second")
+        assert path.read_bytes() == CANARY
+
+    def test_takes_a_dangling_link_for_a_file_that_exists(self, path: Path, tmp_path: Path) -> None:
+        path.parent.mkdir()
+        path.symlink_to(tmp_path / "elsewhere")
+
+        assert not create_private_file(path, CANARY)
+        assert not (tmp_path / "elsewhere").exists()
+
+    def test_lets_one_of_many_at_once_win(self, path: Path) -> None:
+        start = threading.Barrier(8)
+        outcomes: list[tuple[bytes, bool]] = []
+
+        def create(content: bytes) -> None:
+            start.wait()
+            outcomes.append((content, create_private_file(path, content)))
+
+        threads = [threading.Thread(target=create, args=(bytes([n]) * 4096,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert [content for content, won in outcomes if won] == [path.read_bytes()]
+        assert names_beside(path) == ["key"]
+
+    def test_says_what_to_mend_where_there_are_no_hard_links(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_links(*_: object, **__: object) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", no_links)
+
+        with pytest.raises(PrivateFileRefused, match="local file system with hard links"):
+            create_private_file(path, CANARY)
+        assert names_beside(path) == []
+
+    def test_refuses_a_directory_that_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "keys").write_text("in the way")
+
+        with pytest.raises(PrivateFileRefused, match="cannot be written"):
+            create_private_file(tmp_path / "keys" / "key", CANARY)
+
+
+class TestRead:
+    def test_gives_back_what_was_written(self, path: Path) -> None:
+        create_private_file(path, CANARY)
+
+        assert read_private_file(path, max_bytes=len(CANARY)) == CANARY
+
+    def test_tells_a_missing_file_from_a_refused_one(self, path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            read_private_file(path, max_bytes=100)
+
+    @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610])
+    def test_refuses_what_others_may_touch(self, path: Path, mode: int) -> None:
+        create_private_file(path, CANARY)
+        path.chmod(mode)
+
+        with pytest.raises(PrivateFileRefused, match="chmod 600"):
+            read_private_file(path, max_bytes=100)
+
+    def test_refuses_a_file_of_another_user(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        create_private_file(path, CANARY)
+        somebody_else = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: somebody_else)
+
+        with pytest.raises(PrivateFileRefused, match="belongs to another user"):
+            read_private_file(path, max_bytes=100)
+
+    def test_refuses_a_link(self, path: Path, tmp_path: Path) -> None:
+        create_private_file(path, CANARY)
+        (tmp_path / "link").symlink_to(path)
+
+        with pytest.raises(PrivateFileRefused, match="is a link"):
+            read_private_file(tmp_path / "link", max_bytes=100)
+
+    def test_refuses_a_directory(self, tmp_path: Path) -> None:
+        with pytest.raises(PrivateFileRefused, match="regular file"):
+            read_private_file(tmp_path, max_bytes=100)
+
+    def test_does_not_wait_for_the_writer_of_a_pipe(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe", 0o600)
+
+        with pytest.raises(PrivateFileRefused, match="not a regular file"):
+            read_private_file(tmp_path / "pipe", max_bytes=100)
+
+    def test_refuses_more_than_it_was_told_to_expect(self, path: Path) -> None:
+        create_private_file(path, CANARY)
+
+        with pytest.raises(PrivateFileRefused, match="too large") as refused:
+            read_private_file(path, max_bytes=len(CANARY) - 1)
+        assert CANARY.decode() not in repr(refused.value)
+        assert refused.value.path == path
+
+
+class TestReplace:
+    def test_puts_the_new_content_in_place(self, path: Path) -> None:
+        create_private_file(path, CANARY)
+
+        replace_private_file(path, b"second")
+
+        assert path.read_bytes() == b"second"
+        assert (mode_of(path), names_beside(path)) == (0o600, ["key"])
+
+    def test_replaces_a_link_and_not_what_it_points_to(self, path: Path, tmp_path: Path) -> None:
+        path.parent.mkdir()
+        (tmp_path / "elsewhere").write_text("untouched")
+        path.symlink_to(tmp_path / "elsewhere")
+
+        replace_private_file(path, CANARY)
+
+        assert not path.is_symlink()
+        assert (tmp_path / "elsewhere").read_text() == "untouched"
+
+    def test_keeps_the_old_content_when_the_disk_is_full(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        create_private_file(path, CANARY)
+
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+
+        with pytest.raises(PrivateFileRefused, match="have room"):
+            replace_private_file(path, b"second")
+        assert path.read_bytes() == CANARY
+        assert names_beside(path) == ["key"]
+
+    def test_refuses_to_replace_a_directory(self, path: Path) -> None:
+        (path / "inner").mkdir(parents=True)
+
+        with pytest.raises(PrivateFileRefused, match="cannot be replaced"):
+            replace_private_file(path, CANARY)
+        assert names_beside(path) == ["key"]

@@ -1,0 +1,164 @@
+"""The URL policy by property: whatever is typed, it decides, and what it accepts reads alike everywhere."""
+
+import socket
+from ipaddress import ip_address
+
+import idna
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from app.domain.address_policy import AddressVerdict, classify
+from app.domain.host_name import judge_host
+from app.domain.outbound_url import OutboundUrl, judge_url
+from app.domain.provider_url import ProviderURL
+from app.domain.url_refusal import UrlReason, UrlRefused
+from tests.url_readings import misreadings
+
+# Pieces that parsers quarrel about, besides what Hypothesis makes up.
+_PIECES = st.sampled_from(
+    [
+        *(
+            "https:",
+            "HTTPS:",
+            "http:",
+            "//",
+            "/",
+            "\\",
+            "@",
+            ":",
+            ":443",
+            ":80",
+            "?",
+            "#",
+            "[",
+            "]",
+            "[::1]",
+            "%",
+            "%2e",
+            "%2f",
+        ),
+        *(
+            ".",
+            "..",
+            "-",
+            "--",
+            "_",
+            "xn--",
+            "xn--bcher-kva",
+            "0x7f",
+            "127.0.0.1",
+            "1",
+            "localhost",
+            "internal",
+            "example.com",
+        ),
+        *(
+            "v1",
+            "messages",
+            "/v1/messages",
+            "\u3002",
+            "\uff0e",
+            "\uff0f",
+            "\u2488",
+            "\u2460",
+            "\u00df",
+            "\u212a",
+            "\u0130",
+        ),
+        *(
+            "\u05d0",
+            "\u0660",
+            "\u0301",
+            "\ufe0f",
+            "\u200d",
+            "\u00ad",
+            "\t",
+            "\n",
+            "\0",
+            "\ud800",
+            ";",
+            ",",
+            "!",
+            "~",
+        ),
+    ]
+)
+_JUMBLE = st.lists(_PIECES | st.text(max_size=3), max_size=8).map("".join)
+_LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,5}[a-z0-9])?", fullmatch=True) | st.text(min_size=1, max_size=4)
+_HOST = st.lists(_LABEL, min_size=1, max_size=3).map(lambda labels: ".".join([*labels, "example.com"]))
+_PATH = st.lists(_PIECES | st.text(max_size=4), max_size=5).map(lambda segments: "/".join(["", *segments]))
+_NEAR = st.builds("https://{}{}".format, _HOST, _PATH)
+
+_IPV4 = st.integers(0, 2**32 - 1)
+
+
+def accepted(typed: str) -> ProviderURL | None:
+    try:
+        return ProviderURL(typed)
+    except UrlRefused:
+        return None
+
+
+@given(_JUMBLE | _NEAR | _JUMBLE.map("https://{}".format) | st.text())
+@example("https://xn--\ud800")
+def test_every_text_gets_a_decision(typed: str) -> None:
+    assert isinstance(judge_url(typed), OutboundUrl | UrlReason)
+
+
+@given(_NEAR | _JUMBLE.map("https://gw.example.com/{}".format) | _JUMBLE.map("https://{}.example.com".format))
+@example("https://gw.example.com./[a]/%7Ex;y='")
+@example("https://\u0130.example.com")
+def test_what_is_accepted_reads_alike_everywhere(typed: str) -> None:
+    url = accepted(typed)
+    assume(url is not None)
+    assert url is not None
+
+    assert list(misreadings(typed, url)) == []
+
+
+@given(_NEAR)
+def test_case_of_scheme_and_host_does_not_matter(typed: str) -> None:
+    host_ends = typed.find("/", 8) % (len(typed) + 1)
+    assume(typed[:host_ends].isascii())
+
+    assert accepted(typed[:host_ends].upper() + typed[host_ends:]) == accepted(typed)
+
+
+@given(_HOST | _JUMBLE)
+def test_host_rules_agree_with_idna(host: str) -> None:
+    judged = judge_host(host)
+    assume(not isinstance(judged, UrlReason))
+
+    encoded = idna.encode(host, uts46=True, std3_rules=True)
+
+    assert encoded.decode().removesuffix(".") == judged
+
+
+@given(_IPV4, st.sampled_from(["{}", "{:#x}", "0{:o}", "1.{}", "0x7f.{}", "{}."]))
+def test_no_number_passes_for_a_name(number: int, spelling: str) -> None:
+    assert judge_host(spelling.format(number)) is UrlReason.HOST_IS_IP
+
+
+@given(_HOST | _JUMBLE)
+def test_no_accepted_name_is_an_address_to_the_c_library(host: str) -> None:
+    judged = judge_host(host)
+    assume(not isinstance(judged, UrlReason))
+    try:
+        packed = socket.inet_aton(judged)
+    except OSError:
+        return
+
+    raise AssertionError(packed)
+
+
+@given(_IPV4 | st.integers(0, 2**128 - 1))
+def test_every_address_gets_a_verdict_and_ours_is_never_laxer_than_python(number: int) -> None:
+    address = ip_address(number)
+
+    verdict = classify(address)
+
+    assert verdict is classify(str(address))
+    if verdict is AddressVerdict.PUBLIC:
+        assert not address.is_private
+        assert not address.is_multicast
+        assert not address.is_reserved

@@ -1,0 +1,116 @@
+"""Runs corpus files through the real URL type and the real DNS check.
+
+    python -m tests.url_policy_corpus FILE.jsonl [...]
+
+A corpus is JSON lines: `id`, `input` (what was typed, null for nothing), `resolves_to` (canonical
+host -> addresses, or null where no resolver may be asked), `expect` (accept | reject), `canonical`,
+`reason`, and optionally `alt_reasons` (as true as `reason`) and `debatable`. One JSON line is printed
+for each disagreement, then a count. Exit status 1 if any of them is not debatable.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from app.domain.provider_url import OptionalProviderURL, ProviderURL
+from app.domain.url_refusal import UrlRefused
+from app.egress.resolver import AddressGuard
+
+DEFAULT_ENDPOINT = "https://api.anthropic.com/v1/messages"
+ASKED_A_RESOLVER = "asked_a_resolver"
+
+_FIELD: TypeAdapter[ProviderURL | None] = TypeAdapter(OptionalProviderURL)
+
+
+class CaseResolver:
+    """Knows what the case says and notes whether it was asked."""
+
+    def __init__(self, records: Mapping[str, Sequence[str]] | None) -> None:
+        self._records = records or {}
+        self.was_asked = False
+
+    async def addresses(self, host: str) -> Sequence[str]:
+        self.was_asked = True
+        return self._records.get(host, ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one input. `canonical` is set exactly when it was accepted."""
+
+    reason: str
+    canonical: str | None
+
+    @property
+    def verdict(self) -> str:
+        return "reject" if self.canonical is None else "accept"
+
+
+async def decide(case: Mapping[str, Any]) -> Outcome:
+    """The service's answer: the field's type first, then the addresses."""
+    resolver = CaseResolver(case["resolves_to"])
+    try:
+        url = _FIELD.validate_python(case["input"])
+    except ValidationError as error:
+        return Outcome(reason=error.errors()[0]["type"], canonical=None)
+    if url is None:
+        return Outcome(reason="ok", canonical=DEFAULT_ENDPOINT)
+    try:
+        await AddressGuard(resolver).vet(url.host)
+    except UrlRefused as refusal:
+        outcome = Outcome(reason=refusal.reason.value, canonical=None)
+    else:
+        outcome = Outcome(reason="ok", canonical=url.messages_url)
+    if resolver.was_asked and case["resolves_to"] is None:
+        return Outcome(reason=ASKED_A_RESOLVER, canonical=None)
+    return outcome
+
+
+def is_as_expected(case: Mapping[str, Any], outcome: Outcome) -> bool:
+    if outcome.verdict != case["expect"]:
+        return False
+    if outcome.canonical is None:
+        return outcome.reason in {case["reason"], *case.get("alt_reasons", ())}
+    return bool(outcome.canonical == case["canonical"] == ProviderURL(outcome.canonical))
+
+
+def read(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        with path.open(encoding="utf-8") as lines:
+            yield from (json.loads(line) for line in lines if line.strip())
+
+
+async def run(paths: Iterable[Path]) -> int:
+    """Print the disagreements and their count; 1 if any is not debatable."""
+    cases = disagreements = debatable = 0
+    for case in read(paths):
+        cases += 1
+        outcome = await decide(case)
+        if is_as_expected(case, outcome):
+            continue
+        is_debatable = bool(case.get("debatable"))
+        debatable += is_debatable
+        disagreements += not is_debatable
+        line = {
+            "id": case["id"],
+            "input": case["input"],
+            "expect": case["expect"],
+            "got": outcome.verdict,
+            "reason": outcome.reason,
+            "canonical": outcome.canonical,
+        }
+        print(json.dumps(line | {"debatable": True} if is_debatable else line))
+    print(f"{cases} cases: {disagreements} disagreements, and {debatable} on debatable cases")
+    return 1 if disagreements else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit(__doc__)
+    sys.exit(asyncio.run(run(map(Path, sys.argv[1:]))))
