@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-import httpx
 import sqlalchemy as sa
 
 from app.core.database import Database, DatabaseLogin
@@ -129,7 +128,7 @@ async def open_services(settings: Settings, access: DatabaseAccess) -> AsyncIter
         validation = Validation(units, store, AnthropicClient(http), rate_limits)
         resources.push_async_callback(validation.close)
         yield Services(
-            auth=await _authenticator(settings, http, resources),
+            auth=await _authenticator(settings, resources),
             credentials=Credentials(
                 units, store, validation, rate_limits, default_messages_url=settings.messages_url
             ),
@@ -189,7 +188,12 @@ async def _authenticator(
         name = issuer.issuer
     else:
         assert auth.issuer is not None
-        keys = client = JwksClient(http, auth.jwks_url, allow_loopback_http=not settings.is_production)
+        # A client of its own: busy providers must not keep keys from being renewed, nor their CA vouch for the issuer.
+        http = await resources.enter_async_context(http_client())
+        try:
+            keys = client = JwksClient(http, auth.jwks_url, allow_loopback_http=not settings.is_production)
+        except ValueError as error:
+            raise SettingsRefused.of("AUTH__JWKS_URL", str(error)) from None
         name = auth.issuer
         resources.push_async_callback(client.close)
     return Authenticator(

@@ -65,6 +65,7 @@ class Statement:
         assert isinstance(compiled, SQLCompiler)
         self.text = str(compiled)
         self._order: tuple[str, ...] = tuple(compiled.positiontup or ())
+        assert all(compiled.binds[name].required for name in self._order), "a value is fixed in the statement"
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         return [values[name] for name in self._order]

@@ -1,6 +1,7 @@
 """Which host names we may call: after IDNA, and before any DNS query."""
 
 import re
+import unicodedata
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -9,6 +10,7 @@ import idna
 from app.domain.url_refusal import UrlReason
 
 _MAX_NAME_LENGTH: Final = 253
+_MAX_LABEL_LENGTH: Final = 63
 
 # What /etc/hosts calls the machine itself on the systems we know; *.localhost by RFC 6761.
 _LOCALHOST_NAMES = frozenset(
@@ -51,7 +53,9 @@ _IPV6_LITERAL = re.compile(r"\[(?P<address>[0-9A-Fa-f:.]+)(?:%.*)?\]")
 # The test of the WHATWG URL standard: a name that ends in a number is an IPv4 address or nothing.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # Hyphens in third and fourth place are kept for A-labels, RFC 5891.
-_LETTERS_DIGITS_HYPHEN = re.compile(r"(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_PLAIN_LABEL = r"(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_PLAIN_NAME = re.compile(rf"{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*")
+_RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
 
 
 def judge_host(text: str) -> str | UrlReason:  # noqa: PLR0911  # one rule a line, in order of precedence
@@ -61,19 +65,21 @@ def judge_host(text: str) -> str | UrlReason:  # noqa: PLR0911  # one rule a lin
     if "%" in text:
         return UrlReason.HOST_INVALID
     try:
-        mapped = idna.uts46_remap(text, std3_rules=False)
+        # The only ASCII mapping is to lower case.
+        mapped = text.lower() if text.isascii() else idna.uts46_remap(text, std3_rules=False)
     except UnicodeError:
         return UrlReason.HOST_INVALID
     # One trailing dot marks a name as absolute. We ask for absolute names only, so it says nothing.
-    labels = mapped.removesuffix(".").split(".")
-    if _NUMBER.fullmatch(labels[-1]):
+    mapped = mapped.removesuffix(".")
+    last_label = mapped.rpartition(".")[2]
+    if _NUMBER.fullmatch(last_label):
         return UrlReason.HOST_IS_IP
-    if labels[-1] == "localhost" or ".".join(labels) in _LOCALHOST_NAMES:
+    if last_label == "localhost" or mapped in _LOCALHOST_NAMES:
         return UrlReason.HOST_IS_LOCALHOST
-    name = _to_ascii(labels)
+    name = _to_ascii(mapped)
     if name is None:
         return UrlReason.HOST_INVALID
-    if len(labels) == 1 or labels[-1] in _RESERVED_SUFFIXES:
+    if "." not in name or last_label in _RESERVED_SUFFIXES:
         return UrlReason.HOST_IS_RESERVED_NAME
     return name
 
@@ -89,16 +95,29 @@ def _is_ipv6_literal(text: str) -> bool:
     return True
 
 
-def _to_ascii(labels: list[str]) -> str | None:
-    try:
-        name = ".".join(_label_to_ascii(label) for label in labels)
-    except UnicodeError:
-        return None
+def _to_ascii(name: str) -> str | None:
+    if not _PLAIN_NAME.fullmatch(name):
+        try:
+            name = _encode(name.split("."))
+        except UnicodeError:
+            return None
     return name if len(name) <= _MAX_NAME_LENGTH else None
 
 
-def _label_to_ascii(label: str) -> str:
-    if _LETTERS_DIGITS_HYPHEN.fullmatch(label):
-        return label
-    # Raises for everything but U-labels and A-labels that are valid, canonical and short enough.
-    return idna.alabel(label).decode("ascii")
+def _encode(labels: list[str]) -> str:
+    """The name in A-labels, each valid, canonical and short enough; raises UnicodeError if one cannot be."""
+    encoded, readable = [], []
+    for label in labels:
+        if label.startswith("xn--"):
+            readable.append(idna.ulabel(label))
+            encoded.append(label)
+        else:
+            readable.append(label)
+            encoded.append(label if _PLAIN_NAME.fullmatch(label) else idna.alabel(label).decode("ascii"))
+    if any(len(label) > _MAX_LABEL_LENGTH for label in encoded):
+        raise UnicodeError
+    # One label written from right to left binds all others, RFC 5893. idna looks at each label alone.
+    if any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in "".join(readable)):
+        for label in readable:
+            idna.check_bidi(label, check_ltr=True)
+    return ".".join(encoded)

@@ -21,6 +21,7 @@ _FORBIDDEN_ASCII = re.compile(r"""[\x00-\x20\x7f"<>\\^`{|}]""")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PARTS = re.compile(r"//(?P<authority>[^/?#]+)(?P<path>[^?#]*)(?P<query>\?[^#]*)?(?P<fragment>#.*)?")
 
+_DOT_SEGMENT = re.compile(r"/\.\.?(?:/|\Z)")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Controls (C0, DEL and, as UTF-8, C1), dot, slash, backslash.
 _FORBIDDEN_ESCAPE = re.compile(r"%(?:[01][0-9a-f]|7f|c2%[89][0-9a-f]|2e|2f|5c)", re.IGNORECASE)
@@ -54,7 +55,7 @@ def parse_outbound_url(text: str, *, field: str) -> OutboundUrl:
     return url
 
 
-def judge_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911  # one rule a line, in order of precedence
+def judge_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911, PLR0912  # one rule a line, in order of precedence
     """The URL, or of all reasons against it the one that takes precedence."""
     if len(text) > MAX_URL_LENGTH or _has_forbidden_characters(text):
         return UrlReason.MALFORMED
@@ -83,9 +84,12 @@ def judge_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911  # o
         return host
     if not _is_path_allowed(path):
         return UrlReason.PATH_NOT_ALLOWED
-    url = OutboundUrl(host=host, path=quote(path, safe=_PRINTABLE_ASCII))
+    if not path.isascii():
+        path = quote(path, safe=_PRINTABLE_ASCII)
     # A-labels and percent escapes take more room than what was typed.
-    return url if len(str(url)) <= MAX_URL_LENGTH else UrlReason.MALFORMED
+    if len("https://") + len(host) + len(path) > MAX_URL_LENGTH:
+        return UrlReason.MALFORMED
+    return OutboundUrl(host=host, path=path)
 
 
 def _has_forbidden_characters(text: str) -> bool:
@@ -109,7 +113,7 @@ def _split_authority(authority: str) -> tuple[str, str | None]:
 
 
 def _is_path_allowed(path: str) -> bool:
-    if any(segment in {".", ".."} for segment in path.split("/")):
+    if _DOT_SEGMENT.search(path):
         return False
     if "%" not in path:
         return True

@@ -65,7 +65,7 @@ KEY_REFUSALS = (
         400,
         413,
         415,
-        codes={422: (*KEY_REFUSALS, "unknown_field", "custom_url_unavailable")},
+        codes={422: (*KEY_REFUSALS, "looks_like_key", "unknown_field", "custom_url_unavailable")},
     ),
 )
 async def create_credential(
@@ -155,7 +155,7 @@ async def get_credential(
         400,
         413,
         415,
-        codes={422: ("unknown_field", "destination_is_bound")},
+        codes={422: ("looks_like_key", "unknown_field", "destination_is_bound")},
     ),
 )
 async def update_credential(

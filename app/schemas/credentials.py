@@ -1,5 +1,6 @@
 """Credentials on the wire. Only `CredentialCreate` has a field for a key, and it never goes out."""
 
+import re
 import unicodedata
 from typing import Annotated, Literal
 from uuid import UUID
@@ -50,6 +51,21 @@ Label = Annotated[
 ]
 
 
+_ANTHROPIC_SECRET = re.compile(r"sk-ant-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}")
+
+
+def refuse_key_in(field: str, value: str | None, key: str = "") -> None:
+    """Refuse a key pasted where it would be kept in clear and shown to others.
+
+    Raises:
+        InvalidInput
+    """
+    if value and (_ANTHROPIC_SECRET.search(value) or (key and key in value)):
+        raise InvalidInput.of(
+            field, "looks_like_key", "This field holds a key. Paste the key only into api_key."
+        )
+
+
 class CredentialCreate(RequestModel):
     """A key to keep, with where it may be sent."""
 
@@ -85,11 +101,19 @@ class CredentialCreate(RequestModel):
     ] = None
 
     def to_command(self) -> NewCredential:
-        """Raises KeyRefused for what cannot be a key."""
+        """What was entered, checked.
+
+        Raises:
+            InvalidInput: the key stands in a field that is shown again.
+            KeyRefused: the text cannot be a key.
+        """
+        key = self.api_key.get_secret_value()
+        for name in ("label", "workspace_id", "probe_model", "base_url"):
+            refuse_key_in(name, getattr(self, name), key)
         base_url = self.base_url or None
         return NewCredential(
             label=self.label,
-            key=ApiKey.parse(self.api_key.get_secret_value(), custom_destination=base_url is not None),
+            key=ApiKey.parse(key, custom_destination=base_url is not None),
             base_url=base_url,
             auth_style=self.auth_style,
             workspace_id=self.workspace_id,
@@ -117,6 +141,11 @@ class CredentialUpdate(RequestModel):
                         "A destination belongs to its key: it changes only by a rotation that brings the key again.",
                     )
         return body
+
+    @model_validator(mode="after")
+    def _refuse_key(self) -> "CredentialUpdate":
+        refuse_key_in("label", self.label)
+        return self
 
 
 class PreviousVersion(ResponseModel):

@@ -79,7 +79,7 @@ _TAKE = Statement(
 _END = (
     sa.update(sealed_secret)
     .where(_OF_CREDENTIAL, _row.destroyed_at.is_(None))
-    .values(sealed=None, destroyed_at=sa.func.now())
+    .values(sealed=sa.null(), destroyed_at=sa.func.now())
 )
 _PURGE = Statement(_END)
 _DESTROY = Statement(

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from app.core.database import Database
+from app.core.database import Database, DatabaseLogin
 from app.secret_store.base import SecretRef, SecretStore
 from app.secret_store.embedded import EmbeddedSecretStore
 from app.secret_store.keyset import Keyset
@@ -33,7 +33,9 @@ def unreachable_fake() -> SecretStore:
 @pytest.fixture
 async def unreachable_embedded() -> AsyncIterator[SecretStore]:
     # Nobody listens on port 1, and a host of our own answers so at once.
-    database = Database(sa.make_url("postgresql+asyncpg://nobody@127.0.0.1:1/none"), set_role=False)
+    database = Database(
+        DatabaseLogin(url=sa.make_url("postgresql+asyncpg://nobody@127.0.0.1:1/none"), set_role=False)
+    )
     yield EmbeddedSecretStore(database, Keyset.generate())
     await database.close()
 

@@ -1,10 +1,12 @@
 """What the embedded store promises beside the port: what rests in its table, and what it refuses to open."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
 from app.domain.api_keys import ApiKey
@@ -28,13 +30,20 @@ def store(database: Database, keyset: Keyset) -> EmbeddedSecretStore:
     return EmbeddedSecretStore(database, keyset)
 
 
+@asynccontextmanager
+async def as_service(database: Database, ref: SecretRef) -> AsyncIterator[AsyncConnection]:
+    async with database.engine.begin() as connection:
+        await connection.execute(sa.text(f"SET LOCAL byok.org = '{ref.organization_id}'"))
+        yield connection
+
+
 async def rows(database: Database, ref: SecretRef) -> list[sa.Row[tuple[object, ...]]]:
-    async with database.transaction(ref.organization_id) as connection:
+    async with as_service(database, ref) as connection:
         return list(await connection.execute(sa.select(sealed_secret).order_by(ROW.store_version)))
 
 
 async def sealed(database: Database, ref: SecretRef, version: int) -> bytes:
-    async with database.transaction(ref.organization_id) as connection:
+    async with as_service(database, ref) as connection:
         blob: bytes = (
             await connection.execute(sa.select(ROW.sealed).where(ROW.store_version == version))
         ).scalar_one()
@@ -43,7 +52,7 @@ async def sealed(database: Database, ref: SecretRef, version: int) -> bytes:
 
 async def put(database: Database, ref: SecretRef, version: int, blob: bytes) -> None:
     """Change the row as an intruder in the database would."""
-    async with database.transaction(ref.organization_id) as connection:
+    async with as_service(database, ref) as connection:
         changed = await connection.execute(
             sa.update(sealed_secret).where(ROW.store_version == version).values(sealed=blob)
         )

@@ -99,7 +99,7 @@ REFUSED = {
             "my_gw.example.com", "*.example.com", "gw,example.com", "gw!.example.com", "gw%2eexample.com", "%6cocalhost",
             "xn--a.example.com", "xn--.example.com", "xn---bbk.example.com", "xn--localhost-.com", "ab--cd.example.com",
             "☃.example.com", "a＠b.example.com", "gw％2e.example.com", "gw／x.example.com", "℀.example.com",
-            "\u0301a.example.com", "אa.example.com",
+            "\u0301a.example.com", "אa.example.com", "0x7f.א.example.com",
             f"{'a' * 64}.example.com", f"{'ü' * 60}.example.com", f"{'a.' * 125}example.com",
             "[::1", "[127.0.0.1]", "[::g]", "[]", "[::1]x", "[::1].example.com", "[v1.x]", "gw[1].example.com", "gw]",
         )

@@ -4,7 +4,8 @@ import socket
 from ipaddress import ip_address
 
 import idna
-from hypothesis import assume, example, given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.address_policy import AddressVerdict, classify
@@ -110,28 +111,23 @@ def test_every_text_gets_a_decision(typed: str) -> None:
 @example("https://\u0130.example.com")
 def test_what_is_accepted_reads_alike_everywhere(typed: str) -> None:
     url = accepted(typed)
-    assume(url is not None)
-    assert url is not None
 
-    assert list(misreadings(typed, url)) == []
+    assert url is None or list(misreadings(typed, url)) == []
 
 
 @given(_NEAR)
 def test_case_of_scheme_and_host_does_not_matter(typed: str) -> None:
-    host_ends = typed.find("/", 8) % (len(typed) + 1)
-    assume(typed[:host_ends].isascii())
-
-    assert accepted(typed[:host_ends].upper() + typed[host_ends:]) == accepted(typed)
+    scheme, host, path = typed.partition(typed.removeprefix("https://").partition("/")[0])
+    if host.isascii():
+        assert accepted(scheme.upper() + host.upper() + path) == accepted(typed)
 
 
 @given(_HOST | _JUMBLE)
 def test_host_rules_agree_with_idna(host: str) -> None:
     judged = judge_host(host)
-    assume(not isinstance(judged, UrlReason))
 
-    encoded = idna.encode(host, uts46=True, std3_rules=True)
-
-    assert encoded.decode().removesuffix(".") == judged
+    if not isinstance(judged, UrlReason):
+        assert idna.encode(host, uts46=True, std3_rules=True).decode().removesuffix(".") == judged
 
 
 @given(_IPV4, st.sampled_from(["{}", "{:#x}", "0{:o}", "1.{}", "0x7f.{}", "{}."]))
@@ -142,13 +138,10 @@ def test_no_number_passes_for_a_name(number: int, spelling: str) -> None:
 @given(_HOST | _JUMBLE)
 def test_no_accepted_name_is_an_address_to_the_c_library(host: str) -> None:
     judged = judge_host(host)
-    assume(not isinstance(judged, UrlReason))
-    try:
-        packed = socket.inet_aton(judged)
-    except OSError:
-        return
 
-    raise AssertionError(packed)
+    if not isinstance(judged, UrlReason):
+        with pytest.raises(OSError, match="illegal IP address"):
+            socket.inet_aton(judged)
 
 
 @given(_IPV4 | st.integers(0, 2**128 - 1))
