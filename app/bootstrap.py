@@ -14,6 +14,7 @@ from app.core.private_file import PrivateFileRefused
 from app.core.readiness import DATABASE_ERRORS, OLDEST_POSTGRESQL, login_powers, server_version
 from app.core.settings import Settings, SettingsRefused
 from app.core.signing_key import EmbeddedIssuer
+from app.domain.errors import SecretStoreUnavailable
 from app.domain.validation import Reason
 from app.egress.anthropic import AnthropicClient
 from app.egress.http import http_client
@@ -121,7 +122,7 @@ async def open_services(settings: Settings, access: DatabaseAccess) -> AsyncIter
         watch_pool(lambda: database.connections_in_use)
         http = await resources.enter_async_context(http_client(ca_file=settings.provider.ca_file))
         units = UnitsOfWork(database)
-        store = _secret_store(settings, database)
+        store = await _secret_store(settings, database)
         rate_limits = RateLimits(
             units, {RateLimitKind.CREDENTIAL_WRITES: settings.rate_limits.credential_writes}
         )
@@ -169,18 +170,21 @@ async def check_provider(settings: Settings) -> Reason | None:
         return await AnthropicClient(http).reachable(settings.provider.default_base_url)
 
 
-def _secret_store(settings: Settings, database: Database) -> SecretStore:
+async def _secret_store(settings: Settings, database: Database) -> SecretStore:
     try:
-        return EmbeddedSecretStore(
-            database, Keyset.load_or_create(settings.data_dir / "secret-store" / "keyset.json")
-        )
+        keyset = Keyset.load_or_create(settings.data_dir / "secret-store" / "keyset.json")
+        store = EmbeddedSecretStore(database, keyset)
+        await store.bind_database()
     except KeysetRefused as error:
-        raise SettingsRefused.of("DATA_DIR", f"{error}") from None
+        raise SettingsRefused.of("DATA_DIR", str(error)) from None
+    except SecretStoreUnavailable:
+        raise SettingsRefused.of(
+            "DATABASE__URL", "the embedded secret store cannot reach its table"
+        ) from None
+    return store
 
 
-async def _authenticator(
-    settings: Settings, http: httpx.AsyncClient, resources: AsyncExitStack
-) -> Authenticator:
+async def _authenticator(settings: Settings, resources: AsyncExitStack) -> Authenticator:
     auth = settings.auth
     keys: KeySource
     if auth.jwks_url is None:

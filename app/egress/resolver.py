@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final, Protocol, TypeAlias
@@ -19,6 +20,8 @@ from app.domain.url_refusal import DnsUnavailable, UrlReason, UrlRefused
 Address: TypeAlias = IPv4Address | IPv6Address
 
 _DNS_PORT: Final = 53
+_MAX_PORT: Final = 65535
+_ADDRESS_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<ipv4>[^:]+)):(?P<port>[0-9]{1,5})")
 _logger = logging.getLogger(__name__)
 
 
@@ -132,10 +135,9 @@ def _stub_of(nameservers: Sequence[str]) -> dns.asyncresolver.Resolver:
 
 
 def _nameserver(text: str) -> dns.nameserver.Do53Nameserver:
-    host, port = text, ""
-    if parse_address(text) is None:
-        host, _, port = text.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-    if parse_address(host) is None or not (port.isdecimal() or host == text):
+    host, port = text, str(_DNS_PORT)
+    if parse_address(text) is None and (parts := _ADDRESS_AND_PORT.fullmatch(text)):
+        host, port = parts["ipv6"] or parts["ipv4"], parts["port"]
+    if parse_address(host) is None or not 0 < int(port) <= _MAX_PORT:
         raise ValueError("a name server is an IP address, or one with a port: 192.0.2.1:53, [2001:db8::1]:53")
-    return dns.nameserver.Do53Nameserver(host, int(port or _DNS_PORT))
+    return dns.nameserver.Do53Nameserver(host, int(port))

@@ -36,13 +36,20 @@ def _caller_with(scope: Scope, *, service_only: bool = False) -> Callable[..., A
     async def caller(request: Request, organization_id: OrganizationId) -> Caller:
         principal: Principal = request.state.principal
         principal.require(scope, organization_id=organization_id, service_only=service_only)
-        # Parsed ids only: a raw path may hold anything.
-        structlog.contextvars.bind_contextvars(organization_id=organization_id)
+        structlog.contextvars.bind_contextvars(organization_id=organization_id, **_credential_in(request))
         return Caller(
             subject=principal.subject, organization_id=organization_id, request_id=request.state.request_id
         )
 
     return caller
+
+
+def _credential_in(request: Request) -> dict[str, str]:
+    """For the log. Parsed ids only: a raw path may hold anything."""
+    try:
+        return {"credential_id": str(UUID(request.path_params["credential_id"]))}
+    except (KeyError, ValueError):
+        return {}
 
 
 CredentialReader = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_READ))]

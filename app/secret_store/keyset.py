@@ -5,6 +5,7 @@ that finds none, and replaced in one step, so a reader meets a whole keyset or n
 """
 
 import base64
+import hmac
 import json
 import re
 import secrets
@@ -118,6 +119,11 @@ class Keyset:
     def primary(self) -> RootKey:
         """The root key that seals."""
         return self.roots[self.primary_id]
+
+    @property
+    def identity(self) -> str:
+        """Names this keyset without telling of its keys. Outlives rotations of the root."""
+        return hmac.digest(self.fingerprint_key, b"byok keyset identity", "sha256").hex()
 
     def root(self, key_id: str) -> RootKey | None:
         """The root key of that id; None when it was dropped."""

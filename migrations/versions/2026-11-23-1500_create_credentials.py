@@ -58,7 +58,9 @@ def upgrade() -> None:
             "USING (organization_id = current_setting('byok.org', true)) "
             "WITH CHECK (organization_id = current_setting('byok.org', true))"
         )
+    # These two belong to no organization.
     op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON job_queue TO byok_service")
+    op.execute("GRANT SELECT, INSERT ON sealing_keyset TO byok_service")
     op.execute("GRANT SELECT ON alembic_version TO byok_service")
     create_purges()
 
@@ -200,6 +202,13 @@ def create_credentials() -> None:
         instant("destroyed_at", nullable=True),
         sa.PrimaryKeyConstraint("organization_id", "credential_id", "store_version", name="pk_sealed_secret"),
     )
+    op.create_table(
+        "sealing_keyset",
+        sa.Column("singleton", sa.Boolean, nullable=False),
+        sa.Column("identity", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("singleton", name="pk_sealing_keyset"),
+        sa.CheckConstraint("singleton", name=op.f("ck_sealing_keyset_singleton")),
+    )
 
 
 def create_validations() -> None:
@@ -330,6 +339,7 @@ def downgrade() -> None:
         "audit_event",
         "credential_validation",
         "sealed_secret",
+        "sealing_keyset",
         "fingerprint_claim",
         "credential_version",
         "provider_credential",
