@@ -3,7 +3,10 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 
+import httpcore
+import httpx
 import sqlalchemy as sa
 
 from app.core.database import Database, DatabaseLogin
@@ -14,11 +17,14 @@ from app.core.private_file import PrivateFileRefused
 from app.core.readiness import DATABASE_ERRORS, OLDEST_POSTGRESQL, login_powers, server_version
 from app.core.settings import Settings, SettingsRefused
 from app.core.signing_key import EmbeddedIssuer
+from app.domain.decision_table import MessagePatterns
 from app.domain.errors import SecretStoreUnavailable
 from app.domain.validation import Reason
 from app.egress.anthropic import AnthropicClient
 from app.egress.http import http_client
 from app.egress.jwks import JwksClient
+from app.egress.resolver import AddressGuard, DnsResolver
+from app.egress.transport import tls_context, trusted_transport, vetted_transport
 from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.base import SecretStore
 from app.secret_store.embedded import EmbeddedSecretStore
@@ -26,10 +32,14 @@ from app.secret_store.keyset import Keyset, KeysetRefused
 from app.services import Services
 from app.services.audit import Audit
 from app.services.auth import Authenticator, KeySource
+from app.services.billing import Billing
+from app.services.checks import Checks, CheckSchedule
 from app.services.credentials import Credentials
 from app.services.health import Health
 from app.services.idempotency import Idempotency
+from app.services.provider_urls import ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
+from app.services.revalidation import Revalidation
 from app.services.secret_writes import SecretWrites
 from app.services.sweep import Sweep
 from app.services.validation import Validation
@@ -106,8 +116,13 @@ async def _check_production(access: DatabaseAccess) -> None:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, access: DatabaseAccess) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings, access: DatabaseAccess, *, dialer: httpcore.AsyncNetworkBackend | None = None
+) -> AsyncIterator[Services]:
     """Build everything, in the order in which it depends on each other; closed in reverse.
+
+    `dialer` opens connections to vetted addresses in place of the network's own: for tests, which
+    reach nothing but loopback.
 
     Raises:
         SettingsRefused: a file of the data directory cannot be used.
@@ -120,24 +135,46 @@ async def open_services(settings: Settings, access: DatabaseAccess) -> AsyncIter
         )
         resources.push_async_callback(database.close)
         watch_pool(lambda: database.connections_in_use)
-        http = await resources.enter_async_context(http_client(ca_file=settings.provider.ca_file))
         units = UnitsOfWork(database)
         store = await _secret_store(settings, database)
+        guard = _address_guard(settings)
+        provider = await _provider(settings, guard, resources, dialer)
         rate_limits = RateLimits(
-            units, {RateLimitKind.CREDENTIAL_WRITES: settings.rate_limits.credential_writes}
+            units,
+            {
+                RateLimitKind.CREDENTIAL_WRITES: settings.rate_limits.credential_writes,
+                RateLimitKind.URL_CHECKS: settings.rate_limits.url_checks,
+            },
         )
-        validation = Validation(units, store, AnthropicClient(http), rate_limits)
-        resources.push_async_callback(validation.close)
+        checks = Checks(units, store, provider, CheckSchedule(every=settings.validation.every))
+        resources.push_async_callback(checks.close)
+        validation = Validation(units, checks, rate_limits)
+        provider_urls = ProviderUrls(guard, rate_limits, default_messages_url=settings.messages_url)
+        if settings.provider.allowed_hosts:
+            await Audit(units).record_exempt_hosts(settings.provider.allowed_hosts)
         yield Services(
             auth=await _authenticator(settings, resources),
             credentials=Credentials(
-                units, store, validation, rate_limits, default_messages_url=settings.messages_url
+                units,
+                store,
+                checks,
+                rate_limits,
+                provider_urls,
+                default_messages_url=settings.messages_url,
             ),
             validation=validation,
             audit=Audit(units),
             idempotency=Idempotency(units),
-            sweep=Sweep(units, SecretWrites(units, store), validation),
+            sweep=Sweep(units, SecretWrites(units, store), checks),
             health=Health({"database": database.ping, "secret_store": store.ping}),
+            billing=Billing(units),
+            provider_urls=provider_urls,
+            revalidation=Revalidation(
+                units,
+                validation,
+                concurrency=settings.validation.concurrency,
+                per_host=settings.validation.concurrency_per_host,
+            ),
         )
 
 
@@ -166,8 +203,37 @@ async def check_services(settings: Settings, access: DatabaseAccess) -> dict[str
 
 async def check_provider(settings: Settings) -> Reason | None:
     """Why the provider's default endpoint cannot be reached; None when it can."""
-    async with http_client(ca_file=settings.provider.ca_file) as http:
-        return await AnthropicClient(http).reachable(settings.provider.default_base_url)
+    async with AsyncExitStack() as resources:
+        provider = await _provider(settings, _address_guard(settings), resources)
+        return await provider.reachable(settings.provider.default_base_url)
+
+
+def _address_guard(settings: Settings) -> AddressGuard:
+    return AddressGuard(
+        DnsResolver(settings.dns.nameservers),
+        allowed_hosts=settings.provider.allowed_hosts,
+        nat64=[IPv6Network(prefix) for prefix in settings.dns.nat64_prefixes],
+    )
+
+
+async def _provider(
+    settings: Settings,
+    guard: AddressGuard,
+    resources: AsyncExitStack,
+    dialer: httpcore.AsyncNetworkBackend | None = None,
+) -> AnthropicClient:
+    """Two ways out: to the operator's endpoint, and to vetted addresses of what customers entered."""
+    given = settings.provider
+    tls = tls_context(given.ca_file)
+    trusted = httpx.AsyncClient(transport=trusted_transport(given.default_base_url, tls=tls), trust_env=False)
+    custom = httpx.AsyncClient(transport=vetted_transport(guard, tls=tls, dialer=dialer), trust_env=False)
+    patterns = MessagePatterns(**{name: tuple(words) for name, words in given.message_patterns.items()})
+    return AnthropicClient(
+        await resources.enter_async_context(trusted),
+        custom_http=await resources.enter_async_context(custom),
+        patterns=patterns,
+        timeout_seconds=given.timeout.total_seconds(),
+    )
 
 
 async def _secret_store(settings: Settings, database: Database) -> SecretStore:

@@ -21,7 +21,7 @@ from app.core.settings import Settings, SettingsRefused, load_settings, unknown_
 from app.core.tracing import configure_tracing, flush_tracing
 from app.doctor import examine
 from app.domain.auth import ANY_ORGANIZATION, ORGANIZATION_PATTERN, ROLES, Scope
-from app.jobs.sweep_secrets import run_jobs
+from app.jobs.background import run_jobs
 from app.main import openapi_document
 from app.server import serve_forever, wait_for_signal
 

@@ -9,7 +9,7 @@ import uvicorn
 
 from app.bootstrap import DatabaseAccess, open_services
 from app.core.settings import Settings
-from app.jobs.sweep_secrets import run_jobs
+from app.jobs.background import run_jobs
 from app.main import create_app
 from app.services import Services
 

@@ -11,6 +11,7 @@ from alembic import context
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import app.models.audit
+import app.models.billing
 import app.models.credentials
 import app.models.idempotency
 import app.models.queue

@@ -7,16 +7,17 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from ipaddress import ip_address
+from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.durations import parse_duration
+from app.domain.address_policy import NAT64_PREFIX_LENGTHS
 
 PREFIX = "BYOK_"
 
@@ -90,8 +91,45 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _optional_duration(value: object) -> object:
+    return None if value == "off" else _duration(value)
+
+
+def _nameservers(value: list[str]) -> list[str]:
+    for text in value:
+        host, _, port = (
+            text.rpartition(":") if text.count(":") == 1 or text.startswith("[") else (text, "", "53")
+        )
+        try:
+            ip_address(host.strip("[]"))
+            _ = int(port)
+        except ValueError:
+            raise ValueError("each must be an IP address, or address:port, or [address]:port") from None
+    return value
+
+
+def _nat64_prefixes(value: list[str]) -> list[str]:
+    for text in value:
+        try:
+            length = IPv6Network(text).prefixlen
+        except ValueError:
+            length = 0
+        if length not in NAT64_PREFIX_LENGTHS:
+            raise ValueError("each must be an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits")
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+OptionalDuration = Annotated[timedelta | None, BeforeValidator(_optional_duration)]
 Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]
+MessagePatternName = Literal[
+    "cors_refused",
+    "billing_problem",
+    "spend_cap",
+    "organization_disabled",
+    "workspace_required",
+    "model_missing",
+]
 DatabaseUrl = Annotated[sa.URL, BeforeValidator(_database_url)]
 ProviderBaseUrl = Annotated[str, BeforeValidator(lambda value: _provider_url(str(value)))]
 
@@ -152,12 +190,14 @@ class ProviderSettings(Group):
     ca_file: Path | None = None
     allowed_hosts: Words = Field(default_factory=list)
     timeout: Duration = timedelta(seconds=15)
+    message_patterns: dict[MessagePatternName, Words] = Field(default_factory=dict)
 
 
 class DnsSettings(Group):
     """Which name servers to ask; none: those of the system."""
 
-    nameservers: Words = Field(default_factory=list)
+    nameservers: Annotated[Words, AfterValidator(_nameservers)] = Field(default_factory=list)
+    nat64_prefixes: Annotated[Words, AfterValidator(_nat64_prefixes)] = Field(default_factory=list)
 
 
 class CorsSettings(Group):
@@ -177,6 +217,14 @@ class RateLimitSettings(Group):
 
     credential_writes: int = Field(default=60, ge=1)
     url_checks: int = Field(default=30, ge=1)
+
+
+class ValidationSettings(Group):
+    """Periodic checks of keys."""
+
+    every: OptionalDuration = timedelta(hours=24)
+    concurrency: int = Field(default=16, ge=1, le=200)
+    concurrency_per_host: int = Field(default=4, ge=1, le=200)
 
 
 class JobSettings(Group):
@@ -214,6 +262,7 @@ class Settings(BaseSettings):
     cors: CorsSettings = CorsSettings()
     rotation: RotationSettings = RotationSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
+    validation: ValidationSettings = ValidationSettings()
     jobs: JobSettings = JobSettings()
 
     @property

@@ -5,6 +5,9 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+# The trail of what concerns the installation and no tenant.
+OPERATOR_ORGANIZATION = "_operator"
+
 
 class AuditAction(StrEnum):
     """What was done. Past tense: an event is a fact."""
@@ -12,6 +15,8 @@ class AuditAction(StrEnum):
     CREDENTIAL_CREATED = "credential.created"
     CREDENTIAL_RENAMED = "credential.renamed"
     CREDENTIAL_VALIDATED = "credential.validated"
+    USAGE_MODE_CHANGED = "usage_mode.changed"
+    EXEMPT_HOSTS_IN_FORCE = "egress.exempt_hosts_in_force"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,6 +86,7 @@ class Trigger(StrEnum):
 
     SAVE = "save"
     REQUEST = "request"
+    SCHEDULE = "schedule"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

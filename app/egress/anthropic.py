@@ -8,7 +8,8 @@ import json
 import logging
 import re
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
@@ -33,6 +34,7 @@ ANTHROPIC_BASE_URL = "https://api.anthropic.com"
 ANTHROPIC_VERSION = "2023-06-01"
 USER_AGENT = "pharaoh-byok"
 
+TIMEOUT_SECONDS = 15.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 PAUSE_BEFORE_RETRY_SECONDS = 0.2
 MAX_ANSWER_BYTES = 64 * 1024
@@ -76,8 +78,10 @@ class AnthropicClient:
     """Asks the provider whether a key works.
 
     Args:
-        http: a client that follows no redirects and trusts no environment.
+        http: reaches the operator's default endpoint; follows no redirects and trusts no environment.
+        custom_http: reaches destinations that customers entered, through the vetted transport.
         patterns: the provider's prose that carries meaning.
+        timeout_seconds: for a whole probe, its repetition included.
         clock: what time it is.
     """
 
@@ -85,11 +89,15 @@ class AnthropicClient:
         self,
         http: httpx.AsyncClient,
         *,
+        custom_http: httpx.AsyncClient | None = None,
         patterns: MessagePatterns = DEFAULT_PATTERNS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._http = http
+        self._custom_http = custom_http or http
         self._patterns = patterns
+        self._timeout_seconds = timeout_seconds
         self._clock = clock
         # At INFO and below these log the status line and headers of answers, and a provider may echo the key there.
         for library in ("httpx", "httpcore"):
@@ -101,15 +109,22 @@ class AnthropicClient:
         destination: Destination,
         *,
         previously_valid: bool,
-        timeout_seconds: float = 15.0,
+        timeout_seconds: float | None = None,
     ) -> Verdict:
-        """Check the key with the request that costs nothing. Whatever happens on the way is a verdict."""
-        url = f"{destination.messages_url.removesuffix('/messages')}/models?limit=1"
-        answer, request_id = await self._ask(url, _headers(key, destination), timeout_seconds)
+        """Check the key with the cheapest request that tells. Whatever happens on the way is a verdict."""
+        http = self._http if destination.base_url is None else self._custom_http
+        is_anthropic = _is_anthropic(destination)
+        probe = _probe_of(destination, is_anthropic=is_anthropic)
+        answer, request_id = await self._ask(
+            http,
+            _question(probe, destination),
+            _headers(key, destination),
+            timeout_seconds or self._timeout_seconds,
+        )
         reason = judge(
             answer,
-            probe=Probe.MODELS,
-            is_anthropic=_is_anthropic(destination),
+            probe=probe,
+            is_anthropic=is_anthropic,
             previously_valid=previously_valid,
             patterns=self._patterns,
         )
@@ -122,30 +137,41 @@ class AnthropicClient:
 
     async def reachable(self, base_url: str, *, timeout_seconds: float = 5.0) -> Reason | None:
         """None if the host answers a request without a key, whatever the answer; otherwise why not."""
-        answer, _ = await self._ask(base_url, {}, timeout_seconds)
+        question = _Question(method="GET", url=base_url)
+        answer, _ = await self._ask(self._http, question, {}, timeout_seconds)
         return TRANSPORT_ROWS[answer] if isinstance(answer, TransportFailure) else None
 
-    async def _ask(self, url: str, headers: dict[str, str], timeout_seconds: float) -> _Outcome:
+    async def _ask(
+        self, http: httpx.AsyncClient, question: "_Question", headers: dict[str, str], timeout_seconds: float
+    ) -> _Outcome:
         """The answer within the deadline, after one repetition if the first attempt met a passing trouble."""
         try:
             async with asyncio.timeout(timeout_seconds):
-                outcome = await self._attempt(url, headers, timeout_seconds)
+                outcome = await self._attempt(http, question, headers, timeout_seconds)
                 if _is_passing(outcome[0]):
                     await asyncio.sleep(PAUSE_BEFORE_RETRY_SECONDS)
-                    outcome = await self._attempt(url, headers, timeout_seconds)
+                    outcome = await self._attempt(http, question, headers, timeout_seconds)
                 return outcome
         except TimeoutError:
             return TransportFailure.TIMEOUT, None
 
-    async def _attempt(self, url: str, headers: dict[str, str], timeout_seconds: float) -> _Outcome:
+    async def _attempt(
+        self, http: httpx.AsyncClient, question: "_Question", headers: dict[str, str], timeout_seconds: float
+    ) -> _Outcome:
         # Connecting and the handshake each have this long, and must give up before the deadline strikes:
         # httpcore leaves the socket of a cancelled handshake to the garbage collector.
         connect = min(CONNECT_TIMEOUT_SECONDS, timeout_seconds / 2)
         timeout = httpx.Timeout(timeout_seconds, connect=connect)
         try:
             # Not the client's build_request: that would add cookies and default headers.
-            request = httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout.as_dict()})
-            response = await self._http.send(request, stream=True, auth=None, follow_redirects=False)
+            request = httpx.Request(
+                question.method,
+                question.url,
+                headers=headers,
+                json=question.body,
+                extensions={"timeout": timeout.as_dict()},
+            )
+            response = await http.send(request, stream=True, auth=None, follow_redirects=False)
             try:
                 body = _parsed(await _read(response))
             finally:
@@ -156,6 +182,33 @@ class AnthropicClient:
             return failure, None
         answer = ProviderAnswer(status_code=response.status_code, body=body)
         return answer, response.headers.get("request-id") or _request_id_in(body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    method: str
+    url: str
+    body: Mapping[str, object] | None = None
+
+
+def _probe_of(destination: Destination, *, is_anthropic: bool) -> Probe:
+    """Anthropic tells for nothing. Elsewhere lists of models are often public, so only messages tell."""
+    if is_anthropic:
+        return Probe.MODELS
+    return Probe.EMPTY_MESSAGE if destination.probe_model is None else Probe.MESSAGE
+
+
+def _question(probe: Probe, destination: Destination) -> _Question:
+    url = destination.messages_url
+    match probe:
+        case Probe.MODELS:
+            return _Question(method="GET", url=f"{url.removesuffix('/messages')}/models?limit=1")
+        case Probe.MESSAGE:
+            messages = [{"role": "user", "content": "Hi"}]
+            body = {"model": destination.probe_model, "max_tokens": 1, "messages": messages}
+            return _Question(method="POST", url=url, body=body)
+        case Probe.EMPTY_MESSAGE:
+            return _Question(method="POST", url=url, body={})
 
 
 def _headers(key: ApiKey, destination: Destination) -> dict[str, str]:

@@ -62,6 +62,8 @@ credential_version = sa.Table(
     sa.Column("latest_reason", sa.Text),
     instant("latest_checked_at", nullable=True),
     sa.Column("latest_request_id", sa.Text),
+    # Attempts in a row that found nothing definite: how long to wait before the next.
+    sa.Column("indeterminate_streak", sa.Integer, nullable=False, server_default="0"),
     sa.ForeignKeyConstraint(
         ["organization_id", "credential_id"],
         ["provider_credential.organization_id", "provider_credential.id"],

@@ -14,10 +14,11 @@ from app.models.queue import job_queue as q
 
 
 class JobKind(StrEnum):
-    """What a due item asks for; `id` names the intent or the validation."""
+    """What a due item asks for; `id` names the intent, the validation or the credential."""
 
     SETTLE_INTENT = "settle_intent"
     SETTLE_VALIDATION = "settle_validation"
+    REVALIDATE = "revalidate"  # a credential; one item for good, put off from check to check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,18 @@ _ADD = Statement(
         }
     )
     .on_conflict_do_nothing()
+)
+_SCHEDULE = Statement(
+    (
+        _NEW := insert(q).values(
+            {
+                name: sa.bindparam(name, type_=q.c[name].type)
+                for name in ("organization_id", "kind", "id", "due_at")
+            }
+        )
+    ).on_conflict_do_update(
+        index_elements=[q.c.organization_id, q.c.kind, q.c.id], set_={"due_at": _NEW.excluded.due_at}
+    )
 )
 _REMOVE = Statement(sa.delete(q).where(_OF_ITEM))
 _DUE = (
@@ -79,6 +92,12 @@ class QueueRepository:
     async def add(self, item: DueItem, *, due_at: datetime) -> None:
         await self._session.execute(
             _ADD, organization_id=item.organization_id, kind=item.kind, id=item.id, due_at=due_at
+        )
+
+    async def schedule(self, item: DueItem, *, due_at: datetime) -> None:
+        """Add, or put off or bring forward what is there."""
+        await self._session.execute(
+            _SCHEDULE, organization_id=item.organization_id, kind=item.kind, id=item.id, due_at=due_at
         )
 
     async def remove(self, item: DueItem) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from app.core.database import Database, Session
 from app.repositories.audit import AuditRepository
+from app.repositories.billing import BillingRepository
 from app.repositories.credentials import CredentialRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.queue import QueueRepository
@@ -40,6 +41,10 @@ class UnitOfWork:
     @cached_property
     def audit(self) -> AuditRepository:
         return AuditRepository(self._session, self._organization_id)
+
+    @cached_property
+    def billing(self) -> BillingRepository:
+        return BillingRepository(self._session, self._organization_id)
 
     @cached_property
     def idempotency(self) -> IdempotencyRepository:

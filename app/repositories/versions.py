@@ -89,11 +89,21 @@ _LATEST: dict[str, Any] = {
     "latest_checked_at": sa.bindparam("checked_at", type_=t.c.latest_checked_at.type),
     "latest_request_id": sa.bindparam("request_id", type_=sa.Text),
 }
-_RECORD = Statement(sa.update(t).where(_OF_VERSION).values(_LATEST))
+_RECORD = Statement(
+    sa.update(t)
+    .where(_OF_VERSION)
+    .values(_LATEST | {"indeterminate_streak": t.c.indeterminate_streak + sa.literal_column("1")})
+    .returning(t.c.indeterminate_streak)
+)
 _RECORD_DEFINITE = Statement(
     sa.update(t)
     .where(_OF_VERSION)
-    .values(_LATEST | {name.replace("latest", "definite"): value for name, value in _LATEST.items()})
+    .values(
+        _LATEST
+        | {name.replace("latest", "definite"): value for name, value in _LATEST.items()}
+        | {"indeterminate_streak": sa.literal_column("0")}
+    )
+    .returning(t.c.indeterminate_streak)
 )
 _DELETE = Statement(sa.delete(t).where(_OF_VERSION))
 
@@ -207,9 +217,12 @@ class VersionRepository:
             was_valid=row["definite_status"] == "valid",
         )
 
-    async def record_verdict(self, credential_id: UUID, key_version: int, verdict: Verdict) -> None:
-        """The last attempt; and the standing verdict, if this one is definite."""
-        await self._session.execute(
+    async def record_verdict(self, credential_id: UUID, key_version: int, verdict: Verdict) -> int:
+        """The last attempt; and the standing verdict, if this one is definite.
+
+        Returns how many attempts in a row found nothing definite.
+        """
+        row = await self._session.first(
             _RECORD_DEFINITE if verdict.is_definite else _RECORD,
             organization_id=self._organization_id,
             credential_id=credential_id,
@@ -219,6 +232,9 @@ class VersionRepository:
             checked_at=verdict.checked_at,
             request_id=verdict.provider_request_id,
         )
+        assert row is not None
+        streak: int = row["indeterminate_streak"]
+        return streak
 
     async def delete(self, credential_id: UUID, key_version: int) -> None:
         """Remove the row of a version that never came to be."""

@@ -17,6 +17,7 @@ from app.domain.errors import (
     RateLimited,
     SecretStoreUnavailable,
 )
+from app.domain.url_refusal import DnsUnavailable, UrlReason
 from app.routers.answers import answer, once, resource_id
 from app.routers.dependencies import (
     CredentialId,
@@ -62,10 +63,11 @@ KEY_REFUSALS = (
         NotFound,
         RateLimited,
         SecretStoreUnavailable,
+        DnsUnavailable,
         400,
         413,
         415,
-        codes={422: (*KEY_REFUSALS, "looks_like_key", "unknown_field", "custom_url_unavailable")},
+        codes={422: (*KEY_REFUSALS, "looks_like_key", "unknown_field", *UrlReason)},
     ),
 )
 async def create_credential(

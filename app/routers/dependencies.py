@@ -10,6 +10,9 @@ from fastapi import Depends, Header, Path, Request
 from app.domain.auth import ORGANIZATION_PATTERN, Caller, Principal, Scope
 from app.services import Services
 
+# Under which internal services are counted where a path names no organization.
+SERVICES_ORGANIZATION = "_services"
+
 OrganizationId = Annotated[
     str,
     Path(
@@ -54,8 +57,22 @@ def _credential_in(request: Request) -> dict[str, str]:
 
 CredentialReader = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_READ))]
 CredentialWriter = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_WRITE))]
+BillingReader = Annotated[Caller, Depends(_caller_with(Scope.BILLING_READ))]
+BillingWriter = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE))]
 AuditReader = Annotated[Caller, Depends(_caller_with(Scope.AUDIT_READ))]
 
+
+async def _url_checker(request: Request) -> Caller:
+    """A path without an organization: the token's own, or all internal services together."""
+    principal: Principal = request.state.principal
+    organization = SERVICES_ORGANIZATION if principal.is_service else principal.organization_id
+    principal.require(Scope.CREDENTIALS_WRITE, organization_id=organization)
+    return Caller(
+        subject=principal.subject, organization_id=organization, request_id=request.state.request_id
+    )
+
+
+UrlChecker = Annotated[Caller, Depends(_url_checker)]
 
 IdempotencyKey = Annotated[
     str | None,

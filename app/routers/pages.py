@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -16,6 +17,8 @@ Record = TypeVar("Record")
 Model = TypeVar("Model", bound=ResponseModel)
 
 _LARGEST_INTEGER = 2**31 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class PageQuery:
@@ -54,6 +57,15 @@ class PageQuery:
             raise _not_ours()
         return number
 
+    def before_instant(self) -> datetime:
+        """Raises InvalidInput where the cursor is none of ours."""
+        if self._page is None:
+            return _END_OF_TIME
+        microseconds = int.from_bytes(_decode(self._page))
+        if not 0 < microseconds < (_END_OF_TIME - _EPOCH) // timedelta(microseconds=1):
+            raise _not_ours()
+        return _EPOCH + timedelta(microseconds=microseconds)
+
     def answer(
         self,
         records: Sequence[Record],
@@ -74,7 +86,7 @@ Paging = Annotated[PageQuery, Depends()]
 
 
 def _encode(last: UUID | int) -> str:
-    content = last.bytes if isinstance(last, UUID) else last.to_bytes(4)
+    content = last.bytes if isinstance(last, UUID) else last.to_bytes(8)
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 

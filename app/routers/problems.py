@@ -13,6 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app.domain import errors as e
+from app.domain.url_refusal import MESSAGES as URL_MESSAGES
+from app.domain.url_refusal import DnsUnavailable, UrlReason
 from app.schemas.base import RequestModel
 from app.schemas.problems import FieldProblem, Problem
 
@@ -34,6 +36,7 @@ STATUSES: dict[type[e.ByokError], int] = {
     e.DatabaseUnavailable: 503,
     e.SecretStoreUnavailable: 503,
     e.IdentityProviderUnavailable: 503,
+    DnsUnavailable: 503,
 }
 
 # Errors of HTTP itself, which no use case raises: status → code and sentence.
@@ -71,6 +74,7 @@ _OF_FIELD: dict[str, tuple[str, str]] = {
     "model_attributes_type": ("invalid_type", "A JSON object is needed here."),
     "label_has_controls": ("label_has_controls", "The label holds control or invisible characters."),
     "label_blank": ("label_blank", "The label is blank."),
+    **{reason.value: (reason.value, message) for reason, message in URL_MESSAGES.items()},
 }
 _INVALID = ("invalid", "The value is not allowed here.")
 
@@ -160,6 +164,8 @@ def _refused_fields(request_id: str, found: Sequence[Mapping[str, Any]]) -> Resp
         return problem_response(request_id, e.NotFound())  # a path that names nothing
     fields = tuple(_field_error(error) for error in found)
     code = "unknown_field" if "extra_forbidden" in kinds else None
+    if len(fields) == 1 and fields[0].code in set(UrlReason):
+        code = fields[0].code  # as the other refusals of one field do
     return problem_response(request_id, e.InvalidInput(*fields, code=code))
 
 

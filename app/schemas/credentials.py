@@ -17,6 +17,7 @@ from app.domain.credentials import (
     VersionRecord,
 )
 from app.domain.errors import InvalidInput
+from app.domain.provider_url import OptionalProviderURL
 from app.schemas.base import Instant, RequestModel, ResponseModel
 from app.schemas.validation import CredentialVerdict
 from app.services.credentials import NewCredential
@@ -79,10 +80,9 @@ class CredentialCreate(RequestModel):
         ),
     ]
     base_url: Annotated[
-        str | None,
+        OptionalProviderURL,
         Field(
-            max_length=4096,
-            description="HTTPS base URL of a compatible deployment; null or empty: Anthropic's own endpoint.",
+            description="HTTPS base URL of a compatible deployment; null or empty: Anthropic's own endpoint."
         ),
     ] = None
     auth_style: Annotated[
@@ -110,11 +110,10 @@ class CredentialCreate(RequestModel):
         key = self.api_key.get_secret_value()
         for name in ("label", "workspace_id", "probe_model", "base_url"):
             refuse_key_in(name, getattr(self, name), key)
-        base_url = self.base_url or None
         return NewCredential(
             label=self.label,
-            key=ApiKey.parse(key, custom_destination=base_url is not None),
-            base_url=base_url,
+            key=ApiKey.parse(key, custom_destination=self.base_url is not None),
+            base_url=self.base_url,
             auth_style=self.auth_style,
             workspace_id=self.workspace_id,
             probe_model=self.probe_model,

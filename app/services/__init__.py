@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from app.services.audit import Audit
 from app.services.auth import Authenticator
+from app.services.billing import Billing
 from app.services.credentials import Credentials
 from app.services.health import Health
 from app.services.idempotency import Idempotency
+from app.services.provider_urls import ProviderUrls
+from app.services.revalidation import Revalidation
 from app.services.sweep import Sweep
 from app.services.validation import Validation
 
@@ -22,3 +25,6 @@ class Services:
     idempotency: Idempotency
     sweep: Sweep
     health: Health
+    billing: Billing
+    provider_urls: ProviderUrls
+    revalidation: Revalidation

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from app.domain.audit import AuditAction, AuditEvent
+from app.domain.audit import OPERATOR_ORGANIZATION, AuditAction, AuditEvent
 from app.domain.auth import Caller
 from app.domain.clock import new_id, now
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
@@ -16,7 +16,7 @@ async def record(
     uow: UnitOfWork,
     caller: Caller,
     action: AuditAction,
-    credential_id: UUID,
+    credential_id: UUID | None,
     **details: str | int | bool | None,
 ) -> None:
     """Append an event in the transaction of the change itself. `details` are facts, never input."""
@@ -39,6 +39,13 @@ class Audit:
 
     def __init__(self, units: UnitsOfWork) -> None:
         self._units = units
+
+    async def record_exempt_hosts(self, hosts: Sequence[str]) -> None:
+        """At start: which names the operator exempts from the private-address rule. Kept in the operator's trail."""
+        caller = Caller(subject=SYSTEM_ACTOR, organization_id=OPERATOR_ORGANIZATION, request_id="")
+        async with self._units.writing(OPERATOR_ORGANIZATION) as uow:
+            await record(uow, caller, AuditAction.EXEMPT_HOSTS_IN_FORCE, None, hosts=" ".join(hosts))
+            await uow.commit()
 
     async def page(
         self,

@@ -22,20 +22,21 @@ from app.domain.credentials import (
 )
 from app.domain.errors import (
     CredentialDeleted,
-    InvalidInput,
     NotFound,
     PreconditionFailed,
     SecretStoreUnavailable,
 )
+from app.domain.provider_url import ProviderURL, default_auth_style
 from app.domain.validation import Trigger, ValidationRecord
 from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitsOfWork
 from app.repositories.versions import Intent
 from app.secret_store.base import SecretStore
 from app.services import audit
+from app.services.checks import Checks
+from app.services.provider_urls import ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
 from app.services.secret_writes import SecretWrites
-from app.services.validation import Validation
 
 # Longer than any write to the store may take; after it the writer counts as dead.
 INTENT_DEADLINE = timedelta(seconds=30)
@@ -51,7 +52,7 @@ class NewCredential:
 
     label: str
     key: ApiKey
-    base_url: str | None
+    base_url: ProviderURL | None
     auth_style: AuthStyle | None
     workspace_id: str | None
     probe_model: str | None
@@ -64,16 +65,18 @@ class Credentials:
         self,
         units: UnitsOfWork,
         store: SecretStore,
-        validation: Validation,
+        checks: Checks,
         rate_limits: RateLimits,
+        provider_urls: ProviderUrls,
         *,
         default_messages_url: str,
     ) -> None:
         self._units = units
         self._store = store
         self._writes = SecretWrites(units, store)
-        self._validation = validation
+        self._checks = checks
         self._rate_limits = rate_limits
+        self._provider_urls = provider_urls
         self._default_messages_url = default_messages_url
 
     async def register(
@@ -84,19 +87,19 @@ class Credentials:
         The credential stays, whatever the verdict: a refused key is shown as invalid.
 
         Raises:
-            InvalidInput, DuplicateKey, RateLimited, SecretStoreUnavailable, DatabaseUnavailable
+            UrlRefused, DnsUnavailable, DuplicateKey, RateLimited, SecretStoreUnavailable, DatabaseUnavailable
         """
-        destination = self._destination(new)
         await self._rate_limits.admit(caller.organization_id, RateLimitKind.CREDENTIAL_WRITES)
+        destination = await self._destination(new)
         fingerprint = await self._store.fingerprint(caller.organization_id, new.key)
         intent = await self._announce(
             caller, new, credential_id, destination=destination, fingerprint=fingerprint
         )
         store_version = await self._writes.seal(caller.organization_id, intent, new.key)
         validation = await self._put_in_use(caller, intent, store_version, key_hint=new.key.hint)
-        check = self._validation.launch(caller, validation)
+        check = self._checks.launch(caller, validation)
         if wait:
-            await self._validation.wait(check)
+            await self._checks.wait(check)
         return await self.read(caller.organization_id, credential_id)
 
     async def resume(self, organization_id: str, credential_id: UUID) -> CredentialRecord | None:
@@ -165,17 +168,16 @@ class Credentials:
             await uow.commit()
         return record
 
-    def _destination(self, new: NewCredential) -> Destination:
-        if new.base_url:
-            raise InvalidInput.of(
-                "base_url",
-                "custom_url_unavailable",
-                "Custom provider URLs are not available yet. Leave base_url empty to use Anthropic's endpoint.",
-            )
+    async def _destination(self, new: NewCredential) -> Destination:
+        """Where the key may be sent; a host that a customer entered must lead to public addresses only."""
+        url, style = new.base_url, new.auth_style
+        if url is not None:
+            await self._provider_urls.vet(url)
+            style = style or default_auth_style(url.host)
         return Destination(
-            base_url=None,
-            messages_url=self._default_messages_url,
-            auth_style=new.auth_style or AuthStyle.X_API_KEY,
+            base_url=None if url is None else url.base_url,
+            messages_url=self._default_messages_url if url is None else url.messages_url,
+            auth_style=style or AuthStyle.X_API_KEY,
             workspace_id=new.workspace_id,
             probe_model=new.probe_model,
         )
@@ -249,7 +251,7 @@ class Credentials:
                     key_version=intent.key_version,
                     key_hint=key_hint,
                 )
-                validation = await self._validation.start(
+                validation = await self._checks.start(
                     uow, caller, intent.credential_id, intent.key_version, trigger=Trigger.SAVE
                 )
                 await uow.queue.remove(_due(caller, intent))

@@ -11,6 +11,7 @@ class RateLimitKind(StrEnum):
     """What is counted together."""
 
     CREDENTIAL_WRITES = "credential_writes"  # create, rotate and validate
+    URL_CHECKS = "url_checks"
 
 
 class RateLimits:

@@ -10,8 +10,8 @@ from app.domain.clock import now
 from app.domain.errors import Unavailable
 from app.repositories.queue import JobKind
 from app.repositories.unit_of_work import UnitsOfWork
+from app.services.checks import Checks
 from app.services.secret_writes import SecretWrites
-from app.services.validation import Validation
 
 log = structlog.get_logger(__name__)
 
@@ -19,11 +19,11 @@ log = structlog.get_logger(__name__)
 class Sweep:
     """Takes due items from the queue; an item stays there until it is settled."""
 
-    def __init__(self, units: UnitsOfWork, writes: SecretWrites, validation: Validation) -> None:
+    def __init__(self, units: UnitsOfWork, writes: SecretWrites, checks: Checks) -> None:
         self._units = units
         self._settle: dict[JobKind, Callable[[str, UUID], Awaitable[None]]] = {
             JobKind.SETTLE_INTENT: writes.settle,
-            JobKind.SETTLE_VALIDATION: validation.settle,
+            JobKind.SETTLE_VALIDATION: checks.settle,
         }
 
     async def run(self) -> int:

@@ -1,70 +1,27 @@
-"""Checks of a key against its provider: key and destination in, verdict out and on record.
+"""Ask for checks of a key, read their verdicts, and have keys checked again in time."""
 
-No connection or transaction is held while the provider thinks. Checks of one key version
-coalesce: whoever comes second waits for the first one's verdict, also across instances.
-"""
-
-import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Protocol
 from uuid import UUID
 
-import structlog
-
-from app.core.metrics import PROVIDER_SECONDS, VALIDATIONS
-from app.core.tracing import client_span
-from app.domain.api_keys import ApiKey
-from app.domain.audit import AuditAction
 from app.domain.auth import Caller
-from app.domain.clock import new_id, now
-from app.domain.credentials import CredentialState, Destination
-from app.domain.errors import (
-    ByokError,
-    CredentialDeleted,
-    DatabaseUnavailable,
-    NotFound,
-    SecretStoreUnavailable,
-)
-from app.domain.validation import (
-    PENDING,
-    Reason,
-    Trigger,
-    ValidationRecord,
-    ValidationStatus,
-    Verdict,
-    status_of,
-)
-from app.repositories.queue import DueItem, JobKind
-from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
-from app.secret_store.base import SecretCorrupt, SecretMissing, SecretRef, SecretStore
+from app.domain.clock import now
+from app.domain.credentials import CredentialState
+from app.domain.errors import CredentialDeleted, NotFound
+from app.domain.validation import Trigger, ValidationRecord
+from app.repositories.queue import DueItem
+from app.repositories.unit_of_work import UnitsOfWork
 from app.services import audit
+from app.services.checks import Checks, check_of
 from app.services.rate_limits import RateLimitKind, RateLimits
-
-# A check is bounded by the provider time-out (15 s); past this nobody is working on it any more.
-DEADLINE = timedelta(seconds=20)
-POLL_SECONDS = 0.2
-
-log = structlog.get_logger(__name__)
-
-
-class Prober(Protocol):
-    """Asks the provider. Two implementations: the real client, and the tests' provider under it."""
-
-    async def probe(self, key: ApiKey, destination: Destination, *, previously_valid: bool) -> Verdict: ...
 
 
 class Validation:
-    """Start checks, run them, read their verdicts."""
+    """One public method per use case."""
 
-    def __init__(
-        self, units: UnitsOfWork, store: SecretStore, provider: Prober, rate_limits: RateLimits
-    ) -> None:
+    def __init__(self, units: UnitsOfWork, checks: Checks, rate_limits: RateLimits) -> None:
         self._units = units
-        self._store = store
-        self._provider = provider
+        self._checks = checks
         self._rate_limits = rate_limits
-        self._running: dict[UUID, asyncio.Task[None]] = {}
 
     async def request(
         self,
@@ -80,8 +37,11 @@ class Validation:
         Raises:
             NotFound, CredentialDeleted, RateLimited, DatabaseUnavailable
         """
-        if is_resumed and (found := await self._find(caller.organization_id, validation_id)) is not None:
-            return await self._verdict_of(found) if wait else found
+        if (
+            is_resumed
+            and (found := await self._checks.find(caller.organization_id, validation_id)) is not None
+        ):
+            return await self._checks.verdict_of(found) if wait else found
         await self._rate_limits.admit(caller.organization_id, RateLimitKind.CREDENTIAL_WRITES)
         while True:
             async with self._units.writing(caller.organization_id) as uow:
@@ -91,7 +51,7 @@ class Validation:
                 if credential.state not in (CredentialState.ACTIVE, CredentialState.DISABLED):
                     raise CredentialDeleted
                 key_version = credential.current.key_version
-                started = await self.start(
+                started = await self._checks.start(
                     uow,
                     caller,
                     credential_id,
@@ -102,52 +62,9 @@ class Validation:
                 running = started or await uow.validations.find_running(credential_id, key_version)
                 await uow.commit()
             if started is not None:
-                self.launch(caller, started)
+                self._checks.launch(caller, started)
             if running is not None:  # else it ended between the two statements: begin again
-                return await self._verdict_of(running) if wait else running
-
-    async def start(
-        self,
-        uow: UnitOfWork,
-        caller: Caller,
-        credential_id: UUID,
-        key_version: int,
-        *,
-        validation_id: UUID | None = None,
-        trigger: Trigger,
-    ) -> ValidationRecord | None:
-        """Put a pending check on record within `uow`; None where one is running already.
-
-        Call `launch` once `uow` is committed. Should this process die before, a sweep ends it as interrupted.
-        """
-        instant = now()
-        record = ValidationRecord(
-            id=validation_id or new_id(),
-            organization_id=caller.organization_id,
-            credential_id=credential_id,
-            key_version=key_version,
-            verdict=PENDING,
-            trigger=trigger,
-            requested_by=caller.subject,
-            created_at=instant,
-            deadline_at=instant + DEADLINE,
-        )
-        if not await uow.validations.start(record):
-            return None
-        await uow.queue.add(_due(record), due_at=record.deadline_at)
-        return record
-
-    def launch(self, caller: Caller, record: ValidationRecord) -> asyncio.Task[None]:
-        """Run the check in the background: a client that goes away does not end it."""
-        task = asyncio.create_task(self._run(caller, record), name=f"validation {record.id}")
-        self._running[record.id] = task
-        task.add_done_callback(lambda _: self._running.pop(record.id, None))
-        return task
-
-    @staticmethod
-    async def wait(check: "asyncio.Task[None]") -> None:
-        """Wait for a launched check without ending it when the waiter is cancelled."""
-        await asyncio.shield(check)
+                return await self._checks.verdict_of(running) if wait else running
 
     async def page(
         self, organization_id: str, credential_id: UUID, *, at_most: int, before: UUID | None
@@ -162,100 +79,25 @@ class Validation:
                 raise NotFound
             return await uow.validations.page(credential_id, at_most=at_most, before=before)
 
-    async def settle(self, organization_id: str, validation_id: UUID) -> None:
-        """End a check that nobody works on any more as `interrupted`."""
-        record = await self._find(organization_id, validation_id)
-        caller = Caller(subject=audit.SYSTEM_ACTOR, organization_id=organization_id, request_id="")
-        if record is not None and record.verdict.status is ValidationStatus.PENDING:
-            await self._finish(caller, record, _verdict(Reason.INTERRUPTED))
-            return
+    async def recheck(self, item: DueItem) -> None:
+        """A periodic check. Its verdict puts off the next one; where none is due any more, the item goes."""
+        caller = Caller(subject=audit.SYSTEM_ACTOR, organization_id=item.organization_id, request_id="")
+        async with self._units.writing(item.organization_id) as uow:
+            credential = await uow.credentials.find(item.id)
+            started = None
+            if credential is None or credential.state is not CredentialState.ACTIVE:
+                await uow.queue.remove(item)
+            else:
+                version = credential.current.key_version
+                started = await self._checks.start(uow, caller, item.id, version, trigger=Trigger.SCHEDULE)
+            await uow.commit()
+        if started is not None:
+            await self._checks.wait(self._checks.launch(caller, started))
+
+    async def recheck_soon(self, organization_id: str, credential_id: UUID) -> None:
+        """Live traffic met a 401 with this key: check it now, not when its turn comes."""
         async with self._units.writing(organization_id) as uow:
-            await uow.queue.remove(
-                DueItem(organization_id=organization_id, kind=JobKind.SETTLE_VALIDATION, id=validation_id)
-            )
+            if await uow.credentials.find(credential_id) is None:
+                raise NotFound
+            await uow.queue.schedule(check_of(organization_id, credential_id), due_at=now())
             await uow.commit()
-
-    async def close(self) -> None:
-        """Wait for the checks that run; each is bounded."""
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=DEADLINE.total_seconds())
-
-    async def _run(self, caller: Caller, record: ValidationRecord) -> None:
-        verdict = await self._check(record)
-        try:
-            await self._finish(caller, record, verdict)
-        except DatabaseUnavailable:
-            log.warning("verdict_not_recorded", validation_id=str(record.id), reason=verdict.reason)
-
-    async def _check(self, record: ValidationRecord) -> Verdict:
-        """Unseal, ask, forget. Whatever happens on the way is a verdict too."""
-        try:
-            async with self._units.reading(record.organization_id) as uow:
-                sealed = await uow.versions.find_sealed(record.credential_id, record.key_version)
-            if sealed is None:
-                return _verdict(Reason.INTERRUPTED)
-            ref = SecretRef(organization_id=record.organization_id, credential_id=record.credential_id)
-            key = await self._store.read(ref, sealed.store_version)
-            with client_span("provider.probe"), PROVIDER_SECONDS.time():
-                return await self._provider.probe(key, sealed.destination, previously_valid=sealed.was_valid)
-        except (SecretStoreUnavailable, SecretCorrupt):
-            return _verdict(Reason.SECRET_STORE_UNAVAILABLE)
-        except (SecretMissing, ByokError):
-            return _verdict(Reason.INTERRUPTED)
-        except Exception as error:  # noqa: BLE001  # a fault of ours must not leave the check pending
-            # Its name only: the text of an exception may quote what it was given.
-            log.error("check_failed", validation_id=str(record.id), error=type(error).__name__)  # noqa: TRY400
-            return _verdict(Reason.INTERRUPTED)
-
-    async def _finish(self, caller: Caller, record: ValidationRecord, verdict: Verdict) -> None:
-        async with self._units.writing(record.organization_id) as uow:
-            if await uow.validations.finish(record.id, verdict):
-                assert verdict.checked_at is not None
-                await uow.versions.record_verdict(record.credential_id, record.key_version, verdict)
-                await uow.credentials.touch(record.credential_id, now=verdict.checked_at)
-                await audit.record(
-                    uow,
-                    caller,
-                    AuditAction.CREDENTIAL_VALIDATED,
-                    record.credential_id,
-                    key_version=record.key_version,
-                    status=verdict.status,
-                    reason=verdict.reason,
-                    trigger=record.trigger,
-                )
-            await uow.queue.remove(_due(record))
-            await uow.commit()
-        VALIDATIONS.labels(verdict.status, verdict.reason or "").inc()
-        log.info(
-            "credential_validated",
-            organization_id=record.organization_id,
-            credential_id=str(record.credential_id),
-            status=verdict.status,
-            reason=verdict.reason,
-        )
-
-    async def _verdict_of(self, record: ValidationRecord) -> ValidationRecord:
-        """The record once its check has ended: here, or in another instance until its deadline."""
-        task = self._running.get(record.id)
-        if task is not None:
-            await asyncio.shield(task)
-        while True:
-            found = await self._find(record.organization_id, record.id)
-            if found is None or found.verdict.status is not ValidationStatus.PENDING:
-                return found or record
-            if now() > record.deadline_at:
-                await self.settle(record.organization_id, record.id)
-            elif record.id not in self._running:
-                await asyncio.sleep(POLL_SECONDS)
-
-    async def _find(self, organization_id: str, validation_id: UUID) -> ValidationRecord | None:
-        async with self._units.reading(organization_id) as uow:
-            return await uow.validations.find(validation_id)
-
-
-def _due(record: ValidationRecord) -> DueItem:
-    return DueItem(organization_id=record.organization_id, kind=JobKind.SETTLE_VALIDATION, id=record.id)
-
-
-def _verdict(reason: Reason) -> Verdict:
-    return Verdict(status=status_of(reason), reason=reason, checked_at=now())

@@ -1,4 +1,4 @@
-"""The jobs that keep the two stores in step, and the ones that throw away what has expired."""
+"""All background jobs: periodic checks of keys, keeping the two stores in step, dropping what has expired."""
 
 import asyncio
 
@@ -12,5 +12,6 @@ async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio
     """All background jobs, until `stop` is set."""
     await asyncio.gather(
         repeat("sweep", services.sweep.run, seconds=interval_seconds, stop=stop),
+        repeat("revalidate", services.revalidation.run, seconds=interval_seconds, stop=stop),
         repeat("purge", services.sweep.purge, seconds=PURGE_SECONDS, stop=stop),
     )

@@ -1,0 +1,76 @@
+"""Who pays the provider: the usage mode of an organization, its timeline, and whether work may start."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from app.domain.credentials import CredentialState
+from app.domain.validation import ValidationStatus
+
+
+class UsageMode(StrEnum):
+    """Who pays the provider."""
+
+    MANAGED = "managed"  # Pharaoh does, and bills it
+    BYO = "byo"  # the organization does, with its own key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageModePoint:
+    """A point of the timeline: from this instant on, inclusive, until the next point."""
+
+    mode: UsageMode
+    credential_id: UUID | None
+    effective_from: datetime | None
+    changed_by: str | None
+
+
+# What an organization is before anybody chose.
+INITIAL_MODE = UsageModePoint(
+    mode=UsageMode.MANAGED, credential_id=None, effective_from=None, changed_by=None
+)
+
+
+class Blocker(StrEnum):
+    """Why provider-backed work must not start. Stable codes of the contract."""
+
+    CREDENTIAL_MISSING = "credential_missing"
+    CREDENTIAL_NOT_VALID = "credential_not_valid"
+    CREDENTIAL_DISABLED = "credential_disabled"
+    CREDENTIAL_DELETED = "credential_deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Whether provider-backed work may start right now."""
+
+    mode: UsageMode
+    credential_id: UUID | None
+    blockers: tuple[Blocker, ...]
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.blockers
+
+
+def blockers_of(
+    mode: UsageMode, state: CredentialState | None, verdict: ValidationStatus | None
+) -> tuple[Blocker, ...]:
+    """Everything in the way. There is no fallback between modes: BYO without a working key means no work.
+
+    Args:
+        mode: the mode in force.
+        state: of the credential in force; None where none is named.
+        verdict: the last definite verdict on its key in use; None while there is none.
+    """
+    if mode is UsageMode.MANAGED:
+        return ()
+    match state:
+        case None | CredentialState.CREATING:
+            return (Blocker.CREDENTIAL_MISSING,)
+        case CredentialState.DELETING | CredentialState.DELETED:
+            return (Blocker.CREDENTIAL_DELETED,)
+    disabled = (Blocker.CREDENTIAL_DISABLED,) if state is CredentialState.DISABLED else ()
+    not_valid = () if verdict is ValidationStatus.VALID else (Blocker.CREDENTIAL_NOT_VALID,)
+    return disabled + not_valid

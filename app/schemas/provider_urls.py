@@ -1,0 +1,37 @@
+"""Checks of a provider URL on the wire."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from app.schemas.base import RequestModel, ResponseModel
+from app.services.provider_urls import UrlCheck
+
+
+class ProviderUrlCheckRequest(RequestModel):
+    """What the admin typed."""
+
+    url: Annotated[
+        str | None,
+        Field(max_length=16384, examples=["https://gateway.example.com/anthropic"]),
+    ]
+
+
+class ProviderUrlCheck(ResponseModel):
+    """Whether the URL could be saved. Names no address: DNS is not ours to retell."""
+
+    accepted: bool
+    canonical_url: Annotated[
+        str | None, Field(examples=["https://gateway.example.com/anthropic/v1/messages"])
+    ]
+    reason: Annotated[str, Field(description="`ok`, or why not.", examples=["ok", "dns_private_address"])]
+    message: Annotated[str, Field(description="Tells the admin how to mend it.")]
+
+    @classmethod
+    def of(cls, check: UrlCheck) -> "ProviderUrlCheck":
+        return cls(
+            accepted=check.is_accepted,
+            canonical_url=check.canonical_url,
+            reason=check.reason,
+            message=check.message,
+        )
