@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import httpcore
 import httpx
 
 from app.egress.bulkhead import HangBreaker
-from app.egress.failures import AnswerTooSlow
+from app.egress.failures import AnswerTooLarge, AnswerTooSlow
 
 _T = TypeVar("_T")
+_LEAST_PIECE: Final = 64
 
 COUNTERPARTS: dict[type[Exception], type[httpx.TransportError]] = {
     httpcore.ConnectTimeout: httpx.ConnectTimeout,
@@ -78,17 +79,27 @@ class Exchange:
 
 
 class AnswerStream(httpx.AsyncByteStream):
-    """The body as it arrives. Closing it gives back the connection and the slot."""
+    """The body as it arrives. Closing it gives back the connection and the slot.
 
-    def __init__(self, answer: httpcore.Response, exchange: Exchange, *, on_close: AsyncExitStack) -> None:
+    A chunk of one byte costs as much work as one of a thousand, so no piece counts for less than
+    `_LEAST_PIECE` bytes of the answer's size.
+    """
+
+    def __init__(
+        self, answer: httpcore.Response, exchange: Exchange, *, answer_bytes: int, on_close: AsyncExitStack
+    ) -> None:
         self._answer = answer
         self._exchange = exchange
+        self._bytes_left = answer_bytes
         self._on_close = on_close
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         assert isinstance(self._answer.stream, AsyncIterable)
         parts = aiter(self._answer.stream)
         while (part := await self._exchange.step(anext(parts, None))) is not None:
+            self._bytes_left -= max(len(part), _LEAST_PIECE)
+            if self._bytes_left < 0:
+                raise AnswerTooLarge
             yield part
         self._exchange.complete()
 

@@ -74,9 +74,6 @@ class VettedNetwork(httpcore.AsyncNetworkBackend):
                 raise NameNotFound from None
             raise DestinationRefused(refusal.reason) from None
 
-    async def sleep(self, seconds: float) -> None:
-        await self._dialer.sleep(seconds)
-
 
 class BoundedNetwork(httpcore.AsyncNetworkBackend):
     """Bounds what a peer can make us do: one deadline for look-up, connect and handshake, one size for an answer.
@@ -108,9 +105,6 @@ class BoundedNetwork(httpcore.AsyncNetworkBackend):
         return _BoundedStream(stream, host=host, deadline=deadline, answer_bytes=self._answer_bytes)
 
     # connect_unix_socket is the base class's: not implemented. A socket file is no destination.
-
-    async def sleep(self, seconds: float) -> None:
-        await self._inner.sleep(seconds)
 
 
 class _BoundedStream(httpcore.AsyncNetworkStream):

@@ -136,7 +136,9 @@ class OutboundTransport(httpx.AsyncBaseTransport):
             return httpx.Response(
                 answer.status,
                 headers=self._accepted_headers(answer.headers),
-                stream=AnswerStream(answer, exchange, on_close=stack.pop_all()),
+                stream=AnswerStream(
+                    answer, exchange, answer_bytes=self._limits.answer_bytes, on_close=stack.pop_all()
+                ),
                 extensions={"http_version": answer.extensions["http_version"]},
             )
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import dns.flags
 import dns.message
@@ -24,8 +24,8 @@ class NameServer(asyncio.DatagramProtocol):
         self.port = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        # asyncio's own transport for datagrams is no DatagramTransport in Python 3.11.
+        self._transport = cast("asyncio.DatagramTransport", transport)
         self.port = transport.get_extra_info("sockname")[1]
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
@@ -40,7 +40,9 @@ class NameServer(asyncio.DatagramProtocol):
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
         response.set_rcode(code)
-        response.answer = [dns.rrset.from_text(*record.split(maxsplit=4)) for record in records]
+        for record in records:
+            name, ttl, *rest = record.split(maxsplit=4)
+            response.answer.append(dns.rrset.from_text(name, int(ttl), *rest))
         self._transport.sendto(response.to_wire(), addr)
 
 

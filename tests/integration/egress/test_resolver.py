@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
+import dns.resolver
 import pytest
 from dns.rcode import NOERROR, NXDOMAIN, REFUSED, SERVFAIL
 
@@ -86,14 +87,35 @@ class TestDnsResolver:
         async with name_server(by_type(A=(NXDOMAIN, []), AAAA=(NXDOMAIN, []))) as server:
             assert await resolver(server).addresses("localhost") == ()
 
-    @pytest.mark.parametrize(
-        "text", ["192.0.2.1", "192.0.2.1:5353", "2001:db8::1", "[2001:db8::1]:5353", "[2001:db8::1]"]
-    )
+    @pytest.mark.parametrize("text", ["192.0.2.1", "192.0.2.1:5353", "2001:db8::1", "[2001:db8::1]:5353"])
     def test_takes_name_servers_by_address(self, text: str) -> None:
         DnsResolver([text])
 
+    def test_takes_the_systems_name_servers_if_it_is_given_none(self) -> None:
+        DnsResolver()
+
+    def test_takes_the_machine_itself_where_the_system_names_none(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def missing(*_arguments: object) -> None:
+            raise dns.resolver.NoResolverConfiguration
+
+        monkeypatch.setattr(dns.resolver.BaseResolver, "read_resolv_conf", missing)
+
+        DnsResolver()
+
     @pytest.mark.parametrize(
-        "text", ["", "dns.example.com", "192.0.2.1:", "192.0.2.1:x", "192.0.2.1:70000", ":53", "1.1:53"]
+        "text",
+        [
+            "",
+            "[2001:db8::1]",
+            "dns.example.com",
+            "192.0.2.1:",
+            "192.0.2.1:x",
+            "192.0.2.1:70000",
+            ":53",
+            "1.1:53",
+        ],
     )
     def test_refuses_name_servers_by_any_other_name(self, text: str) -> None:
         with pytest.raises(ValueError, match="a name server is an IP address"):
@@ -106,7 +128,7 @@ class Answers:
     def __init__(self, *addresses: str) -> None:
         self._addresses = addresses
 
-    async def addresses(self, host: str) -> Sequence[str]:
+    async def addresses(self, host: str) -> Sequence[str]:  # noqa: ARG002  # the same for all names
         return self._addresses
 
 

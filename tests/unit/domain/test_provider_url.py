@@ -58,6 +58,7 @@ class TestCanonicalForm:
             ("https://XN--BCHER-KVA.example.com", "xn--bcher-kva.example.com"),
             ("https://faß.example.com", "xn--fa-hia.example.com"),
             ("https://日本語。example。com", "xn--wgv71a119e.example.com"),
+            ("https://א.example.com", "xn--4db.example.com"),
             ("https://10.example.com", "10.example.com"),
             ("https://localhost.example.com", "localhost.example.com"),
             ("https://internal-tools.com", "internal-tools.com"),

@@ -101,6 +101,7 @@ REFUSED = {
             "☃.example.com", "a＠b.example.com", "gw％2e.example.com", "gw／x.example.com", "℀.example.com",
             "\u0301a.example.com", "אa.example.com", "0x7f.א.example.com",
             f"{'a' * 64}.example.com", f"{'ü' * 60}.example.com", f"{'a.' * 125}example.com",
+            f"xn--{('ü' * 60).encode('punycode').decode()}.example.com",
             "[::1", "[127.0.0.1]", "[::g]", "[]", "[::1]x", "[::1].example.com", "[v1.x]", "gw[1].example.com", "gw]",
         )
     ],

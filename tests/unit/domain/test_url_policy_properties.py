@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import idna
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.domain.address_policy import AddressVerdict, classify
@@ -90,6 +90,7 @@ _HOST = st.lists(_LABEL, min_size=1, max_size=3).map(lambda labels: ".".join([*l
 _PATH = st.lists(_PIECES | st.text(max_size=4), max_size=5).map(lambda segments: "/".join(["", *segments]))
 _NEAR = st.builds("https://{}{}".format, _HOST, _PATH)
 
+_RELAXED = settings(deadline=None)  # a busy machine proves nothing
 _IPV4 = st.integers(0, 2**32 - 1)
 
 
@@ -100,12 +101,14 @@ def accepted(typed: str) -> ProviderURL | None:
         return None
 
 
+@_RELAXED
 @given(_JUMBLE | _NEAR | _JUMBLE.map("https://{}".format) | st.text())
 @example("https://xn--\ud800")
 def test_every_text_gets_a_decision(typed: str) -> None:
     assert isinstance(judge_url(typed), OutboundUrl | UrlReason)
 
 
+@_RELAXED
 @given(_NEAR | _JUMBLE.map("https://gw.example.com/{}".format) | _JUMBLE.map("https://{}.example.com".format))
 @example("https://gw.example.com./[a]/%7Ex;y='")
 @example("https://\u0130.example.com")
@@ -115,13 +118,14 @@ def test_what_is_accepted_reads_alike_everywhere(typed: str) -> None:
     assert url is None or list(misreadings(typed, url)) == []
 
 
-@given(_NEAR)
-def test_case_of_scheme_and_host_does_not_matter(typed: str) -> None:
-    scheme, host, path = typed.partition(typed.removeprefix("https://").partition("/")[0])
+@_RELAXED
+@given(_HOST | _JUMBLE, _PATH)
+def test_case_of_scheme_and_host_does_not_matter(host: str, path: str) -> None:
     if host.isascii():
-        assert accepted(scheme.upper() + host.upper() + path) == accepted(typed)
+        assert accepted(f"HTTPS://{host.upper()}{path}") == accepted(f"https://{host.lower()}{path}")
 
 
+@_RELAXED
 @given(_HOST | _JUMBLE)
 def test_host_rules_agree_with_idna(host: str) -> None:
     judged = judge_host(host)
@@ -130,11 +134,13 @@ def test_host_rules_agree_with_idna(host: str) -> None:
         assert idna.encode(host, uts46=True, std3_rules=True).decode().removesuffix(".") == judged
 
 
+@_RELAXED
 @given(_IPV4, st.sampled_from(["{}", "{:#x}", "0{:o}", "1.{}", "0x7f.{}", "{}."]))
 def test_no_number_passes_for_a_name(number: int, spelling: str) -> None:
     assert judge_host(spelling.format(number)) is UrlReason.HOST_IS_IP
 
 
+@_RELAXED
 @given(_HOST | _JUMBLE)
 def test_no_accepted_name_is_an_address_to_the_c_library(host: str) -> None:
     judged = judge_host(host)
@@ -144,6 +150,7 @@ def test_no_accepted_name_is_an_address_to_the_c_library(host: str) -> None:
             socket.inet_aton(judged)
 
 
+@_RELAXED
 @given(_IPV4 | st.integers(0, 2**128 - 1))
 def test_every_address_gets_a_verdict_and_ours_is_never_laxer_than_python(number: int) -> None:
     address = ip_address(number)
