@@ -16,6 +16,7 @@ import app.models.credentials
 import app.models.idempotency
 import app.models.queue
 import app.models.rate_limits
+import app.models.rotation
 import app.models.validation  # noqa: F401  # imported for their tables
 from app.core.settings import load_settings
 from app.models.base import metadata

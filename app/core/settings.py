@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.durations import parse_duration
 from app.domain.address_policy import NAT64_PREFIX_LENGTHS
+from app.domain.host_name import judge_host
+from app.domain.url_refusal import UrlReason
 
 PREFIX = "BYOK_"
 
@@ -108,6 +110,13 @@ def _nameservers(value: list[str]) -> list[str]:
     return value
 
 
+def _host_names(value: list[str]) -> list[str]:
+    judged = [judge_host(text) for text in value]
+    if any(isinstance(name, UrlReason) for name in judged):
+        raise ValueError("each must be a public host name, such as gateway.example.com")
+    return [str(name) for name in judged]
+
+
 def _nat64_prefixes(value: list[str]) -> list[str]:
     for text in value:
         try:
@@ -188,7 +197,7 @@ class ProviderSettings(Group):
 
     default_base_url: ProviderBaseUrl = "https://api.anthropic.com"
     ca_file: Path | None = None
-    allowed_hosts: Words = Field(default_factory=list)
+    allowed_hosts: Annotated[Words, AfterValidator(_host_names)] = Field(default_factory=list)
     timeout: Duration = timedelta(seconds=15)
     message_patterns: dict[MessagePatternName, Words] = Field(default_factory=dict)
 

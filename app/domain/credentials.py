@@ -45,6 +45,14 @@ LEGAL_MOVES: dict[VersionState, frozenset[VersionState]] = {
     VersionState.DESTROYED: frozenset(),
 }
 
+# Versions whose key is held, or may be held, by the store and used again.
+LIVE_VERSION_STATES = (
+    VersionState.INTENT,
+    VersionState.STORED,
+    VersionState.ACTIVE,
+    VersionState.PREVIOUS,
+)
+
 # What a reader sees. Intents that were abandoned are not shown at all.
 PUBLIC_VERSION_STATE: dict[VersionState, str] = {
     VersionState.INTENT: "pending",

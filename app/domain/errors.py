@@ -11,6 +11,12 @@ ByokError
 ├── Conflict
 │   ├── DuplicateKey        the same key is in another live credential of the organization
 │   ├── CredentialDeleted   the credential was deleted
+│   ├── CredentialInUse     it is the BYO credential in force
+│   ├── RotationInProgress  another key is on its way into use
+│   ├── RotationNotPending  the rotation is decided and cannot be cancelled
+│   ├── NoPreviousVersion   nothing is kept that a rollback could restore
+│   ├── VersionInUse        the key version is active, or on its way
+│   ├── TooManyVersions     one more would push a kept version out of the store
 │   ├── IdempotencyInProgress
 │   └── ConcurrentChange    somebody else changed it between read and write
 ├── IdempotencyKeyReused    same Idempotency-Key, another request
@@ -129,6 +135,52 @@ class CredentialDeleted(Conflict):
 
     code = "credential_deleted"
     detail = "The credential was deleted. Its record can still be read."
+
+
+class CredentialInUse(Conflict):
+    """The credential is the BYO credential in force."""
+
+    code = "credential_in_use"
+    detail = "The credential is in use as the organization's own key. Switch the usage mode first, or force the deletion of a leaked key."
+
+
+class RotationInProgress(Conflict):
+    """Another key of this credential is on its way into use."""
+
+    code = "rotation_in_progress"
+    detail = "Another key of this credential is on its way into use. Wait for its rotation, or cancel it."
+
+
+class RotationNotPending(Conflict):
+    """The rotation is decided: there is nothing to cancel."""
+
+    code = "rotation_not_pending"
+    detail = "The rotation is decided and cannot be cancelled. A rollback restores the key before."
+
+
+class NoPreviousVersion(Conflict):
+    """Nothing is kept that a rollback could restore."""
+
+    code = "no_previous_version"
+    detail = "No earlier key is kept that could be restored."
+
+
+class VersionInUse(Conflict):
+    """The key version is active, or on its way into use."""
+
+    code = "version_in_use"
+    detail = (
+        "This key version is in use or on its way into use. Rotate or cancel first, or delete the credential."
+    )
+
+
+class TooManyVersions(Conflict):
+    """One more version would push a kept one out of the secret store."""
+
+    code = "too_many_versions"
+    detail = (
+        "Too many key versions lie between this one and the oldest kept. Destroy old versions, then rotate."
+    )
 
 
 class ConcurrentChange(Conflict):

@@ -87,6 +87,7 @@ class Trigger(StrEnum):
     SAVE = "save"
     REQUEST = "request"
     SCHEDULE = "schedule"
+    ROTATION = "rotation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

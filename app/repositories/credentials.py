@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.core.database import Row, Session, Statement
 from app.domain.credentials import (
+    LIVE_VERSION_STATES,
     AuthStyle,
     CredentialRecord,
     CredentialState,
@@ -91,6 +92,34 @@ _ACTIVATE = Statement(
     .values(state=sa.literal_column("'active'"))
 )
 _TOUCH = Statement(sa.update(c).where(_OF_CREDENTIAL).values(**_CHANGED))
+_SET_STATE = Statement(
+    sa.update(c)
+    .where(_OF_CREDENTIAL)
+    .values(
+        state=sa.bindparam("new_state", type_=sa.Text),
+        deleted_at=sa.func.coalesce(
+            c.c.deleted_at, sa.bindparam("new_deleted_at", type_=c.c.deleted_at.type)
+        ),
+        deleted_by=sa.func.coalesce(c.c.deleted_by, sa.bindparam("new_deleted_by", type_=sa.Text)),
+        **_CHANGED,
+    )
+)
+_SET_CURRENT = Statement(
+    sa.update(c)
+    .where(_OF_CREDENTIAL)
+    .values(
+        current_key_version=sa.bindparam("current", type_=sa.Integer),
+        previous_key_version=sa.bindparam("previous", type_=sa.Integer),
+        rotated_at=_NOW,
+        **_CHANGED,
+    )
+)
+_SET_PREVIOUS = Statement(
+    sa.update(c)
+    .where(_OF_CREDENTIAL)
+    .values(previous_key_version=sa.bindparam("previous", type_=sa.Integer), **_CHANGED)
+)
+_DELETION = Statement(sa.select(c.c.deleted_at).where(_OF_CREDENTIAL))
 _DELETE_UNBORN = Statement(sa.delete(c).where(_OF_CREDENTIAL, c.c.state == sa.literal_column("'creating'")))
 _CLAIM = Statement(
     insert(fingerprint_claim)
@@ -110,6 +139,21 @@ _CLAIMED_BY = Statement(
 _UNCLAIM = Statement(
     sa.delete(fingerprint_claim).where(
         fingerprint_claim.c.organization_id == _ORGANIZATION, fingerprint_claim.c.credential_id == _ID
+    )
+)
+
+
+_v = credential_version
+_UNCLAIM_UNUSED = Statement(
+    sa.delete(fingerprint_claim).where(
+        fingerprint_claim.c.organization_id == _ORGANIZATION,
+        fingerprint_claim.c.credential_id == _ID,
+        ~sa.exists().where(
+            _v.c.organization_id == fingerprint_claim.c.organization_id,
+            _v.c.credential_id == fingerprint_claim.c.credential_id,
+            _v.c.fingerprint == fingerprint_claim.c.fingerprint,
+            _v.c.state.in_([sa.literal_column(f"'{state}'") for state in LIVE_VERSION_STATES]),
+        ),
     )
 )
 
@@ -175,6 +219,10 @@ class CredentialRepository:
     async def release_fingerprints(self, credential_id: UUID) -> None:
         await self._session.execute(_UNCLAIM, organization_id=self._organization_id, id=credential_id)
 
+    async def release_unused_fingerprints(self, credential_id: UUID) -> None:
+        """Free the keys that no live version of the credential has any more."""
+        await self._session.execute(_UNCLAIM_UNUSED, organization_id=self._organization_id, id=credential_id)
+
     async def activate(self, credential_id: UUID) -> bool:
         """Make a credential that was being created visible."""
         return bool(
@@ -189,6 +237,48 @@ class CredentialRepository:
     async def touch(self, credential_id: UUID, *, now: datetime) -> None:
         """Something shown has changed elsewhere: a new revision."""
         await self._session.execute(_TOUCH, organization_id=self._organization_id, id=credential_id, now=now)
+
+    async def set_state(
+        self,
+        credential_id: UUID,
+        state: CredentialState,
+        *,
+        now: datetime,
+        deleted_by: str | None = None,
+    ) -> None:
+        """Once set, when and by whom it was deleted stay."""
+        await self._session.execute(
+            _SET_STATE,
+            organization_id=self._organization_id,
+            id=credential_id,
+            new_state=state,
+            new_deleted_at=None if deleted_by is None else now,
+            new_deleted_by=deleted_by,
+            now=now,
+        )
+
+    async def set_current(
+        self, credential_id: UUID, *, current: int, previous: int | None, now: datetime
+    ) -> None:
+        """Another key version is in use now."""
+        await self._session.execute(
+            _SET_CURRENT,
+            organization_id=self._organization_id,
+            id=credential_id,
+            current=current,
+            previous=previous,
+            now=now,
+        )
+
+    async def set_previous(self, credential_id: UUID, previous: int | None, *, now: datetime) -> None:
+        """Which version a rollback would restore."""
+        await self._session.execute(
+            _SET_PREVIOUS, organization_id=self._organization_id, id=credential_id, previous=previous, now=now
+        )
+
+    async def deleted_at(self, credential_id: UUID) -> datetime | None:
+        row = await self._session.first(_DELETION, organization_id=self._organization_id, id=credential_id)
+        return None if row is None else row["deleted_at"]
 
     async def delete_unborn(self, credential_id: UUID) -> bool:
         """Remove a credential whose first key never arrived."""

@@ -14,10 +14,13 @@ from app.models.queue import job_queue as q
 
 
 class JobKind(StrEnum):
-    """What a due item asks for; `id` names the intent, the validation or the credential."""
+    """What a due item asks for; `id` names the intent, validation, rotation or credential."""
 
     SETTLE_INTENT = "settle_intent"
     SETTLE_VALIDATION = "settle_validation"
+    RETRY_ROTATION = "retry_rotation"  # a rotation that could not be checked yet
+    DESTROY_VERSION = "destroy_version"  # by its intent: retired, or marked destroyed and not yet gone
+    PURGE_CREDENTIAL = "purge_credential"  # a deleted credential whose secrets are not all gone
     REVALIDATE = "revalidate"  # a credential; one item for good, put off from check to check
 
 

@@ -15,6 +15,7 @@ from app.repositories.credentials import CredentialRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
+from app.repositories.rotation import RotationRepository
 from app.repositories.validation import ValidationRepository
 from app.repositories.versions import VersionRepository
 
@@ -45,6 +46,10 @@ class UnitOfWork:
     @cached_property
     def billing(self) -> BillingRepository:
         return BillingRepository(self._session, self._organization_id)
+
+    @cached_property
+    def rotations(self) -> RotationRepository:
+        return RotationRepository(self._session, self._organization_id)
 
     @cached_property
     def idempotency(self) -> IdempotencyRepository:

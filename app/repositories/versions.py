@@ -8,7 +8,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.core.database import Session, Statement
+from app.core.database import Row, Session, Statement
 from app.domain.credentials import LEGAL_MOVES, Destination, VersionRecord, VersionState
 from app.domain.validation import Verdict
 from app.models.credentials import credential_version as t
@@ -24,6 +24,7 @@ class Intent:
     key_version: int
     state: VersionState
     expected_store_version: int
+    store_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,14 @@ _OF_CREDENTIAL = sa.and_(
     t.c.credential_id == sa.bindparam("credential_id", type_=t.c.credential_id.type),
 )
 _OF_VERSION = sa.and_(_OF_CREDENTIAL, t.c.key_version == sa.bindparam("key_version_", type_=sa.Integer))
+_INTENT_COLUMNS = (
+    t.c.intent_id,
+    t.c.credential_id,
+    t.c.key_version,
+    t.c.state,
+    t.c.expected_store_version,
+    t.c.store_version,
+)
 _INSERTED = [
     *["organization_id", "credential_id", "key_version", "state", "intent_id", "expected_store_version"],
     *["base_url", "messages_url", "auth_style", "workspace_id", "probe_model", "key_hint", "fingerprint"],
@@ -51,7 +60,7 @@ _INSERT = Statement(
     sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED})
 )
 _INTENT = Statement(
-    sa.select(t.c.intent_id, t.c.credential_id, t.c.key_version, t.c.state, t.c.expected_store_version)
+    sa.select(*_INTENT_COLUMNS)
     .where(
         t.c.organization_id == _ORGANIZATION,
         t.c.intent_id == sa.bindparam("intent_id", type_=t.c.intent_id.type),
@@ -70,7 +79,43 @@ _MOVE = Statement(
         activated_at=sa.func.coalesce(
             sa.bindparam("new_activated_at", type_=t.c.activated_at.type), t.c.activated_at
         ),
+        retires_at=sa.bindparam("new_retires_at", type_=t.c.retires_at.type),
     )
+)
+# Version 1 is there as long as its credential, so its row stands for all of them.
+_LOCK = Statement(
+    sa.select(t.c.key_version)
+    .where(_OF_CREDENTIAL, t.c.key_version == sa.literal_column("1"))
+    .with_for_update()
+)
+_STANDING = Statement(
+    sa.select(*_INTENT_COLUMNS)
+    .where(_OF_CREDENTIAL, t.c.destroyed_at.is_(None), t.c.state != sa.literal_column("'abandoned'"))
+    .order_by(t.c.key_version)
+    .with_for_update()
+)
+_ACTIVE = Statement(
+    sa.select(*_INTENT_COLUMNS)
+    .where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'active'"))
+    .with_for_update()
+)
+# By when it was last in use, not by number: a rollback may have made a higher one the earlier.
+_NEWEST_PREVIOUS = Statement(
+    sa.select(t.c.key_version)
+    .where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'previous'"))
+    .order_by(t.c.activated_at.desc())
+    .limit(sa.literal_column("1"))
+)
+_LAST_NUMBER = Statement(sa.select(sa.func.max(t.c.key_version).label("last")).where(_OF_CREDENTIAL))
+_STAMP_DESTROYED = Statement(
+    sa.update(t)
+    .where(_OF_VERSION, t.c.destroyed_at.is_(None))
+    .values(destroyed_at=sa.bindparam("now", type_=t.c.destroyed_at.type))
+)
+_DESTROYED = Statement(
+    sa.select(t.c.key_version)
+    .where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'destroyed'"))
+    .order_by(t.c.key_version)
 )
 _PAGE = Statement(
     sa.select(t)
@@ -149,13 +194,7 @@ class VersionRepository:
         row = await self._session.first(_INTENT, organization_id=self._organization_id, intent_id=intent_id)
         if row is None:
             return None
-        return Intent(
-            intent_id=row["intent_id"],
-            credential_id=row["credential_id"],
-            key_version=row["key_version"],
-            state=VersionState(row["state"]),
-            expected_store_version=row["expected_store_version"],
-        )
+        return _intent(row)
 
     async def find_intent(self, credential_id: UUID, *, key_version: int) -> UUID | None:
         row = await self._session.first(
@@ -175,6 +214,7 @@ class VersionRepository:
         to: VersionState,
         store_version: int | None = None,
         activated_at: datetime | None = None,
+        retires_at: datetime | None = None,
     ) -> bool:
         """Move a version from the expected state; False where somebody else moved it first."""
         assert to in LEGAL_MOVES[expected], "not a legal move"
@@ -187,8 +227,61 @@ class VersionRepository:
             new_state=to,
             new_store_version=store_version,
             new_activated_at=activated_at,
+            new_retires_at=retires_at,
         )
         return bool(moved)
+
+    async def lock(self, credential_id: UUID) -> None:
+        """Whatever moves one version and looks at others takes this first, and then sees what is committed."""
+        await self._session.first(_LOCK, organization_id=self._organization_id, credential_id=credential_id)
+
+    async def lock_standing(self, credential_id: UUID) -> Sequence[Intent]:
+        """Every version whose secret is not known to be gone, oldest first, locked."""
+        await self.lock(credential_id)
+        found = await self._session.rows(
+            _STANDING, organization_id=self._organization_id, credential_id=credential_id
+        )
+        return [_intent(row) for row in found]
+
+    async def lock_active(self, credential_id: UUID) -> Intent:
+        """The version in use, locked. There is always exactly one while the credential lives."""
+        row = await self._session.first(
+            _ACTIVE, organization_id=self._organization_id, credential_id=credential_id
+        )
+        assert row is not None
+        return _intent(row)
+
+    async def newest_previous(self, credential_id: UUID) -> int | None:
+        """The version that a rollback would restore."""
+        row = await self._session.first(
+            _NEWEST_PREVIOUS, organization_id=self._organization_id, credential_id=credential_id
+        )
+        return None if row is None else row["key_version"]
+
+    async def last_number(self, credential_id: UUID) -> int:
+        """The highest number ever given: numbers are never reused."""
+        row = await self._session.first(
+            _LAST_NUMBER, organization_id=self._organization_id, credential_id=credential_id
+        )
+        assert row is not None
+        last: int = row["last"]
+        return last
+
+    async def stamp_destroyed(self, credential_id: UUID, key_version: int, *, now: datetime) -> None:
+        """The store has destroyed it: from when on."""
+        await self._session.execute(
+            _STAMP_DESTROYED,
+            organization_id=self._organization_id,
+            credential_id=credential_id,
+            key_version_=key_version,
+            now=now,
+        )
+
+    async def destroyed_numbers(self, credential_id: UUID) -> Sequence[int]:
+        found = await self._session.rows(
+            _DESTROYED, organization_id=self._organization_id, credential_id=credential_id
+        )
+        return [row["key_version"] for row in found]
 
     async def page(self, credential_id: UUID, *, at_most: int, before: int) -> Sequence[VersionRecord]:
         """Newest first; abandoned intents are not shown."""
@@ -244,3 +337,14 @@ class VersionRepository:
             credential_id=credential_id,
             key_version_=key_version,
         )
+
+
+def _intent(row: Row) -> Intent:
+    return Intent(
+        intent_id=row["intent_id"],
+        credential_id=row["credential_id"],
+        key_version=row["key_version"],
+        state=VersionState(row["state"]),
+        expected_store_version=row["expected_store_version"],
+        store_version=row["store_version"],
+    )

@@ -2,8 +2,18 @@
 
 from fastapi import APIRouter
 
-from app.routers import audit, billing, credentials, docs, health, provider_urls, validation
+from app.routers import (
+    audit,
+    billing,
+    credentials,
+    docs,
+    health,
+    provider_urls,
+    retirement,
+    rotation,
+    validation,
+)
 
 router = APIRouter()
-for part in (credentials, validation, provider_urls, billing, audit, health, docs):
+for part in (credentials, rotation, retirement, validation, provider_urls, billing, audit, health, docs):
     router.include_router(part.router)

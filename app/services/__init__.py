@@ -9,7 +9,11 @@ from app.services.credentials import Credentials
 from app.services.health import Health
 from app.services.idempotency import Idempotency
 from app.services.provider_urls import ProviderUrls
+from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
+from app.services.rollback import Rollback
+from app.services.rotation import Rotation
+from app.services.suspension import Suspension
 from app.services.sweep import Sweep
 from app.services.validation import Validation
 
@@ -28,3 +32,7 @@ class Services:
     billing: Billing
     provider_urls: ProviderUrls
     revalidation: Revalidation
+    rotation: Rotation
+    retirement: Retirement
+    rollback: Rollback
+    suspension: Suspension

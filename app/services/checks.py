@@ -34,6 +34,7 @@ from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.secret_store.base import SecretCorrupt, SecretMissing, SecretRef, SecretStore
 from app.services import audit
+from app.services.activation import Activation
 
 # A check is bounded by the provider time-out (15 s); past this nobody is working on it any more.
 DEADLINE = timedelta(seconds=20)
@@ -69,12 +70,18 @@ class Checks:
     """Starts checks, runs them in the background, and waits for verdicts."""
 
     def __init__(
-        self, units: UnitsOfWork, store: SecretStore, provider: Prober, schedule: CheckSchedule
+        self,
+        units: UnitsOfWork,
+        store: SecretStore,
+        provider: Prober,
+        schedule: CheckSchedule,
+        activation: Activation,
     ) -> None:
         self._units = units
         self._store = store
         self._provider = provider
         self._schedule = schedule
+        self._activation = activation
         self._running: dict[UUID, asyncio.Task[None]] = {}
 
     async def start(
@@ -181,9 +188,11 @@ class Checks:
 
     async def _finish(self, caller: Caller, record: ValidationRecord, verdict: Verdict) -> None:
         async with self._units.writing(record.organization_id) as uow:
+            await uow.versions.lock(record.credential_id)
             if await uow.validations.finish(record.id, verdict):
                 assert verdict.checked_at is not None
                 streak = await uow.versions.record_verdict(record.credential_id, record.key_version, verdict)
+                await self._activation.after_verdict(uow, caller, record, verdict, streak=streak)
                 await uow.credentials.touch(record.credential_id, now=verdict.checked_at)
                 if (
                     due_at := self._schedule.next_check(verdict.checked_at, indeterminate=streak)

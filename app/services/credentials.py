@@ -26,7 +26,7 @@ from app.domain.errors import (
     PreconditionFailed,
     SecretStoreUnavailable,
 )
-from app.domain.provider_url import ProviderURL, default_auth_style
+from app.domain.provider_url import ProviderURL
 from app.domain.validation import Trigger, ValidationRecord
 from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitsOfWork
@@ -34,7 +34,7 @@ from app.repositories.versions import Intent
 from app.secret_store.base import SecretStore
 from app.services import audit
 from app.services.checks import Checks
-from app.services.provider_urls import ProviderUrls
+from app.services.destinations import Destinations
 from app.services.rate_limits import RateLimitKind, RateLimits
 from app.services.secret_writes import SecretWrites
 
@@ -67,17 +67,14 @@ class Credentials:
         store: SecretStore,
         checks: Checks,
         rate_limits: RateLimits,
-        provider_urls: ProviderUrls,
-        *,
-        default_messages_url: str,
+        destinations: Destinations,
     ) -> None:
         self._units = units
         self._store = store
         self._writes = SecretWrites(units, store)
         self._checks = checks
         self._rate_limits = rate_limits
-        self._provider_urls = provider_urls
-        self._default_messages_url = default_messages_url
+        self._destinations = destinations
 
     async def register(
         self, caller: Caller, new: NewCredential, *, credential_id: UUID, wait: bool = True
@@ -90,7 +87,12 @@ class Credentials:
             UrlRefused, DnsUnavailable, DuplicateKey, RateLimited, SecretStoreUnavailable, DatabaseUnavailable
         """
         await self._rate_limits.admit(caller.organization_id, RateLimitKind.CREDENTIAL_WRITES)
-        destination = await self._destination(new)
+        destination = await self._destinations.choose(
+            base_url=new.base_url,
+            auth_style=new.auth_style,
+            workspace_id=new.workspace_id,
+            probe_model=new.probe_model,
+        )
         fingerprint = await self._store.fingerprint(caller.organization_id, new.key)
         intent = await self._announce(
             caller, new, credential_id, destination=destination, fingerprint=fingerprint
@@ -167,20 +169,6 @@ class Credentials:
                 assert record is not None
             await uow.commit()
         return record
-
-    async def _destination(self, new: NewCredential) -> Destination:
-        """Where the key may be sent; a host that a customer entered must lead to public addresses only."""
-        url, style = new.base_url, new.auth_style
-        if url is not None:
-            await self._provider_urls.vet(url)
-            style = style or default_auth_style(url.host)
-        return Destination(
-            base_url=None if url is None else url.base_url,
-            messages_url=self._default_messages_url if url is None else url.messages_url,
-            auth_style=style or AuthStyle.X_API_KEY,
-            workspace_id=new.workspace_id,
-            probe_model=new.probe_model,
-        )
 
     async def _announce(
         self,

@@ -14,8 +14,10 @@ destroyed. Other orders leave orphans or dangling rows.
 from uuid import UUID
 
 from app.domain.api_keys import ApiKey
+from app.domain.clock import now
 from app.domain.credentials import VersionState
 from app.domain.errors import SecretStoreUnavailable
+from app.domain.rotation import RotationState
 from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitsOfWork
 from app.repositories.versions import Intent
@@ -83,8 +85,10 @@ class SecretWrites:
                     expected=VersionState.INTENT,
                     to=VersionState.ABANDONED,
                 )
-                if intent.key_version == 1:
-                    await uow.credentials.release_fingerprints(intent.credential_id)
+                await uow.credentials.release_unused_fingerprints(intent.credential_id)
+                await uow.rotations.decide(
+                    intent.credential_id, intent.key_version, RotationState.REJECTED, now=now()
+                )
             await uow.commit()
         return intent
 

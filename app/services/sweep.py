@@ -11,6 +11,8 @@ from app.domain.errors import Unavailable
 from app.repositories.queue import JobKind
 from app.repositories.unit_of_work import UnitsOfWork
 from app.services.checks import Checks
+from app.services.retirement import Retirement
+from app.services.rotation import Rotation
 from app.services.secret_writes import SecretWrites
 
 log = structlog.get_logger(__name__)
@@ -19,11 +21,21 @@ log = structlog.get_logger(__name__)
 class Sweep:
     """Takes due items from the queue; an item stays there until it is settled."""
 
-    def __init__(self, units: UnitsOfWork, writes: SecretWrites, checks: Checks) -> None:
+    def __init__(
+        self,
+        units: UnitsOfWork,
+        writes: SecretWrites,
+        checks: Checks,
+        rotation: Rotation,
+        retirement: Retirement,
+    ) -> None:
         self._units = units
         self._settle: dict[JobKind, Callable[[str, UUID], Awaitable[None]]] = {
             JobKind.SETTLE_INTENT: writes.settle,
             JobKind.SETTLE_VALIDATION: checks.settle,
+            JobKind.RETRY_ROTATION: rotation.retry,
+            JobKind.DESTROY_VERSION: retirement.settle_version,
+            JobKind.PURGE_CREDENTIAL: retirement.settle_deletion,
         }
 
     async def run(self) -> int:

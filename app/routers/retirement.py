@@ -1,0 +1,94 @@
+"""Disable and enable credentials, destroy versions, delete."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from app.domain.credentials import CredentialRecord
+from app.domain.errors import (
+    CredentialDeleted,
+    CredentialInUse,
+    InsufficientScope,
+    InvalidInput,
+    NotFound,
+    SecretStoreUnavailable,
+    VersionInUse,
+)
+from app.routers.answers import answer
+from app.routers.dependencies import CredentialId, CredentialWriter, ServicesOfApp, etag
+from app.routers.problems import problems
+from app.schemas.credentials import Credential
+from app.schemas.rotation import DeletionReceipt
+
+router = APIRouter(
+    prefix="/v1/organizations/{organization_id}/provider-credentials/{credential_id}", tags=["retirement"]
+)
+
+Force = Annotated[bool, Query(description="Delete even the credential in force: for a leaked key.")]
+
+
+@router.delete(
+    "",
+    response_model=DeletionReceipt,
+    operation_id="deleteCredential",
+    summary="Destroy a credential's keys",
+    responses=problems(InsufficientScope, NotFound, CredentialInUse, SecretStoreUnavailable, InvalidInput),
+)
+async def delete_credential(
+    credential_id: CredentialId,
+    caller: CredentialWriter,
+    services: ServicesOfApp,
+    force: Force = False,
+) -> Response:
+    """Every version is destroyed in the secret store; the masked record and its history stay."""
+    return answer(DeletionReceipt.of(await services.retirement.delete(caller, credential_id, force=force)))
+
+
+@router.post(
+    "/disable",
+    response_model=Credential,
+    operation_id="disableCredential",
+    summary="Use a credential for nothing",
+    responses=problems(InsufficientScope, NotFound, CredentialDeleted),
+)
+async def disable_credential(
+    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp
+) -> Response:
+    """The key is kept. Readiness says `credential_disabled` where it is in force."""
+    return _answer(await services.suspension.disable(caller, credential_id))
+
+
+@router.post(
+    "/enable",
+    response_model=Credential,
+    operation_id="enableCredential",
+    summary="Use a disabled credential again",
+    responses=problems(InsufficientScope, NotFound, CredentialDeleted),
+)
+async def enable_credential(
+    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp
+) -> Response:
+    """Its key is checked again soon."""
+    return _answer(await services.suspension.enable(caller, credential_id))
+
+
+@router.post(
+    "/versions/{key_version}/destroy",
+    response_model=Credential,
+    operation_id="destroyCredentialVersion",
+    summary="Destroy a key version that is not in use",
+    responses=problems(InsufficientScope, NotFound, VersionInUse, SecretStoreUnavailable),
+)
+async def destroy_version(
+    credential_id: CredentialId,
+    key_version: Annotated[int, Path(ge=1, le=2_000_000_000, description="The key version.")],
+    caller: CredentialWriter,
+    services: ServicesOfApp,
+) -> Response:
+    """For good: it cannot be rolled back to any more."""
+    await services.retirement.destroy_version(caller, credential_id, key_version)
+    return _answer(await services.credentials.read(caller.organization_id, credential_id))
+
+
+def _answer(record: CredentialRecord) -> Response:
+    return answer(Credential.of(record), headers={"ETag": etag(record.revision)})

@@ -1,0 +1,115 @@
+"""Rotations and deletions on the wire. The new key goes in and never out."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, SecretStr
+
+from app.domain.api_keys import ApiKey
+from app.domain.credentials import AuthStyle
+from app.domain.provider_url import OptionalProviderURL, ProviderURL
+from app.domain.rotation import Activate, DestroyPrevious, RotationRecord, RotationState
+from app.schemas.base import Instant, RequestModel, ResponseModel
+from app.schemas.credentials import refuse_key_in
+from app.schemas.validation import CredentialVerdict
+from app.services.retirement import DeletionReceipt as Receipt
+from app.services.rotation import NewKey
+
+
+class RotationCreate(RequestModel):
+    """A new key. Where it may be sent stays as it is unless given."""
+
+    api_key: Annotated[
+        SecretStr,
+        Field(description="The new key. Write-only.", json_schema_extra={"writeOnly": True}),
+    ]
+    base_url: Annotated[OptionalProviderURL, Field(description="Left out: as before.")] = None
+    auth_style: Annotated[AuthStyle | None, Field(description="Left out: as before.")] = None
+    workspace_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")] = None
+    probe_model: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._:/@-]{1,200}$")] = None
+    activate: Annotated[
+        Activate,
+        Field(
+            description="`when_valid`: only once the provider accepts it. `immediately`: whatever it says."
+        ),
+    ] = Activate.WHEN_VALID
+    destroy_previous: Annotated[
+        DestroyPrevious,
+        Field(description="`after_retention`: kept for rollback. `immediately`: for a leaked key."),
+    ] = DestroyPrevious.AFTER_RETENTION
+
+    def to_command(self, base_url_in_use: str | None) -> NewKey:
+        """What was entered, checked.
+
+        Args:
+            base_url_in_use: where keys go that do not say otherwise; decides what can be a key.
+
+        Raises:
+            InvalidInput: the key stands in a field that is shown again.
+            KeyRefused: the text cannot be a key.
+        """
+        key = self.api_key.get_secret_value()
+        for name in ("workspace_id", "probe_model", "base_url"):
+            refuse_key_in(name, getattr(self, name), key)
+        base_url: str | ProviderURL | None = self.base_url
+        if "base_url" not in self.model_fields_set:
+            base_url = base_url_in_use
+        return NewKey(
+            key=ApiKey.parse(key, custom_destination=base_url is not None),
+            activate=self.activate,
+            destroy_previous=self.destroy_previous,
+            given=frozenset(self.model_fields_set),
+            base_url=self.base_url,
+            auth_style=self.auth_style,
+            workspace_id=self.workspace_id,
+            probe_model=self.probe_model,
+        )
+
+
+class Rotation(ResponseModel):
+    """A new key on its way into use, or what became of it."""
+
+    id: UUID
+    credential_id: UUID
+    state: RotationState
+    key_version: int
+    key_hint: str | None
+    activate: Activate
+    destroy_previous: DestroyPrevious
+    validation: CredentialVerdict
+    created_at: Instant
+    created_by: str
+    decided_at: Instant | None
+
+    @classmethod
+    def of(cls, record: RotationRecord) -> "Rotation":
+        version = record.version
+        return cls(
+            id=record.id,
+            credential_id=record.credential_id,
+            state=record.state,
+            key_version=record.key_version,
+            key_hint=version.key_hint,
+            activate=record.activate,
+            destroy_previous=record.destroy_previous,
+            validation=CredentialVerdict.of(version.verdict, version.latest, record.key_version),
+            created_at=record.created_at,
+            created_by=record.created_by,
+            decided_at=record.decided_at,
+        )
+
+
+class DeletionReceipt(ResponseModel):
+    """What a deletion destroyed. The masked record and its history stay."""
+
+    id: UUID
+    deleted_at: Instant
+    versions_destroyed: list[int]
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> "DeletionReceipt":
+        return cls(
+            id=receipt.id,
+            deleted_at=receipt.deleted_at,
+            versions_destroyed=list(receipt.versions_destroyed),
+        )

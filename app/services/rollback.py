@@ -1,0 +1,83 @@
+"""Put the key before back into use."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from app.domain.audit import AuditAction
+from app.domain.auth import Caller
+from app.domain.clock import now
+from app.domain.credentials import CredentialRecord, CredentialState, VersionState
+from app.domain.errors import CredentialDeleted, NoPreviousVersion, NotFound, RotationInProgress
+from app.repositories.unit_of_work import UnitsOfWork
+from app.services import audit
+from app.services.activation import destruction_of
+
+_GONE = (CredentialState.DELETING, CredentialState.DELETED)
+
+
+class Rollback:
+    """One use case.
+
+    Args:
+        units: where credentials are.
+        retention: how long the key that was in use is kept.
+    """
+
+    def __init__(self, units: UnitsOfWork, *, retention: timedelta) -> None:
+        self._units = units
+        self._retention = retention
+
+    async def roll_back(self, caller: Caller, credential_id: UUID) -> CredentialRecord:
+        """The version before is in use again, with its number and destination; the other is kept in its stead.
+
+        Raises:
+            NotFound, CredentialDeleted, NoPreviousVersion, RotationInProgress, DatabaseUnavailable
+        """
+        organization_id, instant = caller.organization_id, now()
+        retention_until = instant + self._retention
+        async with self._units.writing(organization_id) as uow:
+            standing = {
+                version.key_version: version for version in await uow.versions.lock_standing(credential_id)
+            }
+            record = await uow.credentials.find(credential_id)
+            if record is None:
+                raise NotFound
+            if record.state in _GONE:
+                raise CredentialDeleted
+            if any(v.state in (VersionState.INTENT, VersionState.STORED) for v in standing.values()):
+                raise RotationInProgress
+            before = await uow.versions.newest_previous(credential_id)
+            if before is None:
+                raise NoPreviousVersion
+            old, new = standing[record.current.key_version], standing[before]
+            await uow.versions.move(
+                credential_id,
+                old.key_version,
+                expected=VersionState.ACTIVE,
+                to=VersionState.PREVIOUS,
+                retires_at=retention_until,
+            )
+            await uow.versions.move(
+                credential_id,
+                new.key_version,
+                expected=VersionState.PREVIOUS,
+                to=VersionState.ACTIVE,
+                activated_at=instant,
+            )
+            await uow.queue.remove(destruction_of(organization_id, new.intent_id))
+            await uow.queue.schedule(destruction_of(organization_id, old.intent_id), due_at=retention_until)
+            await uow.credentials.set_current(
+                credential_id, current=new.key_version, previous=old.key_version, now=instant
+            )
+            await audit.record(
+                uow,
+                caller,
+                AuditAction.ROLLED_BACK,
+                credential_id,
+                key_version=new.key_version,
+                replaces=old.key_version,
+            )
+            rolled_back = await uow.credentials.find(credential_id)
+            assert rolled_back is not None
+            await uow.commit()
+        return rolled_back

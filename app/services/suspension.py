@@ -1,0 +1,61 @@
+"""Disable a credential without destroying its key, and enable it again."""
+
+from uuid import UUID
+
+from app.domain.audit import AuditAction
+from app.domain.auth import Caller
+from app.domain.clock import now
+from app.domain.credentials import CredentialRecord, CredentialState
+from app.domain.errors import CredentialDeleted, NotFound
+from app.repositories.unit_of_work import UnitsOfWork
+from app.services import audit
+from app.services.checks import check_of
+from app.services.credentials import READABLE_AS_DELETED
+
+
+class Suspension:
+    """One public method per use case."""
+
+    def __init__(self, units: UnitsOfWork) -> None:
+        self._units = units
+
+    async def disable(self, caller: Caller, credential_id: UUID) -> CredentialRecord:
+        """Keep the key, use it for nothing. Disabling twice is no error.
+
+        Raises:
+            NotFound, CredentialDeleted, DatabaseUnavailable
+        """
+        return await self._set_state(
+            caller, credential_id, CredentialState.DISABLED, AuditAction.CREDENTIAL_DISABLED
+        )
+
+    async def enable(self, caller: Caller, credential_id: UUID) -> CredentialRecord:
+        """Use a disabled key again, and check it soon.
+
+        Raises:
+            NotFound, CredentialDeleted, DatabaseUnavailable
+        """
+        return await self._set_state(
+            caller, credential_id, CredentialState.ACTIVE, AuditAction.CREDENTIAL_ENABLED
+        )
+
+    async def _set_state(
+        self, caller: Caller, credential_id: UUID, state: CredentialState, action: AuditAction
+    ) -> CredentialRecord:
+        instant = now()
+        async with self._units.writing(caller.organization_id) as uow:
+            await uow.credentials.lock(credential_id)
+            record = await uow.credentials.find(credential_id)
+            if record is None:
+                raise NotFound
+            if record.state in READABLE_AS_DELETED:
+                raise CredentialDeleted
+            if record.state is not state:
+                await uow.credentials.set_state(credential_id, state, now=instant)
+                if state is CredentialState.ACTIVE:
+                    await uow.queue.schedule(check_of(caller.organization_id, credential_id), due_at=instant)
+                await audit.record(uow, caller, action, credential_id)
+                record = await uow.credentials.find(credential_id)
+                assert record is not None
+            await uow.commit()
+        return record
