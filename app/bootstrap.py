@@ -39,6 +39,7 @@ from app.services.credentials import Credentials
 from app.services.destinations import Destinations
 from app.services.health import Health
 from app.services.idempotency import Idempotency
+from app.services.leases import Leases
 from app.services.provider_urls import ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
 from app.services.retirement import Retirement
@@ -159,7 +160,8 @@ async def open_services(
         validation = Validation(units, checks, rate_limits)
         provider_urls = ProviderUrls(guard, rate_limits, default_messages_url=settings.messages_url)
         destinations = Destinations(provider_urls, default_messages_url=settings.messages_url)
-        retirement = Retirement(units, store)
+        leases = Leases(units, None, vault_address=None)
+        retirement = Retirement(units, store, leases)
         rotation = Rotation(
             units,
             store,
@@ -181,6 +183,7 @@ async def open_services(
             health=Health({"database": database.ping, "secret_store": store.ping}),
             billing=Billing(units),
             provider_urls=provider_urls,
+            leases=leases,
             rotation=rotation,
             rollback=Rollback(units, retention=retention),
             suspension=Suspension(units),

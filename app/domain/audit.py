@@ -15,6 +15,7 @@ class AuditAction(StrEnum):
     CREDENTIAL_CREATED = "credential.created"
     CREDENTIAL_RENAMED = "credential.renamed"
     CREDENTIAL_VALIDATED = "credential.validated"
+    CREDENTIAL_LEASED = "credential.leased"
     CREDENTIAL_DISABLED = "credential.disabled"
     CREDENTIAL_ENABLED = "credential.enabled"
     CREDENTIAL_DELETED = "credential.deleted"

@@ -16,11 +16,14 @@ ByokError
 │   ├── RotationNotPending  the rotation is decided and cannot be cancelled
 │   ├── NoPreviousVersion   nothing is kept that a rollback could restore
 │   ├── VersionInUse        the key version is active, or on its way
+│   ├── ModeIsManaged       there is no key of the organization's own to lease
+│   ├── NotReady            work must not start; carries the blockers
 │   ├── TooManyVersions     one more would push a kept version out of the store
 │   ├── IdempotencyInProgress
 │   └── ConcurrentChange    somebody else changed it between read and write
 ├── IdempotencyKeyReused    same Idempotency-Key, another request
 ├── PreconditionFailed      If-Match names another revision
+├── LeaseRequiresVault      the embedded store cannot hand a key over without us
 ├── RateLimited             too many per minute; carries retry_after_seconds
 └── Unavailable             a dependency is down; carries retry_after_seconds
     ├── DatabaseUnavailable
@@ -31,6 +34,7 @@ Messages are constants: an error never carries what the client sent. HTTP status
 business of `app.routers.problems` alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 from uuid import UUID
@@ -181,6 +185,31 @@ class TooManyVersions(Conflict):
     detail = (
         "Too many key versions lie between this one and the oldest kept. Destroy old versions, then rotate."
     )
+
+
+class ModeIsManaged(Conflict):
+    """There is no key of the organization's own to lease."""
+
+    code = "mode_is_managed"
+    detail = "The organization's usage is managed: there is no key of its own to lease."
+
+
+class NotReady(Conflict):
+    """Provider-backed work must not start. Carries what is in the way."""
+
+    code = "not_ready"
+    detail = "Provider-backed work must not start now; `blockers` says why."
+
+    def __init__(self, blockers: Sequence[str]) -> None:
+        super().__init__()
+        self.blockers = tuple(blockers)
+
+
+class LeaseRequiresVault(ByokError):
+    """Only Vault can hand a key over without it passing through us."""
+
+    code = "lease_requires_vault"
+    detail = "Leases need HashiCorp Vault or OpenBao: the embedded store cannot hand a key over without us."
 
 
 class ConcurrentChange(Conflict):

@@ -13,6 +13,7 @@ from app.repositories.audit import AuditRepository
 from app.repositories.billing import BillingRepository
 from app.repositories.credentials import CredentialRepository
 from app.repositories.idempotency import IdempotencyRepository
+from app.repositories.leases import LeaseRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
 from app.repositories.rotation import RotationRepository
@@ -50,6 +51,10 @@ class UnitOfWork:
     @cached_property
     def rotations(self) -> RotationRepository:
         return RotationRepository(self._session, self._organization_id)
+
+    @cached_property
+    def leases(self) -> LeaseRepository:
+        return LeaseRepository(self._session, self._organization_id)
 
     @cached_property
     def idempotency(self) -> IdempotencyRepository:

@@ -8,6 +8,7 @@ from app.routers import (
     credentials,
     docs,
     health,
+    leases,
     provider_urls,
     retirement,
     rotation,
@@ -15,5 +16,16 @@ from app.routers import (
 )
 
 router = APIRouter()
-for part in (credentials, rotation, retirement, validation, provider_urls, billing, audit, health, docs):
+for part in (
+    credentials,
+    rotation,
+    retirement,
+    validation,
+    provider_urls,
+    billing,
+    leases,
+    audit,
+    health,
+    docs,
+):
     router.include_router(part.router)

@@ -34,6 +34,9 @@ STATUSES: dict[type[e.ByokError], int] = {
     e.NoPreviousVersion: 409,
     e.VersionInUse: 409,
     e.TooManyVersions: 409,
+    e.ModeIsManaged: 409,
+    e.NotReady: 409,
+    e.LeaseRequiresVault: 501,
     e.ConcurrentChange: 409,
     e.IdempotencyInProgress: 409,
     e.IdempotencyKeyReused: 422,
@@ -90,21 +93,22 @@ def problem_response(request_id: str, error: e.ByokError) -> Response:
     status = STATUSES.get(type(error)) or next(
         (STATUSES[t] for t in type(error).__mro__ if t in STATUSES), 500
     )
-    code, fields, headers, credential_id = error.code, None, {}, None
+    code, fields, headers = error.code, None, {}
+    more: dict[str, Any] = {}
     if isinstance(error, e.InvalidInput):
         code = error.problem_code
         fields = [FieldProblem(field=f.field, code=f.code, message=f.message) for f in error.errors]
     if isinstance(error, e.DuplicateKey):
-        credential_id = error.credential_id
+        more["credential_id"] = error.credential_id
+    if isinstance(error, e.NotReady):
+        more["blockers"] = list(error.blockers)
     if isinstance(error, e.RateLimited | e.Unavailable):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, e.Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="byok"'
     if isinstance(error, e.InsufficientScope):
         headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{error.scope}"'
-    return _response(
-        request_id, status, code, error.detail, fields=fields, headers=headers, credential_id=credential_id
-    )
+    return _response(request_id, status, code, error.detail, fields=fields, headers=headers, more=more)
 
 
 def http_problem(request_id: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
@@ -121,7 +125,7 @@ def _response(
     *,
     fields: list[FieldProblem] | None = None,
     headers: Mapping[str, str],
-    credential_id: Any = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
     problem = Problem(
         type=f"urn:byok:problem:{code}",
@@ -131,7 +135,7 @@ def _response(
         code=code,
         request_id=request_id,
         errors=fields,
-        credential_id=credential_id,
+        **(more or {}),
     )
     return Response(
         problem.model_dump_json(exclude_none=True),

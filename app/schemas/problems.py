@@ -31,3 +31,6 @@ class Problem(ResponseModel):
     credential_id: Annotated[
         UUID | None, Field(description="With duplicate_key: the one that has the key.")
     ] = None
+    blockers: Annotated[list[str] | None, Field(description="With not_ready: why work must not start.")] = (
+        None
+    )

@@ -1,6 +1,6 @@
 """The port to where keys rest. Embedded store, Vault and the test fake keep the same promises."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
@@ -34,6 +34,15 @@ class SecretCorrupt(Exception):
         super().__init__(
             "The sealed secret cannot be opened: it was changed or moved, or its root key is gone."
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedSecret:
+    """A key in a single-use wrapping token: whoever opens it first has the key."""
+
+    token: str = field(repr=False)
+    accessor: str  # revokes the token, and cannot open it
+    creation_path: str  # what the consumer checks before it trusts what it unwrapped
 
 
 class SecretStore(Protocol):

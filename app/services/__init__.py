@@ -8,6 +8,7 @@ from app.services.billing import Billing
 from app.services.credentials import Credentials
 from app.services.health import Health
 from app.services.idempotency import Idempotency
+from app.services.leases import Leases
 from app.services.provider_urls import ProviderUrls
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
@@ -35,4 +36,5 @@ class Services:
     rotation: Rotation
     retirement: Retirement
     rollback: Rollback
+    leases: Leases
     suspension: Suspension

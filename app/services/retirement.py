@@ -27,6 +27,7 @@ from app.repositories.versions import Intent
 from app.secret_store.base import SecretRef, SecretStore
 from app.services import audit
 from app.services.activation import destruction_of
+from app.services.leases import Leases
 
 _GONE = (CredentialState.DELETING, CredentialState.DELETED)
 _DESTROYABLE = (VersionState.PREVIOUS, VersionState.REJECTED)
@@ -44,9 +45,10 @@ class DeletionReceipt:
 class Retirement:
     """One public method per use case; `settle_*` are the queue's."""
 
-    def __init__(self, units: UnitsOfWork, store: SecretStore) -> None:
+    def __init__(self, units: UnitsOfWork, store: SecretStore, leases: Leases) -> None:
         self._units = units
         self._store = store
+        self._leases = leases
 
     async def delete(self, caller: Caller, credential_id: UUID, *, force: bool) -> DeletionReceipt:
         """Destroy every version, keep the masked record. A second time gives the same receipt.
@@ -108,6 +110,7 @@ class Retirement:
             return
         assert version.store_version is not None
         ref = SecretRef(organization_id=organization_id, credential_id=version.credential_id)
+        await self._leases.revoke(organization_id, version.credential_id, version.key_version)
         await self._store.destroy(ref, version.store_version)
         async with self._units.writing(organization_id) as uow:
             await uow.versions.stamp_destroyed(version.credential_id, version.key_version, now=now())
@@ -121,6 +124,7 @@ class Retirement:
             SecretStoreUnavailable, DatabaseUnavailable: repeat later.
         """
         ref = SecretRef(organization_id=organization_id, credential_id=credential_id)
+        await self._leases.revoke(organization_id, credential_id)
         await self._store.purge(ref)
         instant = now()
         async with self._units.writing(organization_id) as uow:

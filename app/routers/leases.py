@@ -1,0 +1,50 @@
+"""Lease the key in force to an internal service."""
+
+from datetime import timedelta
+
+from fastapi import APIRouter, Response
+
+from app.domain.errors import (
+    InsufficientScope,
+    InvalidInput,
+    LeaseRequiresVault,
+    ModeIsManaged,
+    NotReady,
+    SecretStoreUnavailable,
+    ServiceOnly,
+)
+from app.routers.answers import answer
+from app.routers.dependencies import Leaser, ServicesOfApp
+from app.routers.problems import problems
+from app.schemas.leases import Lease, LeaseCreate
+
+router = APIRouter(prefix="/v1/organizations/{organization_id}/credential-leases", tags=["leases"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Lease,
+    operation_id="createLease",
+    summary="Lease the key in force",
+    responses=problems(
+        InvalidInput,
+        InsufficientScope,
+        ServiceOnly,
+        ModeIsManaged,
+        NotReady,
+        LeaseRequiresVault,
+        SecretStoreUnavailable,
+        400,
+        413,
+        415,
+        codes={422: ("unknown_field",)},
+    ),
+)
+async def create_lease(body: LeaseCreate, caller: Leaser, services: ServicesOfApp) -> Response:
+    """A single-use wrapping token; the key goes from Vault to the consumer and never passes through here.
+
+    For internal services alone. Idempotency-Key is ignored: a token is never handed out twice.
+    """
+    lease = await services.leases.create(caller, ttl=timedelta(seconds=body.ttl_seconds))
+    return answer(Lease.of(lease), status=201)
