@@ -69,7 +69,9 @@ def create_role() -> None:
     """The role is the server's, not the database's: another database may have made it, even just now."""
     op.execute("""
         DO $$ BEGIN
-            CREATE ROLE byok_service NOLOGIN NOSUPERUSER NOBYPASSRLS;
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'byok_service') THEN
+                CREATE ROLE byok_service NOLOGIN NOSUPERUSER NOBYPASSRLS;
+            END IF;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
         END $$
     """)
