@@ -89,17 +89,41 @@ async def prepare_database(settings: Settings, access: DatabaseAccess) -> None:
     Raises:
         SettingsRefused: the database cannot be used as it is.
     """
-    try:
+    with _refused_when_unreachable():
         if settings.is_production:
             await _check_production(access)
-            return
-        assert access.owner is not None
+        else:
+            await _bring_up_to_date(settings, access)
+
+
+async def migrate_to(settings: Settings, access: DatabaseAccess, target: str) -> str | None:
+    """Migrate as the owner, in any environment; returns the revision that the schema is at then.
+
+    Raises:
+        SettingsRefused: the database cannot be reached, or the target is none.
+    """
+    assert access.owner is not None
+    with _refused_when_unreachable():
         if settings.database.url is None:
             await create_database(access.owner)
-        if await server_version(access.owner) < OLDEST_POSTGRESQL:
-            raise SettingsRefused.of("DATABASE__URL", "PostgreSQL 15 or newer is needed")
-        if await current_revision(access.owner) != newest_revision():
-            await migrate(access.owner)
+        await migrate(access.owner, target)
+        return await current_revision(access.owner)
+
+
+async def _bring_up_to_date(settings: Settings, access: DatabaseAccess) -> None:
+    assert access.owner is not None
+    if settings.database.url is None:
+        await create_database(access.owner)
+    if await server_version(access.owner) < OLDEST_POSTGRESQL:
+        raise SettingsRefused.of("DATABASE__URL", "PostgreSQL 15 or newer is needed")
+    if await current_revision(access.owner) != newest_revision():
+        await migrate(access.owner)
+
+
+@contextmanager
+def _refused_when_unreachable() -> Iterator[None]:
+    try:
+        yield
     except DATABASE_ERRORS as error:
         raise SettingsRefused.of(
             "DATABASE__URL",

@@ -12,11 +12,16 @@ from typing import TypeVar
 import click
 
 from app import __version__
-from app.bootstrap import DatabaseAccess, database_access, embedded_issuer, open_services, prepare_database
+from app.bootstrap import (
+    DatabaseAccess,
+    database_access,
+    embedded_issuer,
+    migrate_to,
+    open_services,
+    prepare_database,
+)
 from app.core.durations import parse_duration
 from app.core.logging import configure_logging
-from app.core.migrations import current_revision
-from app.core.migrations import migrate as run_migrations
 from app.core.settings import Settings, SettingsRefused, load_settings, unknown_variables
 from app.core.tracing import configure_tracing, flush_tracing
 from app.doctor import examine
@@ -68,14 +73,7 @@ def migrate(to: str) -> None:
     """Bring the database's schema up to date, as its owner."""
     settings = _settings()
 
-    async def run(access: DatabaseAccess) -> str | None:
-        assert access.owner is not None
-        if settings.database.url is None:
-            await prepare_database(settings, access)
-        await run_migrations(access.owner, to)
-        return await current_revision(access.owner)
-
-    revision = _with_database(settings, lambda access: asyncio.run(run(access)))
+    revision = _with_database(settings, lambda access: asyncio.run(migrate_to(settings, access, to)))
     click.echo(f"The schema is at {revision or 'base'}. Next: byok serve")
 
 
@@ -85,7 +83,11 @@ def migrate(to: str) -> None:
 )
 @click.option("--role", type=click.Choice(sorted(ROLES)), required=True)
 @click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice([*Scope]), help="A further scope; may be repeated."
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    help="A further scope; may be repeated.",
 )
 @click.option("--ttl", default="1h", show_default=True, help="Such as 30s, 15m, 12h or 7d.")
 @click.option(
@@ -131,7 +133,7 @@ def openapi(check: Path | None) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Look at settings, database, secret store, clock, issuer and provider, and say how to mend what is wrong."""
+    """Look at settings, database, secret store, clock and provider, and say how to mend what is wrong."""
     try:
         settings = load_settings()
     except SettingsRefused as error:

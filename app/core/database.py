@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
+import structlog
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +24,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from app.domain.auth import ORGANIZATION_PATTERN
 from app.domain.errors import DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
 
 SERVICE_ROLE = "byok_service"
 
@@ -215,7 +218,8 @@ def unavailable_when_down() -> Iterator[None]:
     """
     try:
         yield
-    except _UNREACHABLE:
+    except _UNREACHABLE as error:
+        log.warning("database_unavailable", error=type(error).__name__)
         raise DatabaseUnavailable from None
     except DBAPIError as error:
         # SQLAlchemy's own errors arise only while connecting.

@@ -3,6 +3,7 @@
 import atexit
 import fcntl
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 DATABASE_NAME = "byok"
+
+_SOCKET_FOR_OWNER = "unix_socket_permissions = 0700\n"
+_PASS_THROUGH = stat.S_IXGRP | stat.S_IXOTH
 
 
 class EmbeddedPostgresFailed(Exception):
@@ -44,7 +48,12 @@ def embedded_postgres(data_dir: Path) -> Iterator[sa.URL]:
     try:
         fcntl.flock(users, fcntl.LOCK_SH)
         try:
-            server = get_server(data_dir / "postgres", cleanup_mode=None)
+            with _modes_kept(data_dir):
+                server = get_server(data_dir / "postgres", cleanup_mode=None, start=False)
+                with server._lock:  # noqa: SLF001  # initdb and our settings before anybody starts it
+                    server.ensure_pgdata_inited()
+                    _restrict(server.pgdata)
+                server.start()
             url = sa.make_url(server.get_uri(database="postgres")).set(drivername="postgresql+asyncpg")
         except Exception as error:
             raise EmbeddedPostgresFailed(type(error).__name__, data_dir / "postgres" / "log") from error
@@ -57,6 +66,28 @@ def embedded_postgres(data_dir: Path) -> Iterator[sa.URL]:
                 PostgresServer._instances.pop(server.pgdata, None)  # noqa: SLF001  # or a later start in this process finds a dead server
     finally:
         os.close(users)
+
+
+@contextmanager
+def _modes_kept(data_dir: Path) -> Iterator[None]:
+    """As root the wheel lets everybody read every directory above; to pass through is all that PostgreSQL needs."""
+    above = [data_dir.resolve(), *data_dir.resolve().parents]
+    before = {path: path.stat().st_mode for path in above}
+    yield
+    for path, mode in before.items():
+        if path.stat().st_mode != mode:
+            path.chmod(mode | _PASS_THROUGH)
+
+
+def _restrict(pgdata: Path) -> None:
+    """Only the user that runs the server may connect, also where a long path moves the socket elsewhere.
+
+    The wheel trusts whoever reaches the socket.
+    """
+    settings = pgdata / "postgresql.conf"
+    if _SOCKET_FOR_OWNER not in settings.read_text():
+        with settings.open("a") as lines:
+            lines.write(_SOCKET_FOR_OWNER)
 
 
 def _is_last_user(users: int) -> bool:

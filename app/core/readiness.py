@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -20,7 +21,7 @@ _VERSION = sa.text("SELECT current_setting('server_version_num')::int AS version
 _TIME = sa.text("SELECT clock_timestamp() AS time")
 
 
-DATABASE_ERRORS: tuple[type[Exception], ...] = (OSError, sa.exc.SQLAlchemyError)
+DATABASE_ERRORS: tuple[type[Exception], ...] = (OSError, sa.exc.SQLAlchemyError, asyncpg.PostgresError)
 
 
 async def login_powers(url: sa.URL) -> Sequence[str]:

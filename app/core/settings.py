@@ -62,6 +62,8 @@ def _database_url(value: object) -> object:
     if url.drivername not in {"postgresql", "postgres", "postgresql+asyncpg"}:
         raise ValueError("must be a postgresql:// URL")
     query = dict(url.query)
+    if any(name.startswith("ssl") and name not in {"ssl", "sslmode"} for name in query):
+        raise ValueError("certificates are set by PGSSLROOTCERT, PGSSLCERT and PGSSLKEY, not in the URL")
     if "sslmode" in query:  # libpq's name; asyncpg calls it ssl
         query["ssl"] = query.pop("sslmode")
     return url.set(drivername="postgresql+asyncpg", query=query)

@@ -31,7 +31,9 @@ def configure_tracing(environ: Mapping[str, str] = os.environ, *, exporter: Any 
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415  # likewise
 
     provider = TracerProvider(
-        resource=Resource.create({"service.name": "byok", "service.version": __version__})
+        resource=Resource.create(
+            {"service.name": environ.get("OTEL_SERVICE_NAME", "byok"), "service.version": __version__}
+        )
     )
     if exporter is None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415  # likewise

@@ -16,14 +16,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.metrics import REQUEST_SECONDS, REQUESTS
 from app.core.tracing import server_span
+from app.domain.auth import Principal
 from app.domain.clock import new_id
-from app.domain.errors import ByokError
+from app.domain.errors import ByokError, NotFound
 from app.routers.problems import http_problem, problem_response
-from app.services.auth import Authenticator
+from app.services.auth import Authenticator, TokenRefused
 
 JSON_LIMIT_BYTES = 1024 * 1024
 
 _PRIVATE = "/v1"
+_ORGANIZATIONS = "/v1/organizations/"
 _SECURITY_HEADERS: tuple[tuple[str, str], ...] = (
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
@@ -110,11 +112,25 @@ class Authentication:
             try:
                 # Two headers are as bad as none: somebody in between may have read the other one.
                 authorization = sent[0].decode("latin-1") if len(sent) == 1 else None
-                scope["state"]["principal"] = await self._authenticator().authenticate(authorization)
+                principal = await self._authenticator().authenticate(authorization)
+                _refuse_other_organizations(principal, scope["path"])
+                scope["state"]["principal"] = principal
+            except TokenRefused as error:
+                log.info("token_refused", reason=error.reason)
+                await problem_response(scope["state"]["request_id"], error)(scope, receive, send)
+                return
             except ByokError as error:
                 await problem_response(scope["state"]["request_id"], error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _refuse_other_organizations(principal: Principal, path: str) -> None:
+    """Before the body is read and scopes are looked at, so that nothing of another organization can be told apart."""
+    if not principal.is_service and path.startswith(_ORGANIZATIONS):
+        named = path.removeprefix(_ORGANIZATIONS).partition("/")[0]
+        if named != principal.organization_id:
+            raise NotFound
 
 
 class BodyLimits:

@@ -3,6 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 Ping = Callable[[], Awaitable[None]]
 
 
@@ -14,14 +18,15 @@ class Health:
         self._timeout_seconds = timeout_seconds
 
     async def check(self) -> dict[str, bool]:
-        """Name of each dependency and whether it answers. The causes are for the logs of their adapters."""
-        answers = await asyncio.gather(*(self._answers(ping) for ping in self._pings.values()))
+        """Name of each dependency and whether it answers; why not is for the log."""
+        answers = await asyncio.gather(*(self._answers(name, ping) for name, ping in self._pings.items()))
         return dict(zip(self._pings, answers, strict=True))
 
-    async def _answers(self, ping: Ping) -> bool:
+    async def _answers(self, name: str, ping: Ping) -> bool:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await ping()
-        except Exception:  # noqa: BLE001  # any failure means: not now
+        except Exception as error:  # noqa: BLE001  # any failure means: not now
+            log.warning("dependency_down", dependency=name, error=type(error).__name__)
             return False
         return True
