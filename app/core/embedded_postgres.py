@@ -55,6 +55,7 @@ def embedded_postgres(data_dir: Path) -> Iterator[sa.URL]:
                     _restrict(server.pgdata)
                 server.start()
             url = sa.make_url(server.get_uri(database="postgres")).set(drivername="postgresql+asyncpg")
+            _close_directory_of(url, server.pgdata)
         except Exception as error:
             raise EmbeddedPostgresFailed(type(error).__name__, data_dir / "postgres" / "log") from error
         try:
@@ -88,6 +89,13 @@ def _restrict(pgdata: Path) -> None:
     if _SOCKET_FOR_OWNER not in settings.read_text():
         with settings.open("a") as lines:
             lines.write(_SOCKET_FOR_OWNER)
+
+
+def _close_directory_of(url: sa.URL, pgdata: Path) -> None:
+    """A long path moves the socket to a directory where everybody may write, and so put another socket in its place."""
+    directory = Path(str(url.query["host"]))
+    if directory != pgdata:
+        directory.chmod(stat.S_IRWXU | _PASS_THROUGH)
 
 
 def _is_last_user(users: int) -> bool:
