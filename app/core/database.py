@@ -239,6 +239,5 @@ def _begin(organization_id: str | None, *, read_only: bool) -> str:
 
 
 def _set_role(dbapi_connection: Any, _entry: ConnectionPoolEntry) -> None:
-    cursor = dbapi_connection.cursor()
-    cursor.execute(f"SET ROLE {SERVICE_ROLE}")
-    cursor.close()
+    # On the driver itself: a cursor would open a transaction, and rolling that back gives the owner's role back.
+    dbapi_connection.run_async(lambda driver: driver.execute(f"SET ROLE {SERVICE_ROLE}"))

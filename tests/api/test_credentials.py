@@ -1,9 +1,21 @@
-"""Credentials through the door, like a client."""
+"""Credentials through the door, like a client: saving and reading."""
 
-import asyncio
+import secrets
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID, uuid4
 
+import pytest
+
+from app.core.database import Database
+from app.egress.anthropic import AnthropicClient
+from app.repositories.unit_of_work import UnitsOfWork
+from app.services import Services
+from tests.assembly import assemble, client_of
 from tests.conftest import MakeTenant, Tenant
-from tests.fake_anthropic import make_key
+from tests.fake_anthropic import FakeAnthropic, Served, make_key
+from tests.fakes import FakeSecretStore
+from tests.waiting import until
 
 
 class TestCreate:
@@ -18,6 +30,122 @@ class TestCreate:
         assert credential["key_hint"] == f"{key[:16]}...{key[-4:]}"
         assert key not in response.text
 
+    async def test_answer_has_every_field_of_the_contract(self, tenant: Tenant, provider: Served) -> None:
+        credential = await tenant.created(label="Acme production")
+
+        assert UUID(credential.pop("id")).version == 7
+        verdict = credential.pop("validation")
+        assert verdict["latest"] == {name: verdict[name] for name in ("status", "reason", "checked_at")}
+        assert (verdict["reason"], verdict["key_version"]) == ("ok", 1)
+        times = [credential.pop(name) for name in ("created_at", "updated_at")] + [verdict["checked_at"]]
+        assert all(time.endswith("Z") and datetime.fromisoformat(time) for time in times)
+        assert credential.pop("fingerprint").startswith("v1:")
+        assert credential.pop("key_hint")
+        assert credential == {
+            "organization_id": tenant.organization,
+            "provider": "anthropic",
+            "label": "Acme production",
+            "state": "active",
+            "key_version": 1,
+            "base_url": None,
+            "messages_url": f"{provider.base_url}/v1/messages",
+            "auth_style": "x_api_key",
+            "workspace_id": None,
+            "probe_model": None,
+            "previous": None,
+            "created_by": "billing-admin@example.com",
+            "rotated_at": None,
+            "last_used_at": None,
+        }
+
+    async def test_names_where_the_credential_is(self, tenant: Tenant) -> None:
+        response = await tenant.create()
+
+        found = await tenant.get(response.headers["Location"])
+        assert found.json() == response.json()
+        assert found.headers["ETag"] == response.headers["ETag"]
+
+    async def test_sends_the_provider_the_very_key(
+        self, tenant: Tenant, fake_anthropic: FakeAnthropic
+    ) -> None:
+        key = make_key()
+
+        await tenant.created(api_key=key)
+
+        assert fake_anthropic.received_keys().count(key) == 1
+        (request,) = fake_anthropic.requests_of(key)
+        assert (request.credential_header, request.complaints) == ("x-api-key", ())
+
+    async def test_bearer_style_and_workspace_are_kept_and_used(
+        self, tenant: Tenant, fake_anthropic: FakeAnthropic
+    ) -> None:
+        key = make_key("orgscoped")
+
+        credential = await tenant.created(api_key=key, auth_style="bearer", workspace_id="wrkspc_01")
+
+        assert (credential["auth_style"], credential["workspace_id"]) == ("bearer", "wrkspc_01")
+        assert credential["validation"]["status"] == "valid"
+        (request,) = fake_anthropic.requests_of(key)
+        assert request.credential_header == "authorization"
+
+    async def test_empty_base_url_is_null(self, tenant: Tenant, provider: Served) -> None:
+        credential = await tenant.created(base_url="")
+
+        assert credential["base_url"] is None
+        assert credential["messages_url"] == f"{provider.base_url}/v1/messages"
+
+    @pytest.mark.parametrize(("length", "has_hint"), [(39, False), (40, True)])
+    async def test_hint_is_null_for_keys_under_forty_characters(
+        self, tenant: Tenant, length: int, has_hint: bool
+    ) -> None:
+        start = "sk-ant-api03-"
+        key = f"{start}{secrets.token_hex(20)[: length - len(start) - 6]}-valid"
+        assert len(key) == length
+
+        credential = await tenant.created(api_key=key)
+
+        assert (credential["key_hint"] is not None) == has_hint
+
+    async def test_key_of_the_greatest_length_is_accepted(self, tenant: Tenant) -> None:
+        key = make_key()
+        padded = key.replace("api03-", "api03-" + "a" * (512 - len(key)))
+
+        credential = await tenant.created(api_key=padded)
+
+        assert credential["validation"]["status"] == "valid"
+
+    async def test_key_that_the_provider_refuses_is_saved_and_shown_invalid(self, tenant: Tenant) -> None:
+        credential = await tenant.created("invalid")
+
+        assert credential["state"] == "active"
+        assert credential["validation"]["status"] == "invalid"
+        assert credential["validation"]["reason"] == "invalid_key"
+        found = await tenant.get(f"{tenant.credentials}/{credential['id']}")
+        assert found.json() == credential
+
+    async def test_answers_at_once_when_asked_and_the_verdict_follows(
+        self, tenant: Tenant, thinking_provider: FakeAnthropic
+    ) -> None:
+        response = await tenant.create("slow", headers={"Prefer": "respond-async"})
+
+        assert response.status_code == 201
+        assert response.headers["Preference-Applied"] == "respond-async"
+        verdict = response.json()["validation"]
+        assert (verdict["status"], verdict["reason"], verdict["checked_at"]) == ("pending", None, None)
+        thinking_provider.release.set()
+        await until(
+            lambda: tenant.get(response.headers["Location"]),
+            lambda found: found.json()["validation"]["status"] == "valid",
+        )
+
+    async def test_unknown_preference_is_ignored(self, tenant: Tenant) -> None:
+        response = await tenant.create(headers={"Prefer": "return=minimal"})
+
+        assert response.json()["validation"]["status"] == "valid"
+        assert "Preference-Applied" not in response.headers
+
+
+class TestDuplicates:
     async def test_same_key_in_the_organization_is_a_conflict_that_names_the_other(
         self, tenant: Tenant
     ) -> None:
@@ -38,15 +166,50 @@ class TestCreate:
 
         assert second["fingerprint"] != first["fingerprint"]
 
-    async def test_twenty_identical_requests_at_once_create_one(self, tenant: Tenant) -> None:
-        body = {"label": "Once", "api_key": make_key()}
-        headers = {"Idempotency-Key": "only-once"}
 
-        answers = await asyncio.gather(
-            *(tenant.post(tenant.credentials, json=body, headers=headers) for _ in range(20))
-        )
+class TestSecretStoreDown:
+    @pytest.mark.usefixtures("unasked_provider")
+    async def test_says_so_and_saves_nothing(
+        self, tenant: Tenant, services: Services, database: Database, prober: AnthropicClient
+    ) -> None:
+        store = FakeSecretStore()
+        store.unavailable = True
+        parts = assemble(services, units=UnitsOfWork(database), store=store, prober=prober)
 
-        assert {answer.status_code for answer in answers} <= {201, 409}
-        assert len({a.json()["id"] for a in answers if a.status_code == 201}) == 1
-        listed = await tenant.get(tenant.credentials)
-        assert len(listed.json()["data"]) == 1
+        async with client_of(parts) as client:
+            response = await replace(tenant, http=client).create()
+
+        assert response.status_code == 503
+        assert response.json()["code"] == "secret_store_unavailable"
+        assert int(response.headers["Retry-After"]) > 0
+        assert (await tenant.get(tenant.credentials)).json()["data"] == []
+
+
+class TestRead:
+    async def test_viewer_sees_what_the_admin_saved(self, tenant: Tenant, make_tenant: MakeTenant) -> None:
+        credential = await tenant.created()
+        viewer = make_tenant("billing-viewer", tenant.organization)
+
+        found = await viewer.get(f"{viewer.credentials}/{credential['id']}")
+
+        assert found.json() == credential
+
+    async def test_unknown_one_is_not_found(self, tenant: Tenant) -> None:
+        response = await tenant.get(f"{tenant.credentials}/{uuid4()}")
+
+        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+    async def test_another_organizations_is_not_found(self, make_tenant: MakeTenant) -> None:
+        credential = await make_tenant().created()
+        tenant = make_tenant()
+
+        response = await tenant.get(f"{tenant.credentials}/{credential['id']}")
+
+        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+    async def test_etag_stays_while_nothing_changes(self, tenant: Tenant) -> None:
+        response = await tenant.create()
+
+        again = [await tenant.get(response.headers["Location"]) for _ in range(2)]
+
+        assert {found.headers["ETag"] for found in again} == {response.headers["ETag"]}

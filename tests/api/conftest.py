@@ -1,0 +1,34 @@
+"""What the API's tests share: a provider that thinks until told otherwise, and one that is never asked."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from app.core.settings import Settings
+from app.egress.anthropic import AnthropicClient
+from app.egress.http import http_client
+from tests.fake_anthropic import FakeAnthropic
+
+
+@pytest.fixture
+def thinking_provider(fake_anthropic: FakeAnthropic) -> Iterator[FakeAnthropic]:
+    """Holds back its answers to `slow` keys until `release` is set, at the latest when the test ends."""
+    fake_anthropic.release.clear()
+    fake_anthropic.arrived.clear()
+    yield fake_anthropic
+    fake_anthropic.release.set()
+
+
+@pytest.fixture
+def unasked_provider(fake_anthropic: FakeAnthropic) -> Iterator[FakeAnthropic]:
+    """Sees to it that nothing arrives while the test runs."""
+    before = len(fake_anthropic.journal)
+    yield fake_anthropic
+    assert fake_anthropic.journal[before:] == []
+
+
+@pytest.fixture
+async def prober(settings: Settings) -> AsyncIterator[AnthropicClient]:
+    """The real client."""
+    async with http_client(ca_file=settings.provider.ca_file) as http:
+        yield AnthropicClient(http)

@@ -1,0 +1,161 @@
+"""Bodies that cannot be taken: too large, no JSON, wrong shapes. No answer repeats any of them."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.api.test_conventions import UnreadBody, assert_problem
+from tests.conftest import Tenant
+from tests.fake_anthropic import make_key
+
+JSON = {"Content-Type": "application/json"}
+MEBIBYTE = 1024 * 1024
+KEY = make_key()
+WINDOW = 8
+
+
+def assert_silent(text: str, key: str = KEY) -> None:
+    """No eight characters in a row of the key, past its public beginning."""
+    secret = key.removeprefix("sk-ant-api03-")
+    windows = (secret[start : start + WINDOW] for start in range(len(secret) - WINDOW + 1))
+    assert not [window for window in windows if window in text]
+
+
+class TestSize:
+    async def test_over_the_limit_is_refused_before_it_is_read(self, tenant: Tenant) -> None:
+        response = await tenant.post(
+            tenant.credentials, content=UnreadBody(), headers=JSON | {"Content-Length": str(MEBIBYTE + 1)}
+        )
+
+        assert_problem(response, 413, "payload_too_large")
+
+    async def test_over_the_limit_is_refused_while_it_is_read(self, tenant: Tenant) -> None:
+        sent = 0
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal sent
+            while sent < 10 * MEBIBYTE:
+                sent += 64 * 1024
+                yield b" " * 64 * 1024
+
+        response = await tenant.post(tenant.credentials, content=body(), headers=JSON)
+
+        assert_problem(response, 413, "payload_too_large")
+
+    @pytest.mark.parametrize("method", ["POST", "PATCH"])
+    async def test_up_to_the_limit_is_read(self, tenant: Tenant, method: str) -> None:
+        body = json.dumps({"label": "x"}).encode().ljust(MEBIBYTE)
+        credential = await tenant.created()
+        url = {"POST": tenant.credentials, "PATCH": f"{tenant.credentials}/{credential['id']}"}[method]
+
+        response = await tenant.request(method, url, content=body, headers=JSON)
+
+        assert response.status_code == {"POST": 422, "PATCH": 200}[method]
+
+
+class TestMediaType:
+    @pytest.mark.parametrize(
+        "media_type",
+        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "text/json", "json", ""],
+    )
+    async def test_that_is_not_json_is_415(self, tenant: Tenant, media_type: str) -> None:
+        response = await tenant.post(
+            tenant.credentials, content=f'{{"api_key":"{KEY}"}}', headers={"Content-Type": media_type}
+        )
+
+        assert_problem(response, 415, "unsupported_media_type")
+        assert_silent(response.text)
+
+    @pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON"])
+    async def test_of_json_in_any_spelling_is_read(self, tenant: Tenant, media_type: str) -> None:
+        body = json.dumps({"label": "x", "api_key": make_key()})
+
+        response = await tenant.post(tenant.credentials, content=body, headers={"Content-Type": media_type})
+
+        assert response.status_code == 201
+
+
+MALFORMED = {
+    "nothing closed": f'{{"api_key": "{KEY}"'.encode(),
+    "bare word": KEY.encode(),
+    "quoted twice": f'{{"api_key": ""{KEY}""}}'.encode(),
+    "single quotes": f"{{'api_key': '{KEY}'}}".encode(),
+    "trailing comma": f'{{"api_key": "{KEY}",}}'.encode(),
+    "newline in the key": f'{{"label": "x", "api_key": "{KEY}\n"}}'.encode(),
+    "two documents": f'{{"api_key": "{KEY}"}} {{}}'.encode(),
+    "UTF-8 cut short": f'{{"api_key": "{KEY}é'.encode()[:-1] + b'"}',
+    "Latin-1": f'{{"label": "é", "api_key": "{KEY}"}}'.encode("latin-1"),
+    "UTF-16": json.dumps({"label": "x", "api_key": KEY}).encode("utf-16"),
+    "UTF-32": json.dumps({"label": "x", "api_key": KEY}).encode("utf-32"),
+    "UTF-7": f'+AHs"api_key": "{KEY}"+AH0-'.encode(),
+    "null bytes": b"\0" * 64,
+    "deep arrays": b"[" * 100_000,
+    "deep objects": b'{"label":' * 100_000,
+    "deep and closed": b"[" * 100_000 + b"]" * 100_000,
+    "endless number": b'{"label": ' + b"9" * 10_000 + b"}",
+}
+
+
+class TestSyntax:
+    @pytest.mark.parametrize("case", MALFORMED)
+    async def test_that_is_not_json_in_utf8_is_400(self, tenant: Tenant, case: str) -> None:
+        response = await tenant.post(tenant.credentials, content=MALFORMED[case], headers=JSON)
+
+        assert_problem(response, 400, "malformed_json")
+        assert_silent(response.text)
+
+
+SHAPES: dict[str, Any] = {
+    "null": None,
+    "array": [{"label": "x", "api_key": KEY}],
+    "text": KEY,
+    "number": 7,
+    "empty": {},
+    "key without label": {"api_key": KEY},
+    "key as a list": {"label": "x", "api_key": [KEY]},
+    "key as an object": {"label": "x", "api_key": {"value": KEY}},
+    "key as provider": {"label": "x", "api_key": KEY, "provider": KEY},
+    "key as style": {"label": "x", "api_key": KEY, "auth_style": KEY},
+    "key as label": {"label": KEY, "api_key": KEY},
+    "key in a list as label": {"label": [KEY], "api_key": KEY},
+    "key as a field": {"label": "x", "api_key": KEY, KEY: "x"},
+    "key as a field beside a flaw": {"api_key": KEY, KEY: {KEY: KEY}},
+    "key in an unknown field": {"label": "x", "key": KEY},
+    "key with a space": {"label": "x", "api_key": f"{KEY} "},
+    "key with a hyphen of another kind": {"label": "x", "api_key": f"{KEY}\u2011"},
+}
+
+
+class TestShape:
+    @pytest.mark.parametrize("case", SHAPES)
+    async def test_that_is_wrong_is_422_and_repeats_nothing(self, tenant: Tenant, case: str) -> None:
+        response = await tenant.post(tenant.credentials, content=json.dumps(SHAPES[case]), headers=JSON)
+
+        problem = response.json()
+        assert_problem(response, 422, problem["code"])
+        assert problem["errors"]
+        assert all(set(error) == {"field", "code", "message"} for error in problem["errors"])
+        assert_silent(response.text + str(response.headers))
+
+    async def test_with_the_key_as_a_field_names_no_field(self, tenant: Tenant) -> None:
+        response = await tenant.post(tenant.credentials, json={"label": "x", "api_key": make_key(), KEY: 1})
+
+        assert_problem(response, 422, "unknown_field")
+        assert [error["field"] for error in response.json()["errors"]] == ["body"]
+
+    async def test_with_the_key_in_path_or_query_repeats_nothing(self, tenant: Tenant) -> None:
+        answers = [
+            await tenant.get(f"{tenant.credentials}/{KEY}"),
+            await tenant.get(f"{tenant.path}/{KEY}"),
+            await tenant.get(tenant.credentials, params={"page": KEY}),
+            await tenant.get(tenant.credentials, params={"limit": KEY}),
+            await tenant.get(tenant.credentials, params={KEY: KEY}),
+            await tenant.post(f"{tenant.credentials}/{KEY}/validations"),
+            await tenant.patch(f"{tenant.credentials}/{KEY}", json={"label": "x"}),
+            await tenant.create(headers={"Idempotency-Key": KEY * 4}),
+        ]
+
+        for answer in answers:
+            assert_silent(answer.text + str(answer.headers))

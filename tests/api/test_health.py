@@ -1,0 +1,132 @@
+"""Liveness, readiness, metrics, and the document about it all."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
+from app.services import Services
+from app.services.health import Health
+from tests.assembly import client_of
+from tests.conftest import Tenant
+
+OPENAPI = Path(__file__).parents[2] / "openapi" / "openapi.json"
+METRICS = {
+    "byok_http_requests",
+    "byok_http_request_seconds",
+    "byok_validations",
+    "byok_provider_seconds",
+    "byok_swept",
+    "byok_database_connections_in_use",
+}
+
+
+async def _answers() -> None: ...
+
+
+async def _database_is_down() -> None:
+    raise DatabaseUnavailable
+
+
+async def _store_is_sealed() -> None:
+    raise SecretStoreUnavailable
+
+
+class TestLivez:
+    async def test_answers_without_a_token(self, http: httpx.AsyncClient) -> None:
+        response = await http.get("/livez")
+
+        assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+class TestReadyz:
+    async def test_says_that_every_dependency_is_up(self, http: httpx.AsyncClient) -> None:
+        response = await http.get("/readyz")
+
+        assert response.status_code == 200
+        assert response.json() == {
+            "status": "ready",
+            "dependencies": {"database": "up", "secret_store": "up"},
+        }
+
+    @pytest.mark.parametrize("down", ["database", "secret_store"])
+    async def test_names_the_one_that_is_down(self, services: Services, down: str) -> None:
+        pings = {"database": _database_is_down, "secret_store": _store_is_sealed}
+        health = Health({name: ping if name == down else _answers for name, ping in pings.items()})
+
+        async with client_of(replace(services, health=health)) as client:
+            response = await client.get("/readyz")
+            alive = await client.get("/livez")
+
+        assert response.status_code == 503
+        assert response.json()["status"] == "not_ready"
+        assert [name for name, state in response.json()["dependencies"].items() if state == "down"] == [down]
+        assert alive.status_code == 200
+
+
+class TestMetrics:
+    async def test_have_the_names_that_dashboards_use(self, http: httpx.AsyncClient) -> None:
+        response = await http.get("/metrics")
+
+        assert response.headers["Content-Type"].startswith("text/plain")
+        declared = {line.split()[2] for line in response.text.splitlines() if line.startswith("# TYPE")}
+        assert {f"{name}_total" if f"{name}_total" in declared else name for name in METRICS} <= declared
+
+    async def test_name_no_organization_credential_or_path(self, tenant: Tenant) -> None:
+        credential = await tenant.created()
+        await tenant.get(f"{tenant.credentials}/{credential['id']}")
+        await tenant.get(f"{tenant.path}/no-such-thing")
+
+        text = (await tenant.http.get("/metrics")).text
+
+        assert 'route="/v1/organizations/{organization_id}/provider-credentials/{credential_id}"' in text
+        assert 'route="unknown"' in text
+        for private in (tenant.organization, credential["id"], "no-such-thing", "example.com"):
+            assert private not in text
+
+    async def test_count_methods_of_their_own_invention_as_one(self, http: httpx.AsyncClient) -> None:
+        await http.request("BREW", "/livez")
+
+        assert "BREW" not in (await http.get("/metrics")).text
+
+
+class _Elements(HTMLParser):
+    """The names of a page's elements, and everything that it would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.loaded: list[str | None] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.loaded += [value for name, value in attributes if name == "src" or name.startswith("on")]
+
+
+class TestDocument:
+    async def test_is_the_one_in_the_repository(self, http: httpx.AsyncClient) -> None:
+        response = await http.get("/openapi.json")
+
+        assert response.json() == json.loads(OPENAPI.read_text())
+
+    async def test_page_names_every_operation_and_runs_nothing(self, http: httpx.AsyncClient) -> None:
+        response = await http.get("/docs")
+
+        page = _Elements()
+        page.feed(response.text)
+        assert page.names.isdisjoint({"script", "iframe", "object", "embed", "link", "img", "form"})
+        assert page.loaded == []
+        operations = json.loads(OPENAPI.read_text())["paths"]
+        assert all(path in response.text for path in operations)
+
+    async def test_every_private_operation_asks_for_a_token(self) -> None:
+        document = json.loads(OPENAPI.read_text())
+
+        for path, item in document["paths"].items():
+            for operation in item.values():
+                assert ("security" in operation) == path.startswith("/v1/")
+                assert "401" in operation["responses"] or not path.startswith("/v1/")

@@ -1,0 +1,213 @@
+"""Masked by construction: no way out of the service has a place where a key could stand."""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import json
+import pkgutil
+import types
+import typing
+from collections.abc import Iterator
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import SecretStr
+
+import app
+import app.domain
+import app.models
+import app.repositories
+import app.schemas
+from app.domain.api_keys import ApiKey
+from app.schemas.base import RequestModel, ResponseModel
+
+SOURCE = Path(app.__file__).parent
+OPENAPI = SOURCE.parent / "openapi" / "openapi.json"
+KEY_FIELDS = {"api_key", "key", "secret", "token", "password", "plaintext", "ciphertext", "sealed", "ct"}
+PLAIN = (str, int, bool, float, bytes, datetime, UUID, type(None))
+
+
+def modules(package: types.ModuleType) -> list[types.ModuleType]:
+    found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    return [importlib.import_module(module.name) for module in found]
+
+
+def calls(attribute: str) -> set[str]:
+    """The files of the service in which something is asked for this attribute."""
+    found = set()
+    for path in SOURCE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        named |= {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and node.value == attribute
+        }
+        if attribute in named:
+            found.add(str(path.relative_to(SOURCE)))
+    return found
+
+
+def subclasses(model: type[Any]) -> Iterator[type[Any]]:
+    for child in model.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def leaves(annotation: Any) -> Iterator[Any]:
+    """The plain types that an annotation is made of."""
+    arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
+    if not arguments or typing.get_origin(annotation) is typing.Literal:
+        yield annotation
+    for argument in arguments:
+        yield from leaves(argument)
+
+
+class TestPlaintext:
+    def test_is_revealed_where_it_is_sealed_and_where_it_is_sent_alone(self) -> None:
+        revealing = calls("reveal")
+
+        assert {name for name in revealing if not name.startswith("secret_store/")} == {"egress/anthropic.py"}
+        assert revealing & {"secret_store/embedded.py"}
+
+    def test_is_taken_from_the_request_in_the_schemas_alone(self) -> None:
+        assert {name.split("/")[0] for name in calls("get_secret_value")} == {"schemas"}
+
+    def test_of_a_key_is_read_past_its_guard_by_nobody(self) -> None:
+        assert calls("_text") == {"domain/api_keys.py"}
+
+
+class TestAnswers:
+    def test_have_no_field_for_a_key(self) -> None:
+        modules(app.schemas)
+        models = set(subclasses(ResponseModel))
+
+        assert len(models) > 5
+        for model in models:
+            assert KEY_FIELDS.isdisjoint(model.model_fields), model.__name__
+            for field in model.model_fields.values():
+                assert {SecretStr, ApiKey}.isdisjoint(leaves(field.annotation)), model.__name__
+
+    def test_refuse_fields_that_nobody_declared(self) -> None:
+        modules(app.schemas)
+
+        assert all(model.model_config["extra"] == "forbid" for model in subclasses(ResponseModel))
+
+    def test_in_the_document_cannot_carry_one_either(self) -> None:
+        document = json.loads(OPENAPI.read_text())
+
+        names = set(_answered(document))
+
+        assert {"Credential", "Problem"} <= names
+        for name in names:
+            schema = document["components"]["schemas"][name]
+            assert KEY_FIELDS.isdisjoint(schema.get("properties", ())), name
+            assert '"writeOnly"' not in json.dumps(schema), name
+
+
+class TestRequests:
+    def test_take_keys_as_secrets_and_show_no_input_in_errors(self) -> None:
+        modules(app.schemas)
+
+        for model in subclasses(RequestModel):
+            assert model.model_config["hide_input_in_errors"], model.__name__
+            for name, field in model.model_fields.items():
+                assert (name in KEY_FIELDS) == (field.annotation is SecretStr), (model.__name__, name)
+
+
+class TestRepositories:
+    def test_return_records_of_the_domain_or_plain_ones_of_their_own(self) -> None:
+        checked = 0
+        for function in _repository_methods():
+            returned = typing.get_type_hints(function)["return"]
+            for leaf in leaves(returned):
+                assert _is_masked(leaf), f"{function.__qualname__} returns {leaf}"
+            checked += 1
+
+        assert checked > 20
+
+    @pytest.mark.parametrize("record", [ApiKey, SecretStr, dict[str, ApiKey], ApiKey | None])
+    def test_would_be_found_out(self, record: Any) -> None:
+        assert not all(_is_masked(leaf) for leaf in leaves(record))
+
+
+class TestRecords:
+    def test_of_the_domain_hold_no_key(self) -> None:
+        records = [
+            member
+            for module in modules(app.domain)
+            for _, member in inspect.getmembers(module, dataclasses.is_dataclass)
+            if member.__module__ == module.__name__
+        ]
+
+        assert len(records) > 5
+        for record in records:
+            for leaf in typing.get_type_hints(record).values():
+                assert ApiKey not in set(leaves(leaf)), record
+
+    def test_of_the_tables_have_no_column_for_one(self) -> None:
+        tables = {
+            table.name: table
+            for module in modules(app.models)
+            for table in vars(module).values()
+            if hasattr(table, "columns") and hasattr(table, "metadata")
+        }
+
+        assert {"provider_credential", "credential_version"} <= set(tables)
+        for table in tables.values():
+            assert KEY_FIELDS.isdisjoint(column.name for column in table.columns), table.name
+
+
+def _is_masked(leaf: Any) -> bool:
+    if leaf in PLAIN:
+        return True
+    if not isinstance(leaf, type) or leaf is ApiKey:
+        return False
+    if leaf.__module__.startswith("app.domain.") or issubclass(leaf, Enum):
+        return True
+    if leaf.__module__.startswith("app.repositories.") and dataclasses.is_dataclass(leaf):
+        return all(_is_masked(part) for hint in typing.get_type_hints(leaf).values() for part in leaves(hint))
+    return False
+
+
+def _repository_methods() -> Iterator[Any]:
+    for module in modules(app.repositories):
+        for _, repository in inspect.getmembers(module, inspect.isclass):
+            if repository.__module__ != module.__name__ or not repository.__name__.endswith("Repository"):
+                continue
+            for name, function in inspect.getmembers(repository, inspect.isfunction):
+                if not name.startswith("_"):
+                    yield function
+
+
+def _answered(document: dict[str, Any]) -> Iterator[str]:
+    """The schemas that answers are made of, followed through their references."""
+    unread = [
+        response
+        for item in document["paths"].values()
+        for operation in item.values()
+        for response in operation["responses"].values()
+    ]
+    seen: set[tuple[str, str]] = set()
+    while unread:
+        found = set(_references(unread.pop())) - seen
+        seen |= found
+        unread += [document["components"][kind][name] for kind, name in found]
+    yield from (name for kind, name in seen if kind == "schemas")
+
+
+def _references(node: Any) -> Iterator[tuple[str, str]]:
+    """Kind and name of each component that is referred to."""
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            _, _, kind, name = node["$ref"].split("/")
+            yield kind, name
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from _references(part)

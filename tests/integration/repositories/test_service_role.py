@@ -1,0 +1,107 @@
+"""What the service's role may do: no more than it needs, on every connection."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.core.database import Database, DatabaseLogin, Statement
+from tests.conftest import Tenant
+from tests.integration.repositories.test_row_level_security import GUARDED, OF_NO_ORGANIZATION, execute, rows
+from tests.rows import fetch
+
+PURGES = {"purge_idempotency_keys", "purge_rate_counters"}
+
+
+class TestRole:
+    async def test_is_the_services_and_has_no_powers(self, database: Database) -> None:
+        (role,) = await rows(
+            database,
+            None,
+            "SELECT rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolcanlogin"
+            " FROM pg_roles WHERE rolname = current_user",
+        )
+
+        assert dict(role) == {"rolname": "byok_service"} | dict.fromkeys(
+            ("rolsuper", "rolbypassrls", "rolcreaterole", "rolcreatedb", "rolcanlogin"), False
+        )
+
+    @pytest.mark.parametrize("end", ["commit", "roll back", "fail", "be cancelled"])
+    async def test_stays_on_a_connection_however_its_first_transaction_ends(
+        self, owner_url: sa.URL, end: str
+    ) -> None:
+        database = Database(DatabaseLogin(url=owner_url, set_role=True), pool_size=1)
+        with suppress(asyncpg.PostgresError, asyncio.CancelledError):
+            async with database.session(None) as session:
+                if end == "commit":
+                    await session.commit()
+                elif end == "fail":
+                    await session.execute(Statement(sa.text("SELECT 1 / 0")))
+                elif end == "be cancelled":
+                    raise asyncio.CancelledError
+
+        found = [await rows(database, None, "SELECT current_user AS name") for _ in range(2)]
+
+        assert [row["name"] for (row,) in found] == ["byok_service"] * 2
+        await database.close()
+
+    async def test_may_do_no_more_than_it_needs(self, owner: AsyncEngine) -> None:
+        found = await fetch(
+            owner,
+            "SELECT table_name, privilege_type FROM information_schema.table_privileges"
+            " WHERE grantee = 'byok_service' AND table_schema = 'public'",
+        )
+
+        granted: dict[str, set[str]] = {}
+        for row in found:
+            granted.setdefault(row["table_name"], set()).add(row["privilege_type"])
+        assert set(granted) == GUARDED | OF_NO_ORGANIZATION
+        assert granted["audit_event"] == {"SELECT", "INSERT"}
+        assert granted["alembic_version"] == {"SELECT"}
+        assert granted["sealing_keyset"] == {"SELECT", "INSERT"}
+        assert "DELETE" not in granted["sealed_secret"] | granted["credential_validation"]
+        allowed = {"SELECT", "INSERT", "UPDATE", "DELETE"}
+        assert all(privileges <= allowed for privileges in granted.values())
+
+    @pytest.mark.parametrize(
+        "statement",
+        ["UPDATE audit_event SET actor = 'x'", "DELETE FROM audit_event", "DELETE FROM sealed_secret"],
+    )
+    async def test_cannot_rewrite_what_is_for_good(
+        self, tenant: Tenant, database: Database, statement: str
+    ) -> None:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await execute(database, tenant.organization, statement)
+
+    @pytest.mark.parametrize(
+        "statement", ["CREATE TABLE x ()", "ALTER TABLE audit_event DISABLE ROW LEVEL SECURITY"]
+    )
+    async def test_cannot_change_the_schema(self, database: Database, statement: str) -> None:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await execute(database, None, statement)
+
+
+class TestPurges:
+    async def test_run_as_the_tables_owner_with_nothing_to_be_led_astray_by(self, owner: AsyncEngine) -> None:
+        found: list[dict[str, Any]] = await fetch(
+            owner,
+            "SELECT proname, prosecdef, proconfig, proowner = relowner AS is_owners,"
+            " has_function_privilege('public', p.oid, 'EXECUTE') AS is_public,"
+            " has_function_privilege('byok_service', p.oid, 'EXECUTE') AS is_services"
+            " FROM pg_proc p, pg_class c"
+            " WHERE p.pronamespace = 'public'::regnamespace AND c.relname = 'idempotency_key' AND prosecdef",
+        )
+
+        assert {row.pop("proname") for row in found} == PURGES
+        for row in found:
+            assert row == {
+                "prosecdef": True,
+                "proconfig": ["search_path=pg_catalog, pg_temp"],
+                "is_owners": True,
+                "is_public": False,
+                "is_services": True,
+            }

@@ -1,0 +1,107 @@
+"""One organization's services over a vessel, and what must be true once a run and the sweep are over."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.core.database import Database
+from app.domain.api_keys import ApiKey
+from app.domain.auth import Caller
+from app.domain.clock import new_id
+from app.domain.credentials import CredentialRecord, CredentialState
+from app.domain.errors import DuplicateKey
+from app.repositories.unit_of_work import UnitsOfWork
+from app.secret_store.base import SecretRef, SecretStore
+from app.services import Services
+from app.services.credentials import NewCredential
+from tests.assembly import assemble
+from tests.integration.services.conftest import Vessel
+from tests.interruptions import ApprovingProber, Course, InterruptedUnits, interrupted_store
+from tests.rows import fetch, make_due
+
+
+def make_key() -> ApiKey:
+    return ApiKey.parse(f"sk-ant-api03-{secrets.token_urlsafe(60)}AA")
+
+
+def new_credential(key: ApiKey) -> NewCredential:
+    return NewCredential(
+        label="Acme", key=key, base_url=None, auth_style=None, workspace_id=None, probe_model=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    services: Services
+    database: Database
+    owner: AsyncEngine
+    vessel: Vessel
+    caller: Caller
+
+    @property
+    def organization(self) -> str:
+        return self.caller.organization_id
+
+    @property
+    def healthy(self) -> Services:
+        return self.with_store(self.vessel.store)
+
+    def with_store(self, store: SecretStore) -> Services:
+        return assemble(
+            self.services, units=UnitsOfWork(self.database), store=store, prober=ApprovingProber()
+        )
+
+    def interrupted(self, course: Course) -> Services:
+        return assemble(
+            self.services,
+            units=InterruptedUnits(self.database, course),
+            store=interrupted_store(self.vessel.store, course),
+            prober=ApprovingProber(course),
+        )
+
+    async def register(self, services: Services, key: ApiKey) -> CredentialRecord:
+        return await services.credentials.register(self.caller, new_credential(key), credential_id=new_id())
+
+    async def sweep(self, services: Services | None = None) -> None:
+        """Let the deadlines pass and sweep."""
+        await make_due(self.owner, self.organization)
+        await (services or self.healthy).sweep.run()
+
+    async def rows(self, table: str) -> list[dict[str, Any]]:
+        statement = f"SELECT * FROM {table} WHERE organization_id = :organization"
+        return await fetch(self.owner, statement, organization=self.organization)
+
+    async def assert_in_step(self, key: ApiKey) -> list[UUID]:
+        """Database and store agree, nothing is left to do, and all that is there is visible and whole."""
+        assert await self.rows("job_queue") == [], "work is left over"
+        credentials = await self.rows("provider_credential")
+        versions = await self.rows("credential_version")
+        assert {row["state"] for row in credentials} <= {"active"}, "a credential is stuck"
+        assert {row["state"] for row in versions} <= {"active"}, "a version is stuck"
+        pointed_at = {(row["credential_id"], row["store_version"]) for row in versions}
+        assert await self.vessel.secrets(self.organization) == pointed_at, "an orphan or a dangling row"
+        checks = await self.rows("credential_validation")
+        assert "pending" not in {row["status"] for row in checks}, "a check is stuck"
+        ids = [row["id"] for row in credentials]
+        for table in ("credential_version", "fingerprint_claim"):
+            assert [row["credential_id"] for row in await self.rows(table)] == ids, table
+        created = [row for row in await self.rows("audit_event") if row["action"] == "credential.created"]
+        assert [row["credential_id"] for row in created] == ids, "the trail tells otherwise"
+        for version in versions:
+            ref = SecretRef(organization_id=self.organization, credential_id=version["credential_id"])
+            assert await self.vessel.store.read(ref, version["store_version"]) == key
+        return ids
+
+    async def assert_registrable(self, key: ApiKey, ids: list[UUID]) -> None:
+        """The key can be registered, unless it is: then the answer names where."""
+        if ids:
+            with pytest.raises(DuplicateKey) as refused:
+                await self.register(self.healthy, key)
+            assert [refused.value.credential_id] == ids
+            return
+        record = await self.register(self.healthy, key)
+        assert record.state is CredentialState.ACTIVE
