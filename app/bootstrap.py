@@ -30,26 +30,8 @@ from app.secret_store.base import SecretStore
 from app.secret_store.embedded import EmbeddedSecretStore
 from app.secret_store.keyset import Keyset, KeysetRefused
 from app.services import Services
-from app.services.activation import Activation
-from app.services.audit import Audit
+from app.services.assembly import Adapters, Rules, assemble
 from app.services.auth import Authenticator, KeySource
-from app.services.billing import Billing
-from app.services.checks import Checks, CheckSchedule
-from app.services.credentials import Credentials
-from app.services.destinations import Destinations
-from app.services.health import Health
-from app.services.idempotency import Idempotency
-from app.services.leases import Leases
-from app.services.provider_urls import ProviderUrls
-from app.services.rate_limits import RateLimitKind, RateLimits
-from app.services.retirement import Retirement
-from app.services.revalidation import Revalidation
-from app.services.rollback import Rollback
-from app.services.rotation import Rotation
-from app.services.secret_writes import SecretWrites
-from app.services.suspension import Suspension
-from app.services.sweep import Sweep
-from app.services.validation import Validation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,55 +152,33 @@ async def open_services(
         store = await _secret_store(settings, database)
         guard = _address_guard(settings)
         provider = await _provider(settings, guard, resources, dialer)
-        rate_limits = RateLimits(
-            units,
-            {
-                RateLimitKind.CREDENTIAL_WRITES: settings.rate_limits.credential_writes,
-                RateLimitKind.URL_CHECKS: settings.rate_limits.url_checks,
-            },
-        )
-        retention = settings.rotation.retention
-        activation = Activation(retention=retention)
-        checks = Checks(units, store, provider, CheckSchedule(every=settings.validation.every), activation)
-        resources.push_async_callback(checks.close)
-        validation = Validation(units, checks, rate_limits)
-        provider_urls = ProviderUrls(guard, rate_limits, default_messages_url=settings.messages_url)
-        destinations = Destinations(provider_urls, default_messages_url=settings.messages_url)
-        leases = Leases(units, None, vault_address=None)
-        retirement = Retirement(units, store, leases)
-        rotation = Rotation(
-            units,
-            store,
-            checks=checks,
-            activation=activation,
-            retirement=retirement,
-            rate_limits=rate_limits,
-            destinations=destinations,
-        )
-        if settings.provider.allowed_hosts:
-            await Audit(units).record_exempt_hosts(settings.provider.allowed_hosts)
-        yield Services(
-            auth=await _authenticator(settings, resources),
-            credentials=Credentials(units, store, checks, rate_limits, destinations),
-            validation=validation,
-            audit=Audit(units),
-            idempotency=Idempotency(units),
-            sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement),
-            health=Health({"database": database.ping, "secret_store": store.ping}),
-            billing=Billing(units),
-            provider_urls=provider_urls,
-            leases=leases,
-            rotation=rotation,
-            rollback=Rollback(units, retention=retention),
-            suspension=Suspension(units),
-            retirement=retirement,
-            revalidation=Revalidation(
-                units,
-                validation,
-                concurrency=settings.validation.concurrency,
-                per_host=settings.validation.concurrency_per_host,
+        services = assemble(
+            Adapters(
+                units=units,
+                store=store,
+                provider=provider,
+                guard=guard,
+                auth=await _authenticator(settings, resources),
+                pings={"database": database.ping, "secret_store": store.ping},
             ),
+            _rules(settings),
         )
+        resources.push_async_callback(services.checks.close)
+        if settings.provider.allowed_hosts:
+            await services.audit.record_exempt_hosts(settings.provider.allowed_hosts)
+        yield services
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        default_messages_url=settings.messages_url,
+        retention=settings.rotation.retention,
+        check_every=settings.validation.every,
+        checks_at_once=settings.validation.concurrency,
+        checks_per_host=settings.validation.concurrency_per_host,
+        credential_writes_per_minute=settings.rate_limits.credential_writes,
+        url_checks_per_minute=settings.rate_limits.url_checks,
+    )
 
 
 def embedded_issuer(settings: Settings) -> EmbeddedIssuer:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
+from datetime import timedelta
 
 import httpx
 from fastapi import FastAPI
@@ -12,13 +12,17 @@ from app.main import create_app
 from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.base import SecretStore
 from app.services import Services
-from app.services.credentials import Credentials
-from app.services.health import Health
-from app.services.idempotency import Idempotency
-from app.services.rate_limits import RateLimitKind, RateLimits
-from app.services.secret_writes import SecretWrites
-from app.services.sweep import Sweep
-from app.services.validation import Prober, Validation
+from app.services.assembly import Adapters, Rules
+from app.services.assembly import assemble as assemble_services
+from app.services.checks import Prober
+from app.services.provider_urls import HostGuard
+
+
+class OpenGuard:
+    """Lets every host name through: nobody connects to it here."""
+
+    async def vet(self, host: str) -> None:
+        """Whatever it is."""
 
 
 def assemble(
@@ -29,17 +33,29 @@ def assemble(
     prober: Prober,
     messages_url: str = "https://api.anthropic.com/v1/messages",
     writes_per_minute: int = 1000,
+    guard: HostGuard | None = None,
+    check_every: timedelta | None = None,
+    retention: timedelta = timedelta(hours=72),
 ) -> Services:
-    """Like `services`, with these parts in the place of the usual ones."""
-    rate_limits = RateLimits(units, {RateLimitKind.CREDENTIAL_WRITES: writes_per_minute})
-    validation = Validation(units, store, prober, rate_limits)
-    return replace(
-        services,
-        credentials=Credentials(units, store, validation, rate_limits, default_messages_url=messages_url),
-        validation=validation,
-        idempotency=Idempotency(units),
-        sweep=Sweep(units, SecretWrites(units, store), validation),
-        health=Health({"secret_store": store.ping}),
+    """Services over these parts, for the callers that `services` lets in."""
+    return assemble_services(
+        Adapters(
+            units=units,
+            store=store,
+            provider=prober,
+            guard=guard or OpenGuard(),
+            auth=services.auth,
+            pings={"secret_store": store.ping},
+        ),
+        Rules(
+            default_messages_url=messages_url,
+            retention=retention,
+            check_every=check_every,
+            checks_at_once=16,
+            checks_per_host=4,
+            credential_writes_per_minute=writes_per_minute,
+            url_checks_per_minute=1000,
+        ),
     )
 
 

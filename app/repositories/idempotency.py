@@ -81,6 +81,15 @@ _REBIND = Statement(
     .where(_OF_KEY, t.c.holder_id == sa.bindparam("holder", type_=t.c.holder_id.type))
     .values(resource_id=_bind("resource_id"))
 )
+_LET_GO = Statement(
+    sa.update(t)
+    .where(
+        _OF_KEY,
+        t.c.holder_id == sa.bindparam("holder", type_=t.c.holder_id.type),
+        t.c.status_code.is_(None),
+    )
+    .values(held_until=_bind("held_until"))
+)
 _RELEASE = Statement(
     sa.delete(t).where(
         _OF_KEY,
@@ -154,6 +163,16 @@ class IdempotencyRepository:
             key_digest=key_digest,
             holder=holder_id,
             resource_id=resource_id,
+        )
+
+    async def let_go(self, key_digest: bytes, *, holder_id: UUID, now: datetime) -> None:
+        """End the hold, and keep what it names."""
+        await self._session.execute(
+            _LET_GO,
+            organization_id=self._organization_id,
+            key_digest=key_digest,
+            holder=holder_id,
+            held_until=now,
         )
 
     async def release(self, key_digest: bytes, *, holder_id: UUID) -> None:

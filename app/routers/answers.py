@@ -1,13 +1,14 @@
 """Answers: a response model straight to bytes, and Idempotency-Key around whatever makes one."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from uuid import UUID
 
 from fastapi import Request, Response
 
 from app.domain.auth import Caller
 from app.domain.clock import new_id
-from app.domain.errors import ByokError, Conflict
+from app.domain.errors import ByokError, Conflict, Unavailable
 from app.repositories.idempotency import KeptAnswer
 from app.routers.problems import problem_response
 from app.schemas.base import ResponseModel
@@ -37,7 +38,8 @@ async def once(
 ) -> Response:
     """Make the answer, or repeat the one that was made under this Idempotency-Key.
 
-    Kept are successes and conflicts; after anything else the key is free again.
+    Kept are successes and conflicts. After a refusal the key is free again; after a failure, whose
+    effects nobody knows, it is open to the same request alone, which resumes what there is.
     """
     if key is None:
         return await make(None)
@@ -52,8 +54,9 @@ async def once(
         response = await make(held)
     except Conflict as error:
         response = problem_response(caller.request_id, error)
-    except BaseException:
-        await _release(held)
+    except BaseException as error:
+        is_refusal = isinstance(error, ByokError) and not isinstance(error, Unavailable)
+        await _unless_down(held.release() if is_refusal else held.let_go())
         raise
     await held.keep(_kept(response))
     return response
@@ -64,11 +67,10 @@ def resource_id(held: Hold | None) -> UUID:
     return new_id() if held is None else held.resource_id
 
 
-async def _release(held: Hold) -> None:
-    try:
-        await held.release()
-    except ByokError:
-        return  # it frees itself after its time
+async def _unless_down(ending: Awaitable[None]) -> None:
+    """Without the database the hold ends by itself, after its time."""
+    with suppress(Unavailable):
+        await ending
 
 
 def _kept(response: Response) -> KeptAnswer:

@@ -4,12 +4,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime
 
 from app.domain.audit import AuditAction
 from app.domain.audit import AuditEvent as AuditRecord
 from app.domain.errors import InsufficientScope, InvalidInput, NotFound
-from app.routers.dependencies import AuditReader, ServicesOfApp
+from app.routers.dependencies import AuditReader, InstantQuery, ServicesOfApp
 from app.routers.pages import Paging
 from app.routers.problems import problems
 from app.schemas.audit import AuditEvent
@@ -32,12 +31,11 @@ async def list_audit_events(
     credential_id: Annotated[UUID | None, Query(description="Only those of this credential.")] = None,
     action: Annotated[AuditAction | None, Query(description="Only those of this kind.")] = None,
     actor: Annotated[
-        str | None, Query(min_length=1, max_length=255, description="Only those by this subject.")
+        str | None,
+        Query(min_length=1, max_length=255, pattern=r"^[^\x00]*$", description="Only those by this subject."),
     ] = None,
-    starting_at: Annotated[
-        AwareDatetime | None, Query(description="From this instant on, inclusive.")
-    ] = None,
-    ending_at: Annotated[AwareDatetime | None, Query(description="Up to this instant, exclusive.")] = None,
+    starting_at: Annotated[InstantQuery | None, Query(description="From this instant on, inclusive.")] = None,
+    ending_at: Annotated[InstantQuery | None, Query(description="Up to this instant, exclusive.")] = None,
 ) -> Response:
     """The newest first. The trail is append-only and holds hints, never keys."""
     events = await services.audit.page(

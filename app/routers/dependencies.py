@@ -1,14 +1,18 @@
 """What handlers ask for, as annotated aliases named by nouns."""
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 import structlog
 from fastapi import Depends, Header, Path, Request
+from pydantic import AfterValidator, AwareDatetime
 
 from app.domain.auth import ORGANIZATION_PATTERN, Caller, Principal, Scope
 from app.services import Services
+
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
 
 # Under which internal services are counted where a path names no organization.
 SERVICES_ORGANIZATION = "_services"
@@ -74,6 +78,16 @@ async def _url_checker(request: Request) -> Caller:
 
 
 UrlChecker = Annotated[Caller, Depends(_url_checker)]
+
+
+def _in_range(instant: datetime) -> datetime:
+    """What the database can hold, in every zone."""
+    if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:
+        raise ValueError("out of range")
+    return instant
+
+
+InstantQuery = Annotated[AwareDatetime, AfterValidator(_in_range)]
 
 IdempotencyKey = Annotated[
     str | None,

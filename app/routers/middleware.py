@@ -158,6 +158,8 @@ class BodyLimits:
                 seen += len(message.get("body", b""))
                 if seen > self._limit:
                     raise HTTPException(413)
+                if b"\0" in message.get("body", b""):
+                    raise HTTPException(400)  # UTF-16 or UTF-32, which the parser would guess; JSON is UTF-8
             return message
 
         await self._app(scope, receive_counted, send)

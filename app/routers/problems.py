@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.domain import errors as e
 from app.domain.url_refusal import MESSAGES as URL_MESSAGES
@@ -158,12 +159,25 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        allow = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
-        return http_problem(request.state.request_id, error.status_code, allow)
+        headers = (
+            {"Allow": _methods_of(request)} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else None
+        )
+        return http_problem(request.state.request_id, error.status_code, headers)
 
     app.add_exception_handler(e.ByokError, on_byok_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _methods_of(request: Request) -> str:
+    """Every method of the path. A route that refuses one knows only its own, so each is tried."""
+    routes = request.app.routes
+    found = [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return ", ".join(found)
 
 
 def _refused_fields(request_id: str, found: Sequence[Mapping[str, Any]]) -> Response:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from app.services.audit import Audit
 from app.services.auth import Authenticator
 from app.services.billing import Billing
+from app.services.checks import Checks
 from app.services.credentials import Credentials
 from app.services.health import Health
 from app.services.idempotency import Idempotency
@@ -25,6 +26,7 @@ class Services:
 
     auth: Authenticator
     credentials: Credentials
+    checks: Checks
     validation: Validation
     audit: Audit
     idempotency: Idempotency

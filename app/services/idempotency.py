@@ -62,7 +62,14 @@ class Hold:
             )
             await uow.commit()
 
+    async def let_go(self) -> None:
+        """Open to the same request again, at once. What it made, or began to make, is still named."""
+        async with self._units.writing(self._organization_id) as uow:
+            await uow.idempotency.let_go(self._key_digest, holder_id=self._holder_id, now=now())
+            await uow.commit()
+
     async def release(self) -> None:
+        """Nothing came of it: open to any request."""
         async with self._units.writing(self._organization_id) as uow:
             await uow.idempotency.release(self._key_digest, holder_id=self._holder_id)
             await uow.commit()

@@ -56,6 +56,8 @@ class Sweep:
                     log.warning(
                         "sweep_postponed", kind=kind, organization_id=item.organization_id, code=error.code
                     )
+                except Exception as error:  # noqa: BLE001  # one bad item must not keep the others waiting
+                    log.error("sweep_failed", kind=kind, id=str(item.id), error=type(error).__name__)  # noqa: TRY400
                 else:
                     settled += 1
                     SWEPT.labels(kind).inc()

@@ -83,7 +83,7 @@ class TestEvents:
         created = await tenant.create("slow", headers={"Prefer": "respond-async"})
         await tenant.post(f"{created.headers['Location']}/validations", headers={"Prefer": "respond-async"})
         thinking_provider.release.set()
-        await services.validation.close()
+        await services.checks.close()
 
         assert [event["action"] for event in await trail(tenant)] == [
             "credential.validated",

@@ -130,15 +130,6 @@ class TestKeyInTheWrongField:
 
 @pytest.mark.usefixtures("unasked_provider")
 class TestOtherFields:
-    async def test_custom_url_is_not_available_yet(self, tenant: Tenant) -> None:
-        response = await _create(tenant, base_url="https://gateway.example.com")
-
-        problem = response.json()
-        assert (response.status_code, problem["code"]) == (422, "custom_url_unavailable")
-        assert [(e["field"], e["code"]) for e in problem["errors"]] == [
-            ("base_url", "custom_url_unavailable")
-        ]
-
     @pytest.mark.parametrize(
         ("field", "value"),
         [

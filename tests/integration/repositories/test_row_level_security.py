@@ -17,6 +17,8 @@ from tests.rows import change, fetch
 
 GUARDED = {
     "audit_event",
+    "credential_lease",
+    "credential_rotation",
     "credential_validation",
     "credential_version",
     "fingerprint_claim",
@@ -24,6 +26,7 @@ GUARDED = {
     "provider_credential",
     "rate_counter",
     "sealed_secret",
+    "usage_mode_change",
 }
 OF_NO_ORGANIZATION = {"alembic_version", "job_queue", "sealing_keyset"}
 

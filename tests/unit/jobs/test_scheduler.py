@@ -5,10 +5,10 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from app.jobs.background import run_jobs
 
 from app.domain.errors import DatabaseUnavailable
 from app.jobs.scheduler import repeat
-from app.jobs.sweep_secrets import run_jobs
 from app.services import Services
 
 LONG = 3600.0
@@ -90,16 +90,24 @@ class TestRunJobs:
     async def test_sweeps_and_purges_until_told_to_stop(self) -> None:
         stop = asyncio.Event()
         sweep, purge = Job(asyncio.Event(), until=0), Job(asyncio.Event(), until=0)
+        revalidate = Job(asyncio.Event(), until=0)
 
         async def sweep_and_stop() -> None:
             await sweep()
-            if purge.runs:
+            if purge.runs and revalidate.runs:
                 stop.set()
 
-        services = cast("Services", SimpleNamespace(sweep=SimpleNamespace(run=sweep_and_stop, purge=purge)))
+        services = cast(
+            "Services",
+            SimpleNamespace(
+                sweep=SimpleNamespace(run=sweep_and_stop, purge=purge),
+                revalidation=SimpleNamespace(run=revalidate),
+            ),
+        )
 
         async with asyncio.timeout(10):
             await run_jobs(services, interval_seconds=0, stop=stop)
 
         assert sweep.runs > 0
         assert purge.runs == 1
+        assert revalidate.runs > 0

@@ -1,0 +1,104 @@
+"""Puts the use cases together over whatever adapters they are given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.repositories.unit_of_work import UnitsOfWork
+from app.secret_store.base import SecretStore
+from app.services import Services
+from app.services.activation import Activation
+from app.services.audit import Audit
+from app.services.auth import Authenticator
+from app.services.billing import Billing
+from app.services.checks import Checks, CheckSchedule, Prober
+from app.services.credentials import Credentials
+from app.services.destinations import Destinations
+from app.services.health import Health, Ping
+from app.services.idempotency import Idempotency
+from app.services.leases import Leases, Wrapper
+from app.services.provider_urls import HostGuard, ProviderUrls
+from app.services.rate_limits import RateLimitKind, RateLimits
+from app.services.retirement import Retirement
+from app.services.revalidation import Revalidation
+from app.services.rollback import Rollback
+from app.services.rotation import Rotation
+from app.services.secret_writes import SecretWrites
+from app.services.suspension import Suspension
+from app.services.sweep import Sweep
+from app.services.validation import Validation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapters:
+    """The ways out, and who may come in. `wrapper` and `vault_address` are None without Vault."""
+
+    units: UnitsOfWork
+    store: SecretStore
+    provider: Prober
+    guard: HostGuard
+    auth: Authenticator
+    pings: Mapping[str, Ping]
+    wrapper: Wrapper | None = None
+    vault_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the operator decides."""
+
+    default_messages_url: str
+    retention: timedelta
+    check_every: timedelta | None
+    checks_at_once: int
+    checks_per_host: int
+    credential_writes_per_minute: int
+    url_checks_per_minute: int
+
+
+def assemble(adapters: Adapters, rules: Rules) -> Services:
+    """All use cases. Await `checks.close()` before the adapters are closed."""
+    units, store = adapters.units, adapters.store
+    rate_limits = RateLimits(
+        units,
+        {
+            RateLimitKind.CREDENTIAL_WRITES: rules.credential_writes_per_minute,
+            RateLimitKind.URL_CHECKS: rules.url_checks_per_minute,
+        },
+    )
+    activation = Activation(retention=rules.retention)
+    checks = Checks(units, store, adapters.provider, CheckSchedule(every=rules.check_every), activation)
+    validation = Validation(units, checks, rate_limits)
+    provider_urls = ProviderUrls(adapters.guard, rate_limits, default_messages_url=rules.default_messages_url)
+    destinations = Destinations(provider_urls, default_messages_url=rules.default_messages_url)
+    leases = Leases(units, adapters.wrapper, vault_address=adapters.vault_address)
+    retirement = Retirement(units, store, leases)
+    rotation = Rotation(
+        units,
+        store,
+        checks=checks,
+        activation=activation,
+        retirement=retirement,
+        rate_limits=rate_limits,
+        destinations=destinations,
+    )
+    return Services(
+        auth=adapters.auth,
+        credentials=Credentials(units, store, checks, rate_limits, destinations),
+        checks=checks,
+        validation=validation,
+        audit=Audit(units),
+        idempotency=Idempotency(units),
+        sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement),
+        health=Health(adapters.pings),
+        billing=Billing(units),
+        provider_urls=provider_urls,
+        leases=leases,
+        rotation=rotation,
+        rollback=Rollback(units, retention=rules.retention),
+        suspension=Suspension(units),
+        retirement=retirement,
+        revalidation=Revalidation(
+            units, validation, concurrency=rules.checks_at_once, per_host=rules.checks_per_host
+        ),
+    )
