@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.database import Database, Row, Statement
 from tests.conftest import MakeTenant, Tenant
+from tests.fake_anthropic import make_key
 from tests.rows import change, fetch
 
 GUARDED = {
@@ -44,12 +45,21 @@ async def execute(database: Database, organization_id: str | None, statement: st
 
 
 @pytest.fixture
-async def two(make_tenant: MakeTenant) -> tuple[Tenant, Tenant]:
+async def two(make_tenant: MakeTenant, owner: AsyncEngine) -> tuple[Tenant, Tenant]:
     """Two organizations with a row in every guarded table."""
     tenants = make_tenant(), make_tenant()
     for tenant in tenants:
         response = await tenant.create(headers={"Idempotency-Key": "once"})
         assert response.status_code == 201
+        path = f"{tenant.credentials}/{response.json()['id']}"
+        assert (await tenant.post(f"{path}/rotations", json={"api_key": make_key()})).status_code == 201
+        await tenant.request("PUT", f"{tenant.path}/usage-mode", json={"mode": "byo"})
+        await change(
+            owner,
+            "INSERT INTO credential_lease SELECT organization_id, gen_random_uuid(), credential_id, key_version,"
+            " 'accessor', now(), 'relay', now() FROM credential_version WHERE organization_id = :organization",
+            organization=tenant.organization,
+        )
     return tenants
 
 
