@@ -1,6 +1,6 @@
 """Every adapter of the port, by name: once at work, once with nothing behind it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
 
 import pytest
@@ -10,7 +10,22 @@ from app.core.database import Database, DatabaseLogin
 from app.secret_store.base import SecretRef, SecretStore
 from app.secret_store.embedded import EmbeddedSecretStore
 from app.secret_store.keyset import Keyset
+from app.secret_store.vault import VaultMounts, VaultSecretStore
+from app.secret_store.vault_client import VaultServer
+from app.secret_store.vault_roles import VaultRole, VaultSessions
+from app.secret_store.vault_session import VaultLogin
+from tests.fake_vault import ROOT, ServedVault, serve
 from tests.fakes import FakeSecretStore
+from tests.integration.secret_store.server import RealServer, is_there, real_server, summary
+from tests.integration.secret_store.vaults import Prepared, prepare
+
+REAL_VAULT = ["vault"] if is_there() else []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    line = summary()
+    if line is not None:
+        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.fixture
@@ -40,14 +55,55 @@ async def unreachable_embedded() -> AsyncIterator[SecretStore]:
     await database.close()
 
 
-# Vault joins here, with its fixtures above.
-@pytest.fixture(params=["fake", "embedded"])
+@pytest.fixture(scope="session")
+def vault_server() -> Iterator[RealServer]:
+    if not is_there():
+        pytest.skip("needs a real Vault or OpenBao")
+    with real_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def prepared(vault_server: RealServer) -> Prepared:
+    """A real server after `byok vault-setup`."""
+    return await prepare(vault_server.address, vault_server.token)
+
+
+@pytest.fixture(scope="session")
+async def vault(prepared: Prepared) -> AsyncIterator[VaultSecretStore]:
+    """Each role logged in by itself, with its own policy and no more."""
+    async with prepared.store(await prepared.logins()) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+async def served_vault() -> AsyncIterator[ServedVault]:
+    async with serve() as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+async def fake_vault(served_vault: ServedVault) -> AsyncIterator[VaultSecretStore]:
+    async with (await prepare(served_vault.address, ROOT)).store() as store:
+        yield store
+
+
+@pytest.fixture
+async def unreachable_vault() -> AsyncIterator[VaultSecretStore]:
+    login = VaultLogin(method="token", token="none")
+    sessions = VaultSessions(VaultServer("http://127.0.0.1:1"), dict.fromkeys(VaultRole, login))
+    store = VaultSecretStore(sessions, VaultMounts())
+    yield store
+    await store.close()
+
+
+@pytest.fixture(params=["fake", "embedded", "fake_vault", *REAL_VAULT])
 def store(request: pytest.FixtureRequest) -> SecretStore:
     found: SecretStore = request.getfixturevalue(request.param)
     return found
 
 
-@pytest.fixture(params=["unreachable_fake", "unreachable_embedded"])
+@pytest.fixture(params=["unreachable_fake", "unreachable_embedded", "unreachable_vault"])
 def unreachable_store(request: pytest.FixtureRequest) -> SecretStore:
     found: SecretStore = request.getfixturevalue(request.param)
     return found
