@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -85,7 +86,11 @@ def migrate(to: str) -> None:
 )
 @click.option("--role", type=click.Choice(sorted(ROLES)), required=True)
 @click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice([*Scope]), help="A further scope; may be repeated."
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    help="A further scope; may be repeated.",
 )
 @click.option("--ttl", default="1h", show_default=True, help="Such as 30s, 15m, 12h or 7d.")
 @click.option(
@@ -164,6 +169,8 @@ def _settings() -> Settings:
 
 
 def _with_database(settings: Settings, work: Callable[[DatabaseAccess], Result]) -> Result:
+    # Unwinds like Ctrl-C, whatever it interrupts: without this it would leave the embedded PostgreSQL running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with database_access(settings) as access, suppress(KeyboardInterrupt):
             return work(access)
