@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -166,6 +167,8 @@ def _settings() -> Settings:
 
 
 def _with_database(settings: Settings, work: Callable[[DatabaseAccess], Result]) -> Result:
+    # Unwinds like Ctrl-C, whatever it interrupts: without this it would leave the embedded PostgreSQL running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with database_access(settings) as access, suppress(KeyboardInterrupt):
             return work(access)

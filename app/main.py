@@ -32,6 +32,8 @@ def create_app(services: AbstractAsyncContextManager[Services], cors: CorsSettin
         redoc_url=None,
         openapi_url="/openapi.json",
         redirect_slashes=False,  # a redirect would make clients repeat a key to another path
+        # FastAPI's own spans and logs carry raw paths, hosts and exceptions; ours are in app.core.tracing.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.include_router(api.router)
     add_problem_handlers(app)

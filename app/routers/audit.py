@@ -21,6 +21,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/audit-events", ta
     "",
     response_model=Page[AuditEvent],
     operation_id="listAuditEvents",
+    response_description="One page of the trail.",
     summary="List audit events",
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )

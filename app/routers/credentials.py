@@ -1,10 +1,11 @@
 """Register, list, read and rename credentials; list their key versions."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.domain.credentials import CredentialRecord, CredentialState, VersionRecord
+from app.domain.credentials import CredentialRecord, VersionRecord
+from app.domain.credentials import CredentialState as State
 from app.domain.errors import (
     CredentialDeleted,
     DuplicateKey,
@@ -32,7 +33,8 @@ from app.routers.dependencies import (
 from app.routers.pages import Paging
 from app.routers.problems import problems
 from app.schemas.base import Page
-from app.schemas.credentials import Credential, CredentialCreate, CredentialUpdate, CredentialVersion
+from app.schemas.credentials import Credential, CredentialCreate, CredentialState, CredentialUpdate
+from app.schemas.versions import CredentialVersion
 from app.services.idempotency import Hold
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/provider-credentials", tags=["credentials"])
@@ -53,6 +55,7 @@ KEY_REFUSALS = (
     status_code=201,
     response_model=Credential,
     operation_id="createCredential",
+    response_description="The credential, masked, with the verdict on its key.",
     summary="Save a key and check it",
     responses=problems(
         InvalidInput,
@@ -107,6 +110,7 @@ async def create_credential(
     "",
     response_model=Page[Credential],
     operation_id="listCredentials",
+    response_description="One page of credentials, masked.",
     summary="List credentials",
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )
@@ -115,14 +119,14 @@ async def list_credentials(
     services: ServicesOfApp,
     paging: Paging,
     state: Annotated[
-        Literal["active", "disabled", "deleted"] | None,
+        CredentialState | None,
         Query(description="Only those in this state; without it, all that are not deleted."),
     ] = None,
 ) -> Response:
     """The newest first. Deleted ones only when asked for."""
     records = await services.credentials.page(
         caller.organization_id,
-        state=None if state is None else CredentialState(state),
+        state=None if state is None else State(state),
         at_most=paging.at_most,
         before=paging.before_id(),
     )
@@ -133,6 +137,7 @@ async def list_credentials(
     "/{credential_id}",
     response_model=Credential,
     operation_id="getCredential",
+    response_description="The credential, masked.",
     summary="Read a credential",
     responses=problems(InsufficientScope, NotFound),
 )
@@ -147,6 +152,7 @@ async def get_credential(
     "/{credential_id}",
     response_model=Credential,
     operation_id="updateCredential",
+    response_description="The credential as it is now.",
     summary="Change the label",
     responses=problems(
         InvalidInput,
@@ -178,6 +184,7 @@ async def update_credential(
     "/{credential_id}/versions",
     response_model=Page[CredentialVersion],
     operation_id="listCredentialVersions",
+    response_description="One page of key versions, masked.",
     summary="List a credential's key versions",
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )

@@ -9,8 +9,16 @@ from app.schemas.health import Liveness, Readiness
 
 router = APIRouter(tags=["health"])
 
+_METRICS = 'byok_validations_total{reason="ok",status="valid"} 1.0\n'
 
-@router.get("/livez", response_model=Liveness, operation_id="getLiveness", summary="Is the process alive?")
+
+@router.get(
+    "/livez",
+    response_model=Liveness,
+    operation_id="getLiveness",
+    response_description="It is.",
+    summary="Is the process alive?",
+)
 async def livez() -> Response:
     """Looks at nothing but itself: restart the process when this fails."""
     return answer(Liveness())
@@ -20,6 +28,7 @@ async def livez() -> Response:
     "/readyz",
     response_model=Readiness,
     operation_id="getReadiness",
+    response_description="All dependencies answer.",
     summary="Are the dependencies up?",
     responses={503: {"model": Readiness, "description": "At least one dependency is down."}},
 )
@@ -39,7 +48,12 @@ async def readyz(services: ServicesOfApp) -> Response:
     operation_id="getMetrics",
     summary="Metrics in Prometheus' text format",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics."}},
+    responses={
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string", "examples": [_METRICS]}}},
+            "description": "Metrics.",
+        }
+    },
 )
 async def metrics() -> Response:
     """Labels are routes, codes and reasons: nothing that a client typed."""

@@ -81,7 +81,7 @@ class RequestContext:
                     await http_problem(request_id, 500)(scope, receive, send_with_headers)
             route = _route(scope)
             if span is not None:
-                span.update_name(f"{scope['method']} {route}")
+                span.update_name(f"{_method(scope)} {route}")
                 span.set_attributes(
                     {"http.route": route, "http.response.status_code": status, "byok.request_id": request_id}
                 )

@@ -1,10 +1,12 @@
-"""What FastAPI cannot know of the OpenAPI document: the token, the problem shape, headers, an example key."""
+"""What FastAPI cannot know of the OpenAPI document: the token, the problem shape, headers, whole examples."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.routers.examples import example_of
 from app.routers.middleware import is_private
 from app.schemas.problems import Problem
 
@@ -14,7 +16,53 @@ Bring your own Anthropic key: keys are sealed, checked honestly, and shown only 
 Every error is `application/problem+json` with a stable `code`. Times are RFC 3339 in UTC.
 Lists are pages: pass `next_page` back as `page`.
 """
-EXAMPLE_KEY = "sk-ant-api03-EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE"
+TAGS = {
+    "credentials": "Save a key, read what may be shown of it, change its label.",
+    "validation": "Whether the provider accepts a key.",
+    "audit": "Who did what to which credential.",
+    "health": "For load balancers and monitoring. Needs no token.",
+}
+
+HEADERS: dict[str, Any] = {
+    "X-Request-Id": {
+        "description": "Quote it when you ask for help.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^req_[0-9a-f]{32}$"},
+        "example": "req_0199a2b4c6d87e01a2b3c4d5e6f70819",
+    },
+    "ETag": {
+        "description": "The revision; pass it as If-Match.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": '"r1"',
+    },
+    "Location": {
+        "description": "Path of what was created.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "/v1/organizations/org_acme/provider-credentials/0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819",
+    },
+    "Retry-After": {
+        "description": "Seconds to wait before repeating.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+        "example": 5,
+    },
+    "WWW-Authenticate": {
+        "description": "What kind of token is needed.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": 'Bearer realm="byok"',
+    },
+    "Idempotency-Replayed": {
+        "description": "`true`: this is the first answer to this Idempotency-Key once more.",
+        "schema": {"type": "string", "const": "true"},
+    },
+    "Preference-Applied": {
+        "description": "`respond-async`, where that was preferred.",
+        "schema": {"type": "string", "const": "respond-async"},
+    },
+}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -25,23 +73,23 @@ def describe(app: FastAPI) -> dict[str, Any]:
             version=app.version,
             openapi_version="3.1.0",
             description=DESCRIPTION,
+            tags=[{"name": name, "description": text} for name, text in TAGS.items()],
             routes=app.routes,
         )
         _add_problem(document)
         _add_token(document)
+        _name_pages(document)
+        _tidy_parameters(document)
         _add_headers(document)
         _add_examples(document)
         app.openapi_schema = document
     return app.openapi_schema
 
 
-def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    return [
-        (path, method, operation)
-        for path, item in document["paths"].items()
-        for method, operation in item.items()
-        if isinstance(operation, dict)
-    ]
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            yield path, operation
 
 
 def _add_problem(document: dict[str, Any]) -> None:
@@ -52,7 +100,7 @@ def _add_problem(document: dict[str, Any]) -> None:
     shape = Problem.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
     schemas.update(shape.pop("$defs", {}))
     schemas["Problem"] = shape
-    for _, _, operation in _operations(document):
+    for _, operation in _operations(document):
         refused = operation["responses"].get("422", {}).get("content", {})
         refused.pop("application/json", None)
         if "422" in operation["responses"] and not refused:
@@ -68,71 +116,75 @@ def _add_token(document: dict[str, Any]) -> None:
             "description": "See `byok token`.",
         }
     }
-    for path, _, operation in _operations(document):
+    for path, operation in _operations(document):
         if is_private(path):
             operation["security"] = [{"bearer": []}]
 
 
+def _name_pages(document: dict[str, Any]) -> None:
+    """`CredentialPage` rather than `Page_Credential_`."""
+    schemas = document["components"]["schemas"]
+    pages = {name: schemas[name]["title"] for name in schemas if name.startswith("Page_")}
+    for name, page in pages.items():
+        schemas[page] = schemas.pop(name)
+    for _, operation in _operations(document):
+        for response in operation["responses"].values():
+            for content in response.get("content", {}).values():
+                page = pages.get(content["schema"].get("$ref", "").rpartition("/")[2])
+                if page is not None:
+                    content["schema"]["$ref"] = f"#/components/schemas/{page}"
+
+
+def _tidy_parameters(document: dict[str, Any]) -> None:
+    """In the path's order, each described once; and an optional one is left out, never null."""
+    for path, operation in _operations(document):
+        # `sort` is stable: what does not stand in the path stays behind, in its order.
+        operation.get("parameters", []).sort(
+            key=lambda it, path=path: path.find(f"{{{it['name']}}}") if it["in"] == "path" else len(path)
+        )
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            for name in ("description", "title"):
+                schema.pop(name, None)
+            options = [option for option in schema.pop("anyOf", ()) if option != {"type": "null"}]
+            for option in options[:1]:
+                schema.update(option)
+
+
 def _add_headers(document: dict[str, Any]) -> None:
-    request_id = {"description": "Quote it when you ask for help.", "schema": {"type": "string"}}
-    entity_tag = {"description": "The revision; pass it as If-Match.", "schema": {"type": "string"}}
-    retry_after = {"description": "Seconds to wait before repeating.", "schema": {"type": "integer"}}
-    for _, _, operation in _operations(document):
+    document["components"]["headers"] = HEADERS
+    for _, operation in _operations(document):
+        sent = {parameter["name"] for parameter in operation.get("parameters", ())}
         for status, response in operation["responses"].items():
-            headers = response.setdefault("headers", {})
-            headers["X-Request-Id"] = request_id
-            schema = response.get("content", {}).get("application/json", {}).get("schema", {})
-            if schema.get("$ref", "").endswith("/Credential"):
-                headers["ETag"] = entity_tag
-            if status in {"429", "503"} and "application/problem+json" in response.get("content", {}):
-                headers["Retry-After"] = retry_after
+            response["headers"] = {
+                name: {"$ref": f"#/components/headers/{name}"} for name in _headers(status, response, sent)
+            }
+
+
+def _headers(status: str, response: dict[str, Any], sent: set[str]) -> Iterator[str]:
+    """Which headers an answer has. `sent`: the parameters of the request."""
+    yield "X-Request-Id"
+    content = response.get("content", {})
+    shape = content.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
+    if shape == "Credential":
+        yield "ETag"
+        if status == "201":
+            yield "Location"
+    if status in {"201", "409"} and "Idempotency-Key" in sent:
+        yield "Idempotency-Replayed"
+    if status == "201" and "Prefer" in sent:
+        yield "Preference-Applied"
+    if status in {"429", "503"} and "application/problem+json" in content:
+        yield "Retry-After"
+    if status == "401":
+        yield "WWW-Authenticate"
 
 
 def _add_examples(document: dict[str, Any]) -> None:
-    credential = {
-        "id": "0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819",
-        "organization_id": "org_acme",
-        "provider": "anthropic",
-        "label": "Acme production",
-        "state": "active",
-        "key_hint": "sk-ant-api03-R2D...igAA",
-        "fingerprint": "v1:9f2c61d0c5a84a6e2f37b9d4e15a0c83b7f6d2948e01c35a7b6f90d2e4c81a57",
-        "key_version": 1,
-        "base_url": None,
-        "messages_url": "https://api.anthropic.com/v1/messages",
-        "auth_style": "x_api_key",
-        "workspace_id": None,
-        "probe_model": None,
-        "validation": {
-            "status": "valid",
-            "reason": "ok",
-            "checked_at": "2026-11-23T14:05:06.123456Z",
-            "key_version": 1,
-            "provider_request_id": "req_011CSHoEeqs5C35K2UUqR7Fy",
-            "latest": {"status": "valid", "reason": "ok", "checked_at": "2026-11-23T14:05:06.123456Z"},
-        },
-        "previous": None,
-        "created_at": "2026-11-23T14:05:05.934511Z",
-        "created_by": "ada@acme.example",
-        "updated_at": "2026-11-23T14:05:06.123456Z",
-        "rotated_at": None,
-        "last_used_at": None,
-    }
+    """To every body that goes in or out and has none yet."""
     schemas = document["components"]["schemas"]
-    schemas["Credential"]["examples"] = [credential]
-    schemas["CredentialCreate"]["examples"] = [{"label": "Acme production", "api_key": EXAMPLE_KEY}]
-    schemas["CredentialUpdate"]["examples"] = [{"label": "Acme production, EU"}]
-    schemas["Validation"]["examples"] = [
-        {
-            "id": "0199a2b4-d0aa-7b32-9c11-7a5e3f1d2b60",
-            "credential_id": credential["id"],
-            "key_version": 1,
-            "status": "invalid",
-            "reason": "revoked_or_disabled",
-            "checked_at": "2026-11-23T15:00:00.204001Z",
-            "provider_request_id": None,
-            "trigger": "request",
-            "requested_by": "ada@acme.example",
-            "created_at": "2026-11-23T14:59:59.801276Z",
-        }
-    ]
+    for _, operation in _operations(document):
+        for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+            for content in body.get("content", {}).values():
+                if "examples" not in content:
+                    content["examples"] = {"default": {"value": example_of(content["schema"], schemas)}}

@@ -234,6 +234,18 @@ def problems(
     return {status: _documented(status, found) for status, found in sorted(listed.items())}
 
 
+# What examples of some codes have besides.
+_MORE: dict[str, dict[str, Any]] = {
+    "validation_failed": {
+        "errors": [{"field": "label", "code": "too_long", "message": _OF_FIELD["string_too_long"][1]}]
+    },
+    "unknown_field": {
+        "errors": [{"field": "body", "code": "unknown_field", "message": _OF_FIELD["extra_forbidden"][1]}]
+    },
+    "duplicate_key": {"credential_id": "0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"},
+}
+
+
 def _documented(status: int, found: Mapping[str, str]) -> dict[str, Any]:
     phrase = HTTPStatus(status).phrase
     return {
@@ -250,6 +262,7 @@ def _documented(status: int, found: Mapping[str, str]) -> dict[str, Any]:
                             "detail": detail,
                             "code": code,
                             "request_id": "req_0199a2b4c6d87e01a2b3c4d5e6f70819",
+                            **_MORE.get(code, {}),
                         }
                     }
                     for code, detail in found.items()

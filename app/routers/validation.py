@@ -40,6 +40,7 @@ router = APIRouter(
     status_code=201,
     response_model=Validation,
     operation_id="validateCredential",
+    response_description="The check with its verdict; pending with `Prefer: respond-async`.",
     summary="Check the key in use now",
     responses=problems(
         InsufficientScope,
@@ -49,6 +50,8 @@ router = APIRouter(
         IdempotencyKeyReused,
         InvalidInput,
         RateLimited,
+        413,
+        415,
     ),
 )
 async def validate_credential(
@@ -79,6 +82,7 @@ async def validate_credential(
     "",
     response_model=Page[Validation],
     operation_id="listValidations",
+    response_description="One page of checks.",
     summary="List a credential's checks",
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )

@@ -1,7 +1,7 @@
 """What all wire shapes share: unknown fields are refused, times end in Z, answers are made by us alone."""
 
 from datetime import datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
@@ -10,10 +10,26 @@ from app.domain.clock import rfc3339
 Instant = Annotated[
     datetime,
     PlainSerializer(rfc3339, return_type=str, when_used="json"),
-    Field(description="RFC 3339 in UTC.", examples=["2026-11-23T14:05:06.123456Z"]),
+    Field(
+        description="RFC 3339 in UTC.",
+        examples=["2026-11-23T14:05:06.123456Z"],
+        json_schema_extra={"format": "date-time"},  # the serializer's return type says no more than `str`
+    ),
+]
+OrganizationId = Annotated[str, Field(examples=["org_acme"])]
+Subject = Annotated[
+    str, Field(description="`sub` of the token that was used.", examples=["ada@acme.example"])
+]
+KeyVersion = Annotated[
+    int, Field(description="Counts the keys of a credential. Never used twice.", examples=[1])
 ]
 
 Item = TypeVar("Item")
+
+
+def without_default(schema: dict[str, Any]) -> None:
+    """Take the default out of a field's schema: it means absence and must not be sent."""
+    schema.pop("default", None)
 
 
 class RequestModel(BaseModel):
@@ -25,7 +41,7 @@ class RequestModel(BaseModel):
 class ResponseModel(BaseModel):
     """A body that goes out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
 
     def to_json(self) -> bytes:
         """The bytes on the wire: straight from the model, without a detour over dictionaries."""
@@ -38,3 +54,8 @@ class Page(ResponseModel, Generic[Item]):
     data: list[Item]
     has_more: bool
     next_page: Annotated[str | None, Field(description="Opaque. Null on the last page.")]
+
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """`CredentialPage` rather than `Page[Credential]`: clients are generated from these names."""
+        return f"{params[0].__name__}Page"

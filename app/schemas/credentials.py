@@ -7,26 +7,34 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
-from app.domain.api_keys import ApiKey
-from app.domain.credentials import (
-    PUBLIC_VERSION_STATE,
-    AuthStyle,
-    CredentialRecord,
-    CredentialState,
-    VersionRecord,
-)
+from app.domain.api_keys import MAX_LENGTH, ApiKey
+from app.domain.credentials import AuthStyle, CredentialRecord
+from app.domain.credentials import CredentialState as State
 from app.domain.errors import InvalidInput
 from app.domain.provider_url import OptionalProviderURL
-from app.schemas.base import Instant, RequestModel, ResponseModel
+from app.schemas.base import (
+    Instant,
+    KeyVersion,
+    OrganizationId,
+    RequestModel,
+    ResponseModel,
+    Subject,
+    without_default,
+)
 from app.schemas.validation import CredentialVerdict
+from app.schemas.versions import PreviousVersion
 from app.services.credentials import NewCredential
 
-_PUBLIC_STATE: dict[CredentialState, Literal["active", "disabled", "deleted"]] = {
-    CredentialState.ACTIVE: "active",
-    CredentialState.DISABLED: "disabled",
-    CredentialState.DELETING: "deleted",
-    CredentialState.DELETED: "deleted",
+# An alias with a name of its own, so that generated clients have one type for it.
+CredentialState = TypeAliasType("CredentialState", Literal["active", "disabled", "deleted"])
+
+_PUBLIC_STATE: dict[State, CredentialState] = {
+    State.ACTIVE: "active",
+    State.DISABLED: "disabled",
+    State.DELETING: "deleted",
+    State.DELETED: "deleted",
 }
 
 
@@ -76,7 +84,8 @@ class CredentialCreate(RequestModel):
         SecretStr,
         Field(
             description="The key, exactly as the provider shows it. Write-only: no answer ever has it.",
-            json_schema_extra={"writeOnly": True},
+            examples=["sk-ant-api03-EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE"],
+            json_schema_extra={"writeOnly": True, "minLength": 1, "maxLength": MAX_LENGTH},
         ),
     ]
     base_url: Annotated[
@@ -126,7 +135,7 @@ _BOUND_TO_THE_KEY = ("base_url", "auth_style", "workspace_id", "probe_model")
 class CredentialUpdate(RequestModel):
     """A JSON merge patch. Only the label can be patched: a destination is bound to its key."""
 
-    label: Label = ""
+    label: Annotated[Label, Field(json_schema_extra=without_default)] = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -147,24 +156,14 @@ class CredentialUpdate(RequestModel):
         return self
 
 
-class PreviousVersion(ResponseModel):
-    """The key version that a rollback would restore."""
-
-    key_version: int
-    state: Literal["previous"] = "previous"
-    retires_at: Instant | None
-    last_used_at: Instant | None
-    safe_to_revoke: bool
-
-
 class Credential(ResponseModel):
     """A credential as anybody may see it: masked."""
 
     id: UUID
-    organization_id: str
-    provider: str
-    label: str
-    state: Literal["active", "disabled", "deleted"]
+    organization_id: OrganizationId
+    provider: Annotated[str, Field(examples=["anthropic"])]
+    label: Annotated[str, Field(examples=["Acme production"])]
+    state: CredentialState
     key_hint: Annotated[
         str | None,
         Field(
@@ -173,9 +172,13 @@ class Credential(ResponseModel):
         ),
     ]
     fingerprint: Annotated[
-        str, Field(description="Keyed digest: the same key in this organization has the same one.")
+        str,
+        Field(
+            description="Keyed digest: the same key in this organization has the same one.",
+            examples=["v1:9f2c61d0c5a84a6e2f37b9d4e15a0c83b7f6d2948e01c35a7b6f90d2e4c81a57"],
+        ),
     ]
-    key_version: int
+    key_version: KeyVersion
     base_url: str | None
     messages_url: Annotated[str, Field(examples=["https://api.anthropic.com/v1/messages"])]
     auth_style: AuthStyle
@@ -184,7 +187,7 @@ class Credential(ResponseModel):
     validation: CredentialVerdict
     previous: PreviousVersion | None
     created_at: Instant
-    created_by: str
+    created_by: Subject
     updated_at: Instant
     rotated_at: Instant | None
     last_used_at: Instant | None
@@ -220,46 +223,4 @@ class Credential(ResponseModel):
             updated_at=record.updated_at,
             rotated_at=record.rotated_at,
             last_used_at=record.last_used_at,
-        )
-
-
-class CredentialVersion(ResponseModel):
-    """One key version: who brought it and when, where it may be sent, what the provider says of it."""
-
-    key_version: int
-    state: Literal["pending", "active", "previous", "rejected", "destroyed"]
-    key_hint: str | None
-    fingerprint: str
-    base_url: str | None
-    messages_url: str
-    auth_style: AuthStyle
-    workspace_id: str | None
-    validation: CredentialVerdict
-    created_at: Instant
-    created_by: str
-    activated_at: Instant | None
-    retires_at: Instant | None
-    destroyed_at: Instant | None
-    last_used_at: Instant | None
-
-    @classmethod
-    def of(cls, record: VersionRecord) -> "CredentialVersion":
-        return cls.model_validate(
-            {
-                "key_version": record.key_version,
-                "state": PUBLIC_VERSION_STATE[record.state],
-                "key_hint": record.key_hint,
-                "fingerprint": record.fingerprint,
-                "base_url": record.destination.base_url,
-                "messages_url": record.destination.messages_url,
-                "auth_style": record.destination.auth_style,
-                "workspace_id": record.destination.workspace_id,
-                "validation": CredentialVerdict.of(record.verdict, record.latest, record.key_version),
-                "created_at": record.created_at,
-                "created_by": record.created_by,
-                "activated_at": record.activated_at,
-                "retires_at": record.retires_at,
-                "destroyed_at": record.destroyed_at,
-                "last_used_at": record.last_used_at,
-            }
         )

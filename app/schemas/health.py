@@ -1,6 +1,8 @@
 """Health on the wire."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from app.schemas.base import ResponseModel
 
@@ -15,4 +17,6 @@ class Readiness(ResponseModel):
     """Whether each dependency answers right now."""
 
     status: Literal["ready", "not_ready"]
-    dependencies: dict[str, Literal["up", "down"]]
+    dependencies: Annotated[
+        dict[str, Literal["up", "down"]], Field(examples=[{"database": "up", "secret_store": "up"}])
+    ]

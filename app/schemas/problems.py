@@ -3,33 +3,38 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
-from app.schemas.base import ResponseModel
+from app.schemas.base import ResponseModel, without_default
 
 
 class FieldProblem(ResponseModel):
     """One field that is wrong. Never its value."""
 
-    field: str
-    code: str
-    message: str
+    field: Annotated[str, Field(description="Its name, with dots for what lies deeper.", examples=["label"])]
+    code: Annotated[str, Field(description="Stable: branch on this.", examples=["required"])]
+    message: Annotated[str, Field(examples=["This field is required."])]
 
 
 class Problem(ResponseModel):
-    """What went wrong."""
+    """What went wrong. `errors` and `credential_id` are absent where they say nothing."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     type: Annotated[str, Field(examples=["urn:byok:problem:not_found"])]
-    title: str
-    status: int
-    detail: str
-    code: Annotated[str, Field(description="Stable: branch on this.")]
-    request_id: str
+    title: Annotated[str, Field(examples=["Not Found"])]
+    status: Annotated[int, Field(examples=[404])]
+    detail: Annotated[str, Field(examples=["There is no such resource."])]
+    code: Annotated[str, Field(description="Stable: branch on this.", examples=["not_found"])]
+    request_id: Annotated[str, Field(examples=["req_0199a2b4c6d87e01a2b3c4d5e6f70819"])]
     errors: Annotated[
-        list[FieldProblem] | None, Field(description="With 422: the fields that are wrong.")
+        list[FieldProblem] | SkipJsonSchema[None],
+        Field(description="With 422: the fields that are wrong.", json_schema_extra=without_default),
     ] = None
     credential_id: Annotated[
-        UUID | None, Field(description="With duplicate_key: the one that has the key.")
+        UUID | SkipJsonSchema[None],
+        Field(description="With duplicate_key: the one that has the key.", json_schema_extra=without_default),
     ] = None
     blockers: Annotated[list[str] | None, Field(description="With not_ready: why work must not start.")] = (
         None

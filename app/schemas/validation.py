@@ -6,15 +6,28 @@ from uuid import UUID
 from pydantic import Field
 
 from app.domain.validation import Reason, Trigger, ValidationRecord, ValidationStatus, Verdict
-from app.schemas.base import Instant, ResponseModel
+from app.schemas.base import Instant, KeyVersion, ResponseModel, Subject
+
+Status = Annotated[ValidationStatus, Field(examples=[ValidationStatus.VALID.value])]
+MaybeReason = Annotated[Reason | None, Field(description="Null while pending.", examples=[Reason.OK.value])]
+CheckedAt = Annotated[
+    Instant | None, Field(description="Null while pending.", examples=["2026-11-23T14:05:06.123456Z"])
+]
+ProviderRequestId = Annotated[
+    str | None,
+    Field(
+        description="The provider's own id of the request. Quote it in their support.",
+        examples=["req_011CSHoEeqs5C35K2UUqR7Fy"],
+    ),
+]
 
 
 class LatestAttempt(ResponseModel):
     """What the last attempt found, definite or not."""
 
-    status: ValidationStatus
-    reason: Reason | None
-    checked_at: Instant | None
+    status: Status
+    reason: MaybeReason
+    checked_at: CheckedAt
 
     @classmethod
     def of(cls, verdict: Verdict) -> "LatestAttempt":
@@ -24,13 +37,11 @@ class LatestAttempt(ResponseModel):
 class CredentialVerdict(ResponseModel):
     """The last definite verdict on the key in use; pending or indeterminate only while there is none."""
 
-    status: ValidationStatus
-    reason: Reason | None
-    checked_at: Instant | None
-    key_version: int
-    provider_request_id: Annotated[
-        str | None, Field(description="The provider's own id of the request. Quote it in their support.")
-    ]
+    status: Status
+    reason: MaybeReason
+    checked_at: CheckedAt
+    key_version: KeyVersion
+    provider_request_id: ProviderRequestId
     latest: LatestAttempt
 
     @classmethod
@@ -48,15 +59,15 @@ class CredentialVerdict(ResponseModel):
 class Validation(ResponseModel):
     """One check of one key version."""
 
-    id: UUID
+    id: Annotated[UUID, Field(examples=["0199a2b4-d0aa-7b32-9c11-7a5e3f1d2b60"])]
     credential_id: UUID
-    key_version: int
-    status: ValidationStatus
-    reason: Reason | None
-    checked_at: Instant | None
-    provider_request_id: str | None
+    key_version: KeyVersion
+    status: Status
+    reason: MaybeReason
+    checked_at: CheckedAt
+    provider_request_id: ProviderRequestId
     trigger: Trigger
-    requested_by: str
+    requested_by: Subject
     created_at: Instant
 
     @classmethod

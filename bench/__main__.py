@@ -1,0 +1,29 @@
+"""`make bench`: every benchmark in one run, and a closing table. Exit code 1 where a target is missed."""
+
+import asyncio
+import sys
+
+from bench import footprint, requests, url_policy
+from bench.measures import Measure, table
+
+
+async def _measure() -> list[Measure]:
+    measures: list[Measure] = []
+    for title, benchmark in (("Requests", requests), ("Footprint", footprint)):
+        print(f"\n{title}", flush=True)
+        measures += await benchmark.run()
+    return measures
+
+
+def main() -> int:
+    print("URL policy", flush=True)
+    has_failed = url_policy.measure() != 0
+    measures = asyncio.run(_measure())
+    print(f"\n{table(measures)}")
+    if has_failed:
+        print(f"The URL policy costs more than {url_policy.MAX_RATIO:g} times pydantic's parser.")
+    return 1 if has_failed or not all(measure.is_met for measure in measures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Every way of sending a text where it does not belong, and a few where it does."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode
+from uuid import UUID
+
+NOBODY = UUID(int=0x0199_0000_0000_7000_8000_0000_0000_0000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """One request. `name` says where the text is, without it."""
+
+    name: str
+    method: str
+    path: str
+    headers: dict[str, bytes] = field(default_factory=dict)
+    content: bytes = b""
+
+
+def requests_with(text: str, *, organization: str, credential_id: str = str(NOBODY)) -> Iterator[Sent]:
+    """The text in every part of a request, to every route, known or not."""
+    credentials = f"/v1/organizations/{organization}/provider-credentials"
+    credential = f"{credentials}/{credential_id}"
+    yield from _in_bodies("POST", credentials, text, create=True)
+    yield from _in_bodies("PATCH", credential, text, create=False)
+    yield _sent("a body that nobody reads", "POST", f"{credential}/validations", json.dumps({text: text}))
+    yield _sent("no JSON that nobody reads", "POST", f"{credential}/validations", text)
+    if text.isascii():
+        yield Sent(name="method", method=text, path="/livez")
+    yield from _in_paths(text, organization)
+    yield from _in_queries(text, organization, credential)
+    yield from _in_headers(text, credentials, credential)
+
+
+def _in_bodies(method: str, path: str, text: str, *, create: bool) -> Iterator[Sent]:
+    whole: dict[str, Any] = {"label": "Canary", "api_key": text} if create else {"label": "Canary"}
+    bodies: dict[str, Any] = {
+        f"{field} of the body": whole | {field: text}
+        for field in ("label", "workspace_id", "probe_model", "base_url", "provider", "auth_style", "other")
+    }
+    bodies |= {
+        "whole": whole,
+        "text around it in label": whole | {"label": f"my key {text} is good"},
+        "label far too long": whole | {"label": text * 100},
+        "api_key alone": {"api_key": text},
+        "name of a field": whole | {text: 1},
+        "name and value of a field": whole | {text: text},
+        "name of a nested field": whole | {"label": {text: text}},
+        "object for api_key": whole | {"api_key": {"value": text}},
+        "list for api_key": whole | {"api_key": [text]},
+        "url in base_url": whole | {"base_url": f"https://{quote(text)}@example.com/?key={quote(text)}"},
+        "a list": [text],
+        "a text": text,
+    }
+    for name, body in bodies.items():
+        yield _sent(name, method, path, json.dumps(body))
+        if not text.isascii():
+            yield _sent(f"{name}, not escaped", method, path, json.dumps(body, ensure_ascii=False))
+    malformed = {
+        "cut JSON": json.dumps(whole | {"label": text})[:-2],
+        "JSON with a tail": f"{json.dumps(whole)} {text}",
+        "no JSON": text,
+        "JSON in single quotes": repr(whole | {"label": text}),
+    }
+    for name, content in malformed.items():
+        yield _sent(name, method, path, content)
+    broken = b'{"label": "\xff\xfe", "api_key": "%b"}' % text.encode()
+    yield Sent(name="no UTF-8", method=method, path=path, headers=_json(), content=broken)
+    for media_type, content in (
+        ("text/plain", text),
+        ("application/x-www-form-urlencoded", urlencode({"api_key": text})),
+        ("application/xml", f"<key>{text}</key>"),
+        (
+            "multipart/form-data; boundary=x",
+            f'--x\r\nContent-Disposition: form-data; name="{text}"\r\n\r\n{text}',
+        ),
+    ):
+        yield _sent(media_type, method, path, content, media_type=media_type)
+    yield _sent("no media type", method, path, json.dumps(whole), media_type="")
+
+
+def _in_paths(text: str, organization: str) -> Iterator[Sent]:
+    quoted = quote(text, safe="")
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        for name, path in (
+            ("a path", f"/{quoted}"),
+            ("a path under /v1", f"/v1/{quoted}"),
+            ("an organization", f"/v1/organizations/{quoted}/provider-credentials"),
+            ("a credential", f"/v1/organizations/{organization}/provider-credentials/{quoted}"),
+            ("a validation", f"/v1/organizations/{organization}/provider-credentials/{quoted}/validations"),
+            ("beyond a known path", f"/metrics/{quoted}"),
+        ):
+            yield _sent(name, method, path, "{}" if method in {"POST", "PUT", "PATCH"} else "")
+
+
+def _in_queries(text: str, organization: str, credential: str) -> Iterator[Sent]:
+    collection = credential.rpartition("/")[0]
+    audit = f"/v1/organizations/{organization}/audit-events"
+    for path, names in (
+        (collection, ("page", "limit", "state", "other")),
+        (audit, ("page", "limit", "credential_id", "action", "actor", "starting_at", "ending_at")),
+        (credential, ("other",)),
+        (f"{credential}/versions", ("page", "limit")),
+        (f"{credential}/validations", ("page", "limit")),
+        *((route, ("key",)) for route in ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs")),
+    ):
+        for name in names:
+            yield _sent(f"{name} of the query", "GET", f"{path}?{urlencode({name: text})}", "")
+        yield _sent("name of a query parameter", "GET", f"{path}?{urlencode({text: text})}", "")
+
+
+def _in_headers(text: str, credentials: str, credential: str) -> Iterator[Sent]:
+    value = text.encode()
+    names = (
+        *("X-Api-Key", "Idempotency-Key", "If-Match", "Prefer", "X-Request-Id", "traceparent", "tracestate"),
+        *(
+            "baggage",
+            "Cookie",
+            "User-Agent",
+            "Origin",
+            "Referer",
+            "Accept",
+            "X-Forwarded-For",
+            "Content-Type",
+        ),
+    )
+    for method, path in (
+        ("GET", credential),
+        ("POST", credentials),
+        ("PATCH", credential),
+        ("GET", "/metrics"),
+    ):
+        content = b"" if method == "GET" else b'{"label": "Canary"}'
+        for name in names:
+            headers = _json() | {name: value}
+            yield Sent(name=f"header {name}", method=method, path=path, headers=headers, content=content)
+        for scheme in (b"Bearer ", b"Basic ", b""):
+            headers = {"Authorization": scheme + value}
+            yield Sent(name="header Authorization", method=method, path=path, headers=headers)
+
+
+def raw_requests(text: str) -> Iterator[tuple[str, bytes]]:
+    """What no HTTP client would send."""
+    value = text.encode()
+    end = b"Host: x\r\n\r\n"
+    yield "no HTTP", value + b"\r\n\r\n"
+    yield "method", value + b" / HTTP/1.1\r\n" + end
+    yield "method of a known path", value + b" /livez HTTP/1.1\r\n" + end
+    yield "path as it is", b"GET /" + value + b" HTTP/1.1\r\n" + end
+    yield "version", b"GET / " + value + b"\r\n" + end
+    yield "header name", b"GET /livez HTTP/1.1\r\n" + value + b": 1\r\n" + end
+    yield "header without a value", b"GET /livez HTTP/1.1\r\n" + value + b"\r\n" + end
+    yield "header value as it is", b"GET /livez HTTP/1.1\r\nX-Api-Key: " + value + b"\r\n" + end
+    yield "folded header", b"GET /livez HTTP/1.1\r\nX-Api-Key: a\r\n " + value + b"\r\n" + end
+    yield "Content-Length", b"POST /v1/x HTTP/1.1\r\nContent-Length: " + value + b"\r\n" + end
+    yield "Transfer-Encoding", b"POST /v1/x HTTP/1.1\r\nTransfer-Encoding: " + value + b"\r\n" + end
+    yield "chunk", b"POST /v1/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + end + value + b"\r\n"
+    yield "Host", b"GET /livez HTTP/1.1\r\nHost: " + value + b"\r\n\r\n"
+    yield "Upgrade", b"GET /livez HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: " + value + b"\r\n" + end
+
+
+def _sent(name: str, method: str, path: str, content: str, *, media_type: str = "application/json") -> Sent:
+    headers = {"Content-Type": media_type.encode()} if content and media_type else {}
+    return Sent(name=f"{method} {name}", method=method, path=path, headers=headers, content=content.encode())
+
+
+def _json() -> dict[str, bytes]:
+    return {"Content-Type": b"application/json"}

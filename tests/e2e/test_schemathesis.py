@@ -1,0 +1,113 @@
+"""The document against the running service: whatever is sent, the answer is one that the document knows."""
+
+import os
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.config import SchemathesisConfig
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from app.domain.auth import ORGANIZATION_PATTERN
+from app.main import openapi_document
+from tests.e2e.provider_process import provider_process
+from tests.e2e.service import running
+from tests.fake_anthropic import make_key
+
+pytestmark = pytest.mark.slow
+
+Case = schemathesis.Case[Any]
+
+ORGANIZATION = "org_schemathesis"
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+
+SCHEMA = schemathesis.openapi.from_dict(
+    openapi_document(),
+    config=SchemathesisConfig.from_dict({"generation": {"max-examples": 25, "deterministic": True}}),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The service, an admin's token, and a credential of his organization."""
+
+    url: str
+    token: str
+    credential_id: str
+
+
+@pytest.fixture(scope="module")
+async def target() -> AsyncIterator[Target]:
+    async with (
+        provider_process() as provider_url,
+        running(PROVIDER__DEFAULT_BASE_URL=provider_url, RATE_LIMITS__CREDENTIAL_WRITES="1000000") as service,
+    ):
+        created = await service.save(ORGANIZATION, make_key())
+        yield Target(
+            url=str(service.http.base_url),
+            token=await service.token("billing-admin", ORGANIZATION),
+            credential_id=created.json()["id"],
+        )
+
+
+@pytest.fixture(autouse=True)
+def _straight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies of the developer's shell are not for loopback."""
+    for name in [name for name in os.environ if name.upper().endswith("_PROXY")]:
+        monkeypatch.delenv(name)
+
+
+@SCHEMA.parametrize()
+def test_with_a_token_every_answer_is_in_the_document(case: Case, target: Target) -> None:
+    _aim(case, target)
+
+    response = case.call(base_url=target.url, headers={"Authorization": f"Bearer {target.token}"})
+
+    case.validate_response(response, checks=CHECKS)
+
+
+@SCHEMA.parametrize()
+def test_without_a_token_every_answer_is_in_the_document(case: Case, target: Target) -> None:
+    _aim(case, target)
+    _take_token_from(case)
+
+    response = case.call(base_url=target.url)
+
+    case.validate_response(response, checks=CHECKS)
+    assert response.status_code == 401 or not case.operation.path.startswith("/v1")
+
+
+def _aim(case: Case, target: Target) -> None:
+    """Put what exists where something well-formed stands; what is malformed stays as it was made up."""
+    for parameters in (case.path_parameters, case.query):
+        if "organization_id" in parameters and _fits(ORGANIZATION_PATTERN, parameters["organization_id"]):
+            parameters["organization_id"] = ORGANIZATION
+        if "credential_id" in parameters and _fits("[0-9a-f-]{36}", parameters["credential_id"]):
+            parameters["credential_id"] = target.credential_id
+    is_meant_well = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
+    if is_meant_well and isinstance(case.body, dict) and "api_key" in case.body:
+        case.body["api_key"] = make_key()
+
+
+def _take_token_from(case: Case) -> None:
+    case.headers.pop("Authorization", None)
+
+
+def _fits(pattern: str, value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(pattern, value, re.IGNORECASE) is not None
