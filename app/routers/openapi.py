@@ -18,6 +18,10 @@ Lists are pages: pass `next_page` back as `page`.
 """
 TAGS = {
     "credentials": "Save a key, read what may be shown of it, change its label.",
+    "rotation": "Bring a new key without downtime, or put the one before back.",
+    "retirement": "Disable, destroy and delete.",
+    "billing": "Whose key pays, and whether work may start.",
+    "leases": "Hand the key in force to an internal service.",
     "validation": "Whether the provider accepts a key.",
     "audit": "Who did what to which credential.",
     "health": "For load balancers and monitoring. Needs no token.",

@@ -7,35 +7,45 @@ from pydantic import AwareDatetime, Field
 
 from app.domain.billing import Blocker, UsageMode, UsageModePoint
 from app.domain.billing import Readiness as ReadinessRecord
-from app.schemas.base import Instant, RequestModel, ResponseModel
+from app.schemas.base import Instant, RequestModel, ResponseModel, Subject
+
+Mode = Annotated[UsageMode, Field(examples=[UsageMode.BYO.value])]
+CredentialInForce = Annotated[
+    UUID | None,
+    Field(
+        description="With `byo`: whose key pays; null while none is saved yet, and always with `managed`.",
+        examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"],
+    ),
+]
+Since = Annotated[
+    Instant | None, Field(description="Null: it always was.", examples=["2026-11-23T14:05:06.123456Z"])
+]
 
 
 class UsageModeSwitch(RequestModel):
     """Which mode to switch to."""
 
-    mode: UsageMode
-    credential_id: Annotated[
-        UUID | None, Field(description="With `byo`: whose key pays; null while none is saved yet.")
-    ] = None
+    mode: Mode
+    credential_id: CredentialInForce = None
     effective_at: Annotated[AwareDatetime | None, Field(description="Null: now.")] = None
 
 
 class ScheduledSwitch(ResponseModel):
     """A switch that is still to come."""
 
-    mode: UsageMode
-    credential_id: UUID | None
+    mode: Mode
+    credential_id: CredentialInForce
     effective_at: Instant
 
 
 class UsageModeState(ResponseModel):
     """The mode in force."""
 
-    mode: UsageMode
-    credential_id: UUID | None
-    effective_from: Annotated[Instant | None, Field(description="Null: always was.")]
-    effective_at: Annotated[Instant | None, Field(description="When the switch took force.")]
-    scheduled: ScheduledSwitch | None
+    mode: Mode
+    credential_id: CredentialInForce
+    effective_from: Since
+    effective_at: Since
+    scheduled: Annotated[ScheduledSwitch | None, Field(description="Null: none.", examples=[None])]
 
     @classmethod
     def of(cls, point: UsageModePoint) -> "UsageModeState":
@@ -51,10 +61,10 @@ class UsageModeState(ResponseModel):
 class UsageModeChange(ResponseModel):
     """A point of the timeline. It counts from its instant, inclusive."""
 
-    mode: UsageMode
-    credential_id: UUID | None
-    effective_from: Instant | None
-    changed_by: str | None
+    mode: Mode
+    credential_id: CredentialInForce
+    effective_from: Since
+    changed_by: Subject | None
 
     @classmethod
     def of(cls, point: UsageModePoint) -> "UsageModeChange":
@@ -69,10 +79,10 @@ class UsageModeChange(ResponseModel):
 class Readiness(ResponseModel):
     """Whether provider-backed work may start. There is no fallback between modes."""
 
-    ready: bool
-    mode: UsageMode
-    credential_id: UUID | None
-    blockers: list[Blocker]
+    ready: Annotated[bool, Field(examples=[False])]
+    mode: Mode
+    credential_id: CredentialInForce
+    blockers: Annotated[list[Blocker], Field(examples=[[Blocker.CREDENTIAL_NOT_VALID.value]])]
 
     @classmethod
     def of(cls, record: ReadinessRecord) -> "Readiness":

@@ -60,6 +60,23 @@ Label = Annotated[
 ]
 
 
+ApiKeyText = Annotated[
+    SecretStr,
+    Field(
+        description="The key, exactly as the provider shows it. Write-only: no answer ever has it.",
+        examples=["sk-ant-api03-EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE"],
+        json_schema_extra={"writeOnly": True, "minLength": 1, "maxLength": MAX_LENGTH},
+    ),
+]
+KeyHint = Annotated[
+    str | None,
+    Field(
+        description="As Anthropic's console shows it; null for keys under 40 characters.",
+        examples=["sk-ant-api03-R2D...igAA"],
+    ),
+]
+
+
 _ANTHROPIC_SECRET = re.compile(r"sk-ant-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}")
 
 
@@ -80,14 +97,7 @@ class CredentialCreate(RequestModel):
 
     provider: Literal["anthropic"] = "anthropic"
     label: Label
-    api_key: Annotated[
-        SecretStr,
-        Field(
-            description="The key, exactly as the provider shows it. Write-only: no answer ever has it.",
-            examples=["sk-ant-api03-EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE"],
-            json_schema_extra={"writeOnly": True, "minLength": 1, "maxLength": MAX_LENGTH},
-        ),
-    ]
+    api_key: ApiKeyText
     base_url: Annotated[
         OptionalProviderURL,
         Field(
@@ -164,13 +174,7 @@ class Credential(ResponseModel):
     provider: Annotated[str, Field(examples=["anthropic"])]
     label: Annotated[str, Field(examples=["Acme production"])]
     state: CredentialState
-    key_hint: Annotated[
-        str | None,
-        Field(
-            description="As Anthropic's console shows it; null for keys under 40 characters.",
-            examples=["sk-ant-api03-R2D...igAA"],
-        ),
-    ]
+    key_hint: KeyHint
     fingerprint: Annotated[
         str,
         Field(

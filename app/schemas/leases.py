@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from app.domain.credentials import AuthStyle
-from app.schemas.base import Instant, RequestModel, ResponseModel
+from app.schemas.base import Instant, KeyVersion, RequestModel, ResponseModel
 from app.services.leases import LONGEST_TTL
 from app.services.leases import Lease as LeaseRecord
 
@@ -22,17 +22,21 @@ class Lease(ResponseModel):
 
     lease_id: UUID
     wrapping_token: Annotated[
-        str, Field(description="Opens once. Holds the key, base64-encoded, as `plaintext`.")
+        str,
+        Field(
+            description="Opens once. Holds the key, base64-encoded, as `plaintext`.",
+            examples=["hvs.CAESIExample"],
+        ),
     ]
     expires_at: Instant
-    vault_address: str
-    creation_path: str
+    vault_address: Annotated[str, Field(examples=["https://vault.example.com:8200"])]
+    creation_path: Annotated[str, Field(examples=["byok-transit/decrypt/org_acme"])]
     encoding: Literal["base64"]
     credential_id: UUID
-    key_version: int
-    messages_url: str
-    auth_style: AuthStyle
-    workspace_id: str | None
+    key_version: KeyVersion
+    messages_url: Annotated[str, Field(examples=["https://api.anthropic.com/v1/messages"])]
+    auth_style: Annotated[AuthStyle, Field(examples=[AuthStyle.X_API_KEY.value])]
+    workspace_id: Annotated[str | None, Field(examples=[None])]
     usage_mode: Literal["byo"]
 
     @classmethod

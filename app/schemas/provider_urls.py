@@ -20,12 +20,14 @@ class ProviderUrlCheckRequest(RequestModel):
 class ProviderUrlCheck(ResponseModel):
     """Whether the URL could be saved. Names no address: DNS is not ours to retell."""
 
-    accepted: bool
+    accepted: Annotated[bool, Field(examples=[True])]
     canonical_url: Annotated[
         str | None, Field(examples=["https://gateway.example.com/anthropic/v1/messages"])
     ]
-    reason: Annotated[str, Field(description="`ok`, or why not.", examples=["ok", "dns_private_address"])]
-    message: Annotated[str, Field(description="Tells the admin how to mend it.")]
+    reason: Annotated[str, Field(description="`ok`, or why not.", examples=["ok"])]
+    message: Annotated[
+        str, Field(description="Tells the admin how to mend it.", examples=["This URL can be used."])
+    ]
 
     @classmethod
     def of(cls, check: UrlCheck) -> "ProviderUrlCheck":

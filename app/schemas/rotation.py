@@ -3,14 +3,14 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from app.domain.api_keys import ApiKey
 from app.domain.credentials import AuthStyle
 from app.domain.provider_url import OptionalProviderURL, ProviderURL
 from app.domain.rotation import Activate, DestroyPrevious, RotationRecord, RotationState
-from app.schemas.base import Instant, RequestModel, ResponseModel
-from app.schemas.credentials import refuse_key_in
+from app.schemas.base import Instant, KeyVersion, RequestModel, ResponseModel, Subject
+from app.schemas.credentials import ApiKeyText, KeyHint, refuse_key_in
 from app.schemas.validation import CredentialVerdict
 from app.services.retirement import DeletionReceipt as Receipt
 from app.services.rotation import NewKey
@@ -19,10 +19,7 @@ from app.services.rotation import NewKey
 class RotationCreate(RequestModel):
     """A new key. Where it may be sent stays as it is unless given."""
 
-    api_key: Annotated[
-        SecretStr,
-        Field(description="The new key. Write-only.", json_schema_extra={"writeOnly": True}),
-    ]
+    api_key: ApiKeyText
     base_url: Annotated[OptionalProviderURL, Field(description="Left out: as before.")] = None
     auth_style: Annotated[AuthStyle | None, Field(description="Left out: as before.")] = None
     workspace_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")] = None
@@ -71,15 +68,17 @@ class Rotation(ResponseModel):
 
     id: UUID
     credential_id: UUID
-    state: RotationState
-    key_version: int
-    key_hint: str | None
-    activate: Activate
-    destroy_previous: DestroyPrevious
+    state: Annotated[RotationState, Field(examples=[RotationState.ACTIVATED.value])]
+    key_version: KeyVersion
+    key_hint: KeyHint
+    activate: Annotated[Activate, Field(examples=[Activate.WHEN_VALID.value])]
+    destroy_previous: Annotated[DestroyPrevious, Field(examples=[DestroyPrevious.AFTER_RETENTION.value])]
     validation: CredentialVerdict
     created_at: Instant
-    created_by: str
-    decided_at: Instant | None
+    created_by: Subject
+    decided_at: Annotated[
+        Instant | None, Field(description="Null while pending.", examples=["2026-11-23T14:05:06.123456Z"])
+    ]
 
     @classmethod
     def of(cls, record: RotationRecord) -> "Rotation":
@@ -104,7 +103,7 @@ class DeletionReceipt(ResponseModel):
 
     id: UUID
     deleted_at: Instant
-    versions_destroyed: list[int]
+    versions_destroyed: Annotated[list[int], Field(examples=[[1, 2]])]
 
     @classmethod
     def of(cls, receipt: Receipt) -> "DeletionReceipt":

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from app.jobs.background import run_jobs
 
 from app.domain.errors import DatabaseUnavailable
+from app.jobs.background import run_jobs
 from app.jobs.scheduler import repeat
 from app.services import Services
 

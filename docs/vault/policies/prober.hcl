@@ -1,0 +1,24 @@
+# prober: checks and relay. Unseals keys to hand them to the provider within the same call.
+
+path "${kv_mount}/data/orgs/+/creds/+" {
+  capabilities = ["read"]
+}
+path "${transit_mount}/decrypt/org.*" {
+  capabilities = ["update"]
+}
+
+# Readiness.
+path "${transit_mount}/decrypt/ping" {
+  capabilities = ["update"]
+}
+
+# Its own token: to see whether it lives, to renew it, to give it back.
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}

@@ -1,0 +1,28 @@
+# sweeper: finishes what a crash interrupted, destroys and rewraps. It can neither seal nor unseal.
+
+# Tombstones and rewrapped ciphertext.
+path "${kv_mount}/data/orgs/+/creds/+" {
+  capabilities = ["create", "update", "read"]
+}
+path "${kv_mount}/destroy/orgs/+/creds/+" {
+  capabilities = ["update"]
+}
+
+# Which versions there are. No delete: numbers must never be given again.
+path "${kv_mount}/metadata/orgs/+/creds/+" {
+  capabilities = ["read"]
+}
+path "${transit_mount}/rewrap/org.*" {
+  capabilities = ["update"]
+}
+
+# Its own token: to see whether it lives, to renew it, to give it back.
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}

@@ -1,0 +1,97 @@
+"""Finds a real Vault or OpenBao for tests: BYOK_TEST_VAULT_ADDR, else `bao` or `vault` on PATH in dev mode."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+_ROOT_TOKEN = "root"
+_START_SECONDS = 30
+_BINARIES = ("bao", "vault")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealServer:
+    """A server that listens, and a token that may do anything there."""
+
+    address: str
+    token: str = field(repr=False)
+
+
+def binary() -> str | None:
+    return next((found for name in _BINARIES if (found := shutil.which(name))), None)
+
+
+def is_there() -> bool:
+    """Whether tests have a real server."""
+    return bool(os.environ.get("BYOK_TEST_VAULT_ADDR")) or binary() is not None
+
+
+def summary() -> str | None:
+    """What to tell whoever runs the tests without one."""
+    if is_there():
+        return None
+    return (
+        "No Vault: the secret store ran over the embedded store and fakes only."
+        " Set BYOK_TEST_VAULT_ADDR, or put bao or vault on PATH."
+    )
+
+
+@contextmanager
+def real_server() -> Iterator[RealServer]:
+    """The one given, else one of our own."""
+    address = os.environ.get("BYOK_TEST_VAULT_ADDR")
+    if address:
+        yield RealServer(address=address, token=os.environ["BYOK_TEST_VAULT_TOKEN"])
+        return
+    with dev_server() as server:
+        yield server
+
+
+@contextmanager
+def dev_server() -> Iterator[RealServer]:
+    """A server in memory that ends with the test: it may be sealed or lose its mounts."""
+    found = binary()
+    assert found is not None
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        listen = f"127.0.0.1:{reserved.getsockname()[1]}"
+    process = subprocess.Popen(
+        [
+            found,
+            "server",
+            "-dev",
+            f"-dev-root-token-id={_ROOT_TOKEN}",
+            f"-dev-listen-address={listen}",
+            "-dev-no-store-token",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+    )
+    try:
+        server = RealServer(address=f"http://{listen}", token=_ROOT_TOKEN)
+        _wait_until_up(server, process)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_up(server: RealServer, process: "subprocess.Popen[bytes]") -> None:
+    request = Request(  # noqa: S310  # our own address
+        f"{server.address}/v1/auth/token/lookup-self", headers={"X-Vault-Token": server.token}
+    )
+    ends_at = time.monotonic() + _START_SECONDS
+    while time.monotonic() < ends_at and process.poll() is None:
+        try:
+            with urlopen(request, timeout=1):  # noqa: S310  # likewise
+                return
+        except (URLError, OSError):
+            time.sleep(0.02)
+    raise RuntimeError("the Vault server did not start")

@@ -1,0 +1,98 @@
+"""Vaults set up for a test, and stores over them."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import hvac
+
+from app.secret_store.vault import VaultMounts, VaultSecretStore
+from app.secret_store.vault_answers import Answer, expect, part
+from app.secret_store.vault_client import VaultServer
+from app.secret_store.vault_roles import VaultRole, VaultSessions
+from app.secret_store.vault_session import VaultLogin, VaultSession
+from app.secret_store.vault_setup import VaultSetup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A Vault after set-up, with names of its own so that several fit on one server."""
+
+    address: str
+    root: VaultLogin = field(repr=False)
+    mounts: VaultMounts
+    prefix: str
+    role_ids: Mapping[VaultRole, str]
+
+    @asynccontextmanager
+    async def session(self, login: VaultLogin | None = None) -> AsyncIterator[VaultSession]:
+        server = VaultServer(self.address)
+        session = VaultSession(server, login or self.root)
+        yield session
+        await session.close()
+        server.close()
+
+    @asynccontextmanager
+    async def store(
+        self, logins: Mapping[VaultRole, VaultLogin] | None = None, **options: Any
+    ) -> AsyncIterator[VaultSecretStore]:
+        """A store whose roles all log in as given; by default as root."""
+        logins = logins or dict.fromkeys(VaultRole, self.root)
+        store = VaultSecretStore(VaultSessions(VaultServer(self.address), logins), self.mounts, **options)
+        yield store
+        await store.close()
+
+    async def login(self, role: VaultRole) -> VaultLogin:
+        """A new secret id for a role."""
+        path = f"auth/approle/role/{self.prefix}-{role}/secret-id"
+        secret_id = part(await self.write(path), "secret_id")
+        return VaultLogin(
+            method="approle",
+            namespace=self.root.namespace,
+            role_id=self.role_ids[role],
+            secret_id=secret_id,
+        )
+
+    async def logins(self) -> dict[VaultRole, VaultLogin]:
+        return {role: await self.login(role) for role in VaultRole}
+
+    async def write(self, path: str, /, **data: object) -> Answer:
+        """As root."""
+        async with self.session() as session:
+            return expect(await session.call(lambda vault: vault.write_data(path, data=data)))
+
+    async def delete(self, path: str) -> Answer:
+        """As root."""
+        async with self.session() as session:
+            return expect(await session.call(lambda vault: vault.delete(path)))
+
+    async def put(self, path: str, content: Mapping[str, object], *, cas: int) -> None:
+        """Change a secret as an intruder in Vault's storage would."""
+        await self.write(f"{self.mounts.kv}/data/{path}", data=content, options={"cas": cas})
+
+    async def get(self, path: str, version: int) -> Mapping[str, Any]:
+        """What rests there, as root."""
+
+        def question(vault: hvac.Client) -> object:
+            return vault.secrets.kv.v2.read_secret_version(
+                path, version=version, mount_point=self.mounts.kv, raise_on_deleted_version=False
+            )
+
+        async with self.session() as session:
+            content: Mapping[str, Any] = expect(await session.call(question)).data["data"]
+            return content
+
+
+async def prepare(address: str, token: str, *, namespace: str | None = None) -> Prepared:
+    """Set up under names that nobody has."""
+    unique = uuid4().hex[:8]
+    root = VaultLogin(method="token", token=token, namespace=namespace)
+    mounts = VaultMounts(kv=f"kv-{unique}", transit=f"transit-{unique}")
+    server = VaultServer(address)
+    session = VaultSession(server, root)
+    role_ids = await VaultSetup(session, mounts, prefix=f"byok-{unique}").run()
+    await session.close()
+    server.close()
+    return Prepared(address=address, root=root, mounts=mounts, prefix=f"byok-{unique}", role_ids=role_ids)
