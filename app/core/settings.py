@@ -88,6 +88,13 @@ def _provider_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -342,7 +349,7 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
     if (auth.issuer is None) != (auth.jwks_url is None):
         yield f"{PREFIX}AUTH__{'ISSUER' if auth.issuer is None else 'JWKS_URL'}: set issuer and JWKS URL together"
     if auth.jwks_url is not None and not auth.jwks_url.startswith("https://"):
-        host = urlsplit(auth.jwks_url).hostname or ""
+        host = _host_of(auth.jwks_url)
         if settings.is_production or not _is_loopback(host):
             yield f"{PREFIX}AUTH__JWKS_URL: must be https"
     if settings.vault.address is not None:

@@ -209,7 +209,7 @@ class CredentialRepository:
         )
 
     async def claim_fingerprint(self, fingerprint: str, credential_id: UUID) -> None:
-        """Make this credential the only live one with that key.
+        """Make this credential the only live one with that key; it may bring it again itself.
 
         Raises:
             DuplicateKey: another one has it, or is just being created with it.
@@ -218,7 +218,9 @@ class CredentialRepository:
         if await self._session.execute(_CLAIM, id=credential_id, **values):
             return
         row = await self._session.first(_CLAIMED_BY, **values)
-        raise DuplicateKey(None if row is None else row["credential_id"])
+        holder = None if row is None else row["credential_id"]
+        if holder != credential_id:
+            raise DuplicateKey(holder)
 
     async def release_fingerprints(self, credential_id: UUID) -> None:
         await self._session.execute(_UNCLAIM, organization_id=self._organization_id, id=credential_id)

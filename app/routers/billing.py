@@ -17,7 +17,7 @@ from app.routers.dependencies import BillingReader, BillingWriter, Revisions, Se
 from app.routers.pages import Paging
 from app.routers.problems import problems
 from app.schemas.base import Page
-from app.schemas.billing import Readiness, UsageModeChange, UsageModeState, UsageModeSwitch
+from app.schemas.billing import OrganizationReadiness, UsageModeChange, UsageModeState, UsageModeSwitch
 from app.services.billing import revision_of
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"])
@@ -28,6 +28,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"
     response_model=UsageModeState,
     operation_id="getUsageMode",
     summary="Read the usage mode",
+    response_description="The mode in force.",
     responses=problems(InsufficientScope, NotFound),
 )
 async def get_usage_mode(caller: BillingReader, services: ServicesOfApp) -> Response:
@@ -40,6 +41,7 @@ async def get_usage_mode(caller: BillingReader, services: ServicesOfApp) -> Resp
     response_model=UsageModeState,
     operation_id="setUsageMode",
     summary="Switch the usage mode",
+    response_description="The mode in force now.",
     responses=problems(
         InvalidInput,
         InsufficientScope,
@@ -74,6 +76,7 @@ async def set_usage_mode(
     response_model=Page[UsageModeChange],
     operation_id="listUsageModeChanges",
     summary="List changes of the usage mode",
+    response_description="A page of changes.",
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )
 async def list_usage_mode_changes(caller: BillingReader, services: ServicesOfApp, paging: Paging) -> Response:
@@ -85,14 +88,15 @@ async def list_usage_mode_changes(caller: BillingReader, services: ServicesOfApp
 
 @router.get(
     "/readiness",
-    response_model=Readiness,
+    response_model=OrganizationReadiness,
     operation_id="getOrganizationReadiness",
     summary="May provider-backed work start?",
+    response_description="Whether work may start, and what is in the way.",
     responses=problems(InsufficientScope, NotFound),
 )
 async def get_readiness(caller: BillingReader, services: ServicesOfApp) -> Response:
     """Ask before starting work. Every blocker is named; there is no fallback between modes."""
-    return answer(Readiness.of(await services.billing.readiness(caller.organization_id)))
+    return answer(OrganizationReadiness.of(await services.billing.readiness(caller.organization_id)))
 
 
 def _answer(point: UsageModePoint) -> Response:

@@ -16,6 +16,7 @@ router = APIRouter(prefix="/v1/provider-url-checks", tags=["credentials"])
     response_model=ProviderUrlCheck,
     operation_id="checkProviderUrl",
     summary="Check a provider URL",
+    response_description="Whether it could be saved, and why not.",
     responses=problems(
         InvalidInput, InsufficientScope, RateLimited, 400, 413, 415, codes={422: ("unknown_field",)}
     ),

@@ -32,6 +32,7 @@ Force = Annotated[bool, Query(description="Delete even the credential in force: 
     response_model=DeletionReceipt,
     operation_id="deleteCredential",
     summary="Destroy a credential's keys",
+    response_description="What was destroyed.",
     responses=problems(InsufficientScope, NotFound, CredentialInUse, SecretStoreUnavailable, InvalidInput),
 )
 async def delete_credential(
@@ -49,6 +50,7 @@ async def delete_credential(
     response_model=Credential,
     operation_id="disableCredential",
     summary="Use a credential for nothing",
+    response_description="The credential, disabled.",
     responses=problems(InsufficientScope, NotFound, CredentialDeleted),
 )
 async def disable_credential(
@@ -63,6 +65,7 @@ async def disable_credential(
     response_model=Credential,
     operation_id="enableCredential",
     summary="Use a disabled credential again",
+    response_description="The credential, in use.",
     responses=problems(InsufficientScope, NotFound, CredentialDeleted),
 )
 async def enable_credential(
@@ -77,6 +80,7 @@ async def enable_credential(
     response_model=Credential,
     operation_id="destroyCredentialVersion",
     summary="Destroy a key version that is not in use",
+    response_description="The credential, without that version.",
     responses=problems(InsufficientScope, NotFound, VersionInUse, SecretStoreUnavailable),
 )
 async def destroy_version(

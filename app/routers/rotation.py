@@ -50,6 +50,7 @@ RotationId = Annotated[UUID, Path(description="The rotation.")]
     response_model=Rotation,
     operation_id="rotateCredential",
     summary="Bring a new key",
+    response_description="What became of the new key so far.",
     responses=problems(
         InvalidInput,
         InsufficientScope,
@@ -103,6 +104,7 @@ async def rotate_credential(
     response_model=Rotation,
     operation_id="getRotation",
     summary="Read a rotation",
+    response_description="The rotation.",
     responses=problems(InsufficientScope, NotFound),
 )
 async def get_rotation(
@@ -119,6 +121,7 @@ async def get_rotation(
     response_model=Rotation,
     operation_id="cancelRotation",
     summary="Cancel a pending rotation",
+    response_description="The rotation, cancelled.",
     responses=problems(InsufficientScope, NotFound, RotationNotPending),
 )
 async def cancel_rotation(
@@ -133,6 +136,7 @@ async def cancel_rotation(
     response_model=Credential,
     operation_id="rollBackCredential",
     summary="Put the key before back into use",
+    response_description="The credential, with the key before in use.",
     responses=problems(InsufficientScope, NotFound, CredentialDeleted, NoPreviousVersion, RotationInProgress),
 )
 async def roll_back_credential(

@@ -5,8 +5,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
-from app.domain.billing import Blocker, UsageMode, UsageModePoint
-from app.domain.billing import Readiness as ReadinessRecord
+from app.domain.billing import Blocker, Readiness, UsageMode, UsageModePoint
 from app.schemas.base import Instant, RequestModel, ResponseModel, Subject
 
 Mode = Annotated[UsageMode, Field(examples=[UsageMode.BYO.value])]
@@ -76,7 +75,7 @@ class UsageModeChange(ResponseModel):
         )
 
 
-class Readiness(ResponseModel):
+class OrganizationReadiness(ResponseModel):
     """Whether provider-backed work may start. There is no fallback between modes."""
 
     ready: Annotated[bool, Field(examples=[False])]
@@ -85,7 +84,7 @@ class Readiness(ResponseModel):
     blockers: Annotated[list[Blocker], Field(examples=[[Blocker.CREDENTIAL_NOT_VALID.value]])]
 
     @classmethod
-    def of(cls, record: ReadinessRecord) -> "Readiness":
+    def of(cls, record: Readiness) -> "OrganizationReadiness":
         return cls(
             ready=record.is_ready,
             mode=record.mode,

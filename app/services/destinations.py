@@ -54,7 +54,7 @@ class Destinations:
             UrlRefused, DnsUnavailable
         """
         if "base_url" not in given and current.base_url is not None:
-            base_url = ProviderURL(current.base_url)
+            base_url = ProviderURL(current.messages_url)  # a base URL that ends in /v1 reads differently
         is_same = current.base_url == (None if base_url is None else base_url.base_url)
         return await self.choose(
             base_url=base_url,

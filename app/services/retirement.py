@@ -130,6 +130,7 @@ class Retirement:
         async with self._units.writing(organization_id) as uow:
             for version in await uow.versions.lock_standing(credential_id):
                 await uow.versions.stamp_destroyed(credential_id, version.key_version, now=instant)
+                await uow.queue.remove(destruction_of(organization_id, version.intent_id))
             found = await uow.credentials.lock(credential_id)
             if found is not None and found[0] is CredentialState.DELETING:
                 await uow.credentials.set_state(credential_id, CredentialState.DELETED, now=instant)
@@ -156,12 +157,18 @@ class Retirement:
         instant = now()
         destroyed = []
         for version in standing:
-            # A write that is under way cannot be called back: the sweep bars it and destroys what came of it.
-            if version.state is VersionState.INTENT:
-                continue
             await uow.rotations.decide(
                 credential_id, version.key_version, RotationState.CANCELLED, now=instant
             )
+            if version.state is VersionState.INTENT:
+                # A write that is under way cannot be called back: the sweep bars it, or its writer discards it.
+                await uow.versions.move(
+                    credential_id,
+                    version.key_version,
+                    expected=VersionState.INTENT,
+                    to=VersionState.ABANDONED,
+                )
+                continue
             if version.state is not VersionState.DESTROYED:
                 await uow.versions.move(
                     credential_id, version.key_version, expected=version.state, to=VersionState.DESTROYED

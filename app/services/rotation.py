@@ -1,6 +1,7 @@
 """Rotate a key without downtime: write the new one, check it, switch, then let the old one go."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from app.domain.errors import (
     RotationNotPending,
     SecretStoreUnavailable,
     TooManyVersions,
+    Unavailable,
 )
 from app.domain.provider_url import ProviderURL
 from app.domain.rotation import Activate, DestroyPrevious, RotationRecord, RotationState, has_room
@@ -255,7 +257,11 @@ class Rotation:
         return check
 
     async def _destroy_replaced(self, organization_id: str, credential_id: UUID) -> None:
-        """A leaked key goes before the answer does; the queue finishes it if the store is down."""
+        """A leaked key goes before the answer does; the queue finishes it if the store or the database is down."""
+        with suppress(Unavailable):
+            await self._destroy_marked(organization_id, credential_id)
+
+    async def _destroy_marked(self, organization_id: str, credential_id: UUID) -> None:
         async with self._units.writing(organization_id) as uow:
             marked = [
                 v
@@ -276,6 +282,8 @@ def _require_usable(credential: CredentialRecord | None) -> None:
 def _require_room(standing: Sequence[Intent], expected_store_version: int) -> None:
     if any(v.state in (VersionState.INTENT, VersionState.STORED) for v in standing):
         raise RotationInProgress
+    if any(v.store_version is not None and v.store_version > expected_store_version for v in standing):
+        raise RotationInProgress  # another one came and went since we looked at the store
     oldest = min((v.store_version for v in standing if v.store_version is not None), default=None)
     if not has_room(oldest, expected_store_version):
         raise TooManyVersions

@@ -122,7 +122,6 @@ class TestSharing:
         await service.start()
         assert await labels(service, organization) == ["Shared"]
 
-    @pytest.mark.xfail(reason="uvicorn tells it in its own words and ends with 3", strict=True)
     async def test_a_second_one_on_the_same_port_is_refused_and_leaves_postgresql_alone(
         self, service: Service
     ) -> None:

@@ -123,10 +123,6 @@ class TestDevelopment:
         assert [credential["id"] for credential in listed.json()["data"]] == [saved.json()["id"]]
         assert code in {0, 143}
 
-    @pytest.mark.xfail(
-        reason="settings refused while the application starts: uvicorn prints a traceback and ends with 3",
-        strict=True,
-    )
     async def test_refuses_a_data_directory_with_another_keyset(self, logins: Logins, tmp_path: Path) -> None:
         async with installed(**logins.settings | {"DATA_DIR": str(tmp_path)}) as service:
             service.launch()

@@ -57,7 +57,6 @@ class TestServe:
     def test_leaves_nothing_behind(self, home: Path) -> None:
         assert list(home.iterdir()) == []
 
-    @pytest.mark.xfail(reason="the OSError of mkdir escapes from embedded_postgres", strict=True)
     async def test_refuses_a_data_directory_that_cannot_be_made(self, home: Path, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
 

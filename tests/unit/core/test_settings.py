@@ -168,7 +168,6 @@ class TestRefusals:
 
         assert lines == ["BYOK_AUTH__JWKS_URL: must be https"]
 
-    @pytest.mark.xfail(reason="urlsplit's ValueError escapes from load_settings", strict=True)
     def test_keys_of_tokens_come_from_a_url(self, load: Load) -> None:
         lines = refused(load, AUTH__ISSUER="x", AUTH__JWKS_URL="http://[::1")
 
