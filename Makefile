@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 PYTEST_ARGS ?=
-export PYTHONDONTWRITEBYTECODE ?=
+# Compiled modules halve the time to start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .venv/.runtime-installed: requirements.lock pyproject.toml scripts/install
 	@scripts/install runtime

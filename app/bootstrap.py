@@ -62,7 +62,7 @@ def database_access(settings: Settings) -> Iterator[DatabaseAccess]:
         with embedded_postgres(settings.data_dir) as url:
             yield DatabaseAccess(owner=url, login=DatabaseLogin(url=url, set_role=True))
     except EmbeddedPostgresFailed as error:
-        raise SettingsRefused.of("DATABASE__URL", f"unset, and {error}") from None
+        raise SettingsRefused.of("DATA_DIR", str(error)) from None
 
 
 async def prepare_database(settings: Settings, access: DatabaseAccess) -> None:

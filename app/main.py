@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.core.settings import CorsSettings
-from app.routers import api
+from app.routers.api import ROUTERS
 from app.routers.middleware import Authentication, BodyLimits, Cors, RequestContext
 from app.routers.openapi import describe
 from app.routers.problems import add_problem_handlers
@@ -35,7 +35,8 @@ def create_app(services: AbstractAsyncContextManager[Services], cors: CorsSettin
         # FastAPI's own spans and logs carry raw paths, hosts and exceptions; ours are in app.core.tracing.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.include_router(api.router)
+    for router in ROUTERS:
+        app.include_router(router)
     add_problem_handlers(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 

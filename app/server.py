@@ -70,7 +70,7 @@ async def _serve(
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:
     """On uvloop where there is one."""
-    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
         runner.run(serving)
 
 

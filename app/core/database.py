@@ -1,10 +1,12 @@
 """The database: pool, and sessions that see one organization's rows.
 
 Statements are written in SQLAlchemy Core and compiled once, at import. A `Session` runs them on
-the pooled connection's own driver, asyncpg: through SQLAlchemy's execution layer the same read
+the driver itself, asyncpg, from its own pool: through SQLAlchemy's execution layer the same read
 costs four times as much (docs/adr/0004-statements-on-the-driver.md).
 """
 
+import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -14,12 +16,7 @@ from typing import Any
 import asyncpg
 import sqlalchemy as sa
 import structlog
-from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from app.domain.auth import ORGANIZATION_PATTERN
@@ -37,7 +34,6 @@ _DIALECT = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-unt
 # What says that the database, not the statement, is at fault; the work may be repeated.
 _UNREACHABLE = (
     OSError,  # includes TimeoutError
-    PoolTimeout,
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.InsufficientResourcesError,
@@ -47,6 +43,7 @@ _UNREACHABLE = (
     asyncpg.exceptions.ReadOnlySQLTransactionError,  # a fail-over left us on a standby
     asyncpg.exceptions.InvalidAuthorizationSpecificationError,
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    asyncpg.exceptions.InvalidCatalogNameError,
 )
 
 
@@ -115,29 +112,11 @@ class Database:
     """
 
     def __init__(self, login: DatabaseLogin, *, pool_size: int = 10, timeout_seconds: float = 5.0) -> None:
-        milliseconds = str(int(timeout_seconds * 1000))
-        self.engine: AsyncEngine = create_async_engine(
-            login.url,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=timeout_seconds,
-            pool_recycle=1800,
-            pool_use_lifo=True,  # the fewest connections stay warm
-            hide_parameters=True,  # statements in errors never show their values
-            connect_args={
-                "timeout": timeout_seconds,
-                "command_timeout": timeout_seconds * 2,
-                "server_settings": {
-                    "application_name": "byok",
-                    "jit": "off",  # every statement here is short
-                    "statement_timeout": milliseconds,
-                    "lock_timeout": milliseconds,
-                    "idle_in_transaction_session_timeout": "30000",
-                },
-            },
-        )
-        if login.set_role:
-            event.listen(self.engine.sync_engine, "connect", _set_role)
+        self._login = login
+        self._pool_size = pool_size
+        self._timeout_seconds = timeout_seconds
+        self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
 
     @asynccontextmanager
     async def session(
@@ -152,7 +131,7 @@ class Database:
         """
         begin = _begin(organization_id, read_only=read_only)
         with unavailable_when_down():
-            async with self._connected(begin) as (pooled, driver):
+            async with self._connected(begin) as driver:
                 session = Session(driver)
                 try:
                     yield session
@@ -160,40 +139,62 @@ class Database:
                         await (session.commit if read_only else session.roll_back)()
                 except Exception:
                     # An error of the use case: give the connection back clean, or not at all.
-                    await self._abandon(pooled, session)
+                    await _abandon(driver, session)
                     raise
                 except BaseException:
                     # Cancelled in the middle of something: never hand this connection on.
-                    await pooled.invalidate()
+                    driver.terminate()
                     raise
 
     @asynccontextmanager
-    async def _connected(self, begin: str) -> AsyncIterator[tuple[AsyncConnection, Any]]:
+    async def _connected(self, begin: str) -> AsyncIterator[Any]:
         """A pooled connection on which `begin` has run; once more on a fresh one if the pooled one had died."""
+        pool = await self._opened()
         for attempt in (1, 2):
-            async with self.engine.connect() as pooled:
-                driver: Any = (await pooled.get_raw_connection()).driver_connection
+            driver = await pool.acquire(timeout=self._timeout_seconds)
+            try:
                 try:
                     await driver.execute(begin)
                 except BaseException as error:
-                    await pooled.invalidate()
-                    if (
-                        attempt == 1
-                        and isinstance(error, _UNREACHABLE)
-                        and not isinstance(error, TimeoutError)
-                    ):
+                    driver.terminate()
+                    is_dead = isinstance(error, _UNREACHABLE) and not isinstance(error, TimeoutError)
+                    if attempt == 1 and is_dead:
                         continue
                     raise
-                yield pooled, driver
+                yield driver
                 return
+            finally:
+                await pool.release(driver)
 
-    @staticmethod
-    async def _abandon(pooled: AsyncConnection, session: Session) -> None:
-        try:
-            if session.is_open:
-                await session.roll_back()
-        except BaseException:  # noqa: BLE001  # the first error is the one to tell
-            await pooled.invalidate()
+    async def _opened(self) -> asyncpg.Pool:
+        """The pool, made on first use: only then is there a loop for it to live in."""
+        if self._pool is None:
+            async with self._opening:
+                if self._pool is None:
+                    self._pool = await self._open()
+        return self._pool
+
+    async def _open(self) -> asyncpg.Pool:
+        milliseconds = str(int(self._timeout_seconds * 1000))
+        _, where = _DIALECT.create_connect_args(self._login.url)  # type: ignore[no-untyped-call]  # SQLAlchemy's
+        for own in ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"):
+            where.pop(own, None)  # SQLAlchemy's, not the driver's
+        return await asyncpg.create_pool(
+            **where,
+            min_size=0,
+            max_size=self._pool_size,
+            timeout=self._timeout_seconds,
+            command_timeout=self._timeout_seconds * 2,
+            init=_set_up_as_service if self._login.set_role else _set_up,
+            reset=_leave_as_it_is,
+            server_settings={
+                "application_name": "byok",
+                "jit": "off",  # every statement here is short
+                "statement_timeout": milliseconds,
+                "lock_timeout": milliseconds,
+                "idle_in_transaction_session_timeout": "30000",
+            },
+        )
 
     async def ping(self) -> None:
         """Raise DatabaseUnavailable unless a transaction runs right now."""
@@ -202,12 +203,13 @@ class Database:
 
     @property
     def connections_in_use(self) -> int:
-        pool = self.engine.pool
-        assert isinstance(pool, QueuePool)
-        return pool.checkedout()
+        return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
 
     async def close(self) -> None:
-        await self.engine.dispose()
+        """Wait for what is under way, then close every connection."""
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
 
 
 @contextmanager
@@ -221,11 +223,6 @@ def unavailable_when_down() -> Iterator[None]:
     except _UNREACHABLE as error:
         log.warning("database_unavailable", error=type(error).__name__)
         raise DatabaseUnavailable from None
-    except DBAPIError as error:
-        # SQLAlchemy's own errors arise only while connecting.
-        if error.connection_invalidated or isinstance(getattr(error.orig, "__cause__", None), _UNREACHABLE):
-            raise DatabaseUnavailable from None
-        raise
 
 
 def _begin(organization_id: str | None, *, read_only: bool) -> str:
@@ -238,6 +235,24 @@ def _begin(organization_id: str | None, *, read_only: bool) -> str:
     return f"{begin}; SET LOCAL byok.org = '{organization_id}'"
 
 
-def _set_role(dbapi_connection: Any, _entry: ConnectionPoolEntry) -> None:
-    # On the driver itself: a cursor would open a transaction, and rolling that back gives the owner's role back.
-    dbapi_connection.run_async(lambda driver: driver.execute(f"SET ROLE {SERVICE_ROLE}"))
+async def _abandon(driver: Any, session: Session) -> None:
+    try:
+        if session.is_open:
+            await session.roll_back()
+    except BaseException:  # noqa: BLE001  # the first error is the one to tell
+        driver.terminate()
+
+
+async def _set_up(driver: asyncpg.Connection) -> None:
+    # Repositories write JSON as text and read it parsed.
+    await driver.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=json.loads)
+
+
+async def _set_up_as_service(driver: asyncpg.Connection) -> None:
+    await _set_up(driver)
+    # Outside any transaction: within one, a rollback would give the owner's role back.
+    await driver.execute(f"SET ROLE {SERVICE_ROLE}")
+
+
+async def _leave_as_it_is(_driver: asyncpg.Connection) -> None:
+    """Every session ends its transaction itself, and RESET ALL would give the owner's role back."""

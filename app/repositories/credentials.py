@@ -1,6 +1,6 @@
 """Credentials, as masked records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,16 +11,12 @@ from sqlalchemy.dialects.postgresql import insert
 from app.core.database import Row, Session, Statement
 from app.domain.credentials import (
     LIVE_VERSION_STATES,
-    AuthStyle,
     CredentialRecord,
     CredentialState,
-    Destination,
-    VersionRecord,
-    VersionState,
 )
 from app.domain.errors import DuplicateKey
-from app.domain.validation import Reason, ValidationStatus, Verdict
 from app.models.credentials import credential_version, fingerprint_claim, provider_credential
+from app.repositories.version_record import version_record
 
 c = provider_credential
 _current = credential_version.alias("v")
@@ -293,50 +289,6 @@ class CredentialRepository:
         """Remove a credential whose first key never arrived."""
         values = {"organization_id": self._organization_id, "id": credential_id}
         return bool(await self._session.execute(_DELETE_UNBORN, **values))
-
-
-def version_record(row: Mapping[str, Any], prefix: str = "") -> VersionRecord:
-    """A masked record from the columns of `credential_version`, each with `prefix`."""
-
-    def at(name: str) -> Any:
-        return row[prefix + name]
-
-    latest = Verdict(
-        status=ValidationStatus(at("latest_status")),
-        reason=None if at("latest_reason") is None else Reason(at("latest_reason")),
-        checked_at=at("latest_checked_at"),
-        provider_request_id=at("latest_request_id"),
-    )
-    definite = None
-    if at("definite_status") is not None:
-        definite = Verdict(
-            status=ValidationStatus(at("definite_status")),
-            reason=Reason(at("definite_reason")),
-            checked_at=at("definite_checked_at"),
-            provider_request_id=at("definite_request_id"),
-        )
-    return VersionRecord(
-        credential_id=at("credential_id"),
-        key_version=at("key_version"),
-        state=VersionState(at("state")),
-        destination=Destination(
-            base_url=at("base_url"),
-            messages_url=at("messages_url"),
-            auth_style=AuthStyle(at("auth_style")),
-            workspace_id=at("workspace_id"),
-            probe_model=at("probe_model"),
-        ),
-        key_hint=at("key_hint"),
-        fingerprint=at("fingerprint"),
-        verdict=definite or latest,
-        latest=latest,
-        created_at=at("created_at"),
-        created_by=at("created_by"),
-        activated_at=at("activated_at"),
-        retires_at=at("retires_at"),
-        destroyed_at=at("destroyed_at"),
-        last_used_at=at("last_used_at"),
-    )
 
 
 def _credential(row: Row) -> CredentialRecord:

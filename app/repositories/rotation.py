@@ -10,7 +10,7 @@ from app.core.database import Row, Session, Statement
 from app.domain.rotation import Activate, DestroyPrevious, RotationRecord, RotationState
 from app.models.credentials import credential_version as v
 from app.models.rotation import credential_rotation as t
-from app.repositories.credentials import version_record
+from app.repositories.version_record import version_record
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _CREDENTIAL = sa.bindparam("credential_id", type_=t.c.credential_id.type)

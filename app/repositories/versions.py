@@ -12,7 +12,7 @@ from app.core.database import Row, Session, Statement
 from app.domain.credentials import LEGAL_MOVES, Destination, VersionRecord, VersionState
 from app.domain.validation import Verdict
 from app.models.credentials import credential_version as t
-from app.repositories.credentials import version_record
+from app.repositories.version_record import version_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,5 @@
 """Table of contents: every router."""
 
-from fastapi import APIRouter
-
 from app.routers import (
     audit,
     billing,
@@ -15,17 +13,18 @@ from app.routers import (
     validation,
 )
 
-router = APIRouter()
-for part in (
-    credentials,
-    rotation,
-    retirement,
-    validation,
-    provider_urls,
-    billing,
-    leases,
-    audit,
-    health,
-    docs,
-):
-    router.include_router(part.router)
+ROUTERS = tuple(
+    part.router
+    for part in (
+        credentials,
+        rotation,
+        retirement,
+        validation,
+        provider_urls,
+        billing,
+        leases,
+        audit,
+        health,
+        docs,
+    )
+)

@@ -31,7 +31,8 @@ CredentialId = Annotated[
 ]
 
 
-def _services(request: Request) -> Services:
+# Dependencies are coroutines, also those that wait for nothing: FastAPI runs plain functions in a thread each.
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
@@ -112,7 +113,7 @@ _Prefer = Annotated[
 ]
 
 
-def _respond_async(prefer: _Prefer = None) -> bool:
+async def _respond_async(prefer: _Prefer = None) -> bool:
     return prefer is not None and any(word.strip().lower() == "respond-async" for word in prefer.split(","))
 
 
@@ -124,7 +125,7 @@ def etag(revision: int) -> str:
     return f'"r{revision}"'
 
 
-def _revisions(if_match: _IfMatch = None) -> frozenset[int] | None:
+async def _revisions(if_match: _IfMatch = None) -> frozenset[int] | None:
     if if_match is None or if_match.strip() == "*":
         return None
     named = (tag.strip() for tag in if_match.split(","))

@@ -24,13 +24,7 @@ _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 class PageQuery:
     """`limit` and `page` of a request."""
 
-    def __init__(
-        self,
-        limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20,
-        page: Annotated[
-            str | None, Query(max_length=200, description="`next_page` of the page before, as it was.")
-        ] = None,
-    ) -> None:
+    def __init__(self, limit: int, page: str | None) -> None:
         self.limit = limit
         self._page = page
 
@@ -82,7 +76,16 @@ class PageQuery:
         return answer(page)
 
 
-Paging = Annotated[PageQuery, Depends()]
+async def _paging(
+    limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20,
+    page: Annotated[
+        str | None, Query(max_length=200, description="`next_page` of the page before, as it was.")
+    ] = None,
+) -> PageQuery:
+    return PageQuery(limit, page)
+
+
+Paging = Annotated[PageQuery, Depends(_paging)]
 
 
 def _encode(last: UUID | int) -> str:

@@ -3,19 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.domain.clock import rfc3339
-
-Instant = Annotated[
-    datetime,
-    PlainSerializer(rfc3339, return_type=str, when_used="json"),
-    Field(
-        description="RFC 3339 in UTC.",
-        examples=["2026-11-23T14:05:06.123456Z"],
-        json_schema_extra={"format": "date-time"},  # the serializer's return type says no more than `str`
-    ),
-]
+# pydantic writes UTC as Z by itself; a serializer in Python would cost a tenth of a list.
+Instant = Annotated[datetime, Field(description="RFC 3339 in UTC.", examples=["2026-11-23T14:05:06.123456Z"])]
 OrganizationId = Annotated[str, Field(examples=["org_acme"])]
 Subject = Annotated[
     str, Field(description="`sub` of the token that was used.", examples=["ada@acme.example"])

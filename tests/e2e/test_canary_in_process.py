@@ -75,7 +75,7 @@ class TestInside:
         assert sinks.hold("spans", "/v1/organizations/{organization_id}/provider-credentials")
         assert sinks.leaks(detector) == []
 
-    async def test_no_record_or_span_has_it_whatever_the_provider_hands_back(  # noqa: PLR0917  # pytest passes fixtures by name
+    async def test_no_record_or_span_has_it_whatever_the_provider_hands_back(  # pytest passes fixtures by name
         self,
         betrayed: Services,
         make_token: MakeToken,
@@ -103,7 +103,7 @@ class TestInside:
 
 
 class TestProof:
-    async def test_a_leaking_route_turns_every_sink_red(  # noqa: PLR0917  # pytest passes fixtures by name
+    async def test_a_leaking_route_turns_every_sink_red(  # pytest passes fixtures by name
         self,
         services: Services,
         make_token: MakeToken,

@@ -77,14 +77,16 @@ class TestBehaviours:
 
         assert verdict.status is ValidationStatus.VALID
 
-    async def test_a_list_of_models_proves_nothing_elsewhere(
+    async def test_elsewhere_a_message_is_asked_for_as_lists_of_models_prove_nothing(
         self, client: AnthropicClient, served: Served
     ) -> None:
+        key = make_key("valid")
         where = destination(served.base_url, is_default=False)
 
-        verdict = await client.probe(ApiKey.parse(make_key("valid")), where, previously_valid=False)
+        verdict = await client.probe(ApiKey.parse(key), where, previously_valid=False)
 
-        assert verdict.reason is Reason.UNEXPECTED_ANSWER
+        assert verdict.reason is Reason.OK
+        assert [entry.path for entry in served.fake.requests_of(key)] == ["/v1/messages"]
 
     async def test_patterns_come_from_outside(self, served: Served) -> None:
         patterns = MessagePatterns(organization_disabled=("not to our liking",))

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.core.database import Database
 from app.domain.api_keys import ApiKey
@@ -32,9 +32,12 @@ def store(database: Database, keyset: Keyset) -> EmbeddedSecretStore:
 
 @asynccontextmanager
 async def as_service(database: Database, ref: SecretRef) -> AsyncIterator[AsyncConnection]:
-    async with database.engine.begin() as connection:
+    engine = create_async_engine(database._login.url)
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("SET LOCAL ROLE byok_service"))
         await connection.execute(sa.text(f"SET LOCAL byok.org = '{ref.organization_id}'"))
         yield connection
+    await engine.dispose()
 
 
 async def rows(database: Database, ref: SecretRef) -> list[sa.Row[tuple[object, ...]]]:
