@@ -15,6 +15,7 @@ from app.services import Services
 from app.services.assembly import Adapters, Rules
 from app.services.assembly import assemble as assemble_services
 from app.services.checks import Prober
+from app.services.leases import Wrapper
 from app.services.provider_urls import HostGuard
 
 
@@ -36,6 +37,9 @@ def assemble(
     guard: HostGuard | None = None,
     check_every: timedelta | None = None,
     retention: timedelta = timedelta(hours=72),
+    url_checks_per_minute: int = 1000,
+    wrapper: Wrapper | None = None,
+    vault_address: str | None = None,
 ) -> Services:
     """Services over these parts, for the callers that `services` lets in."""
     return assemble_services(
@@ -46,6 +50,8 @@ def assemble(
             guard=guard or OpenGuard(),
             auth=services.auth,
             pings={"secret_store": store.ping},
+            wrapper=wrapper,
+            vault_address=vault_address,
         ),
         Rules(
             default_messages_url=messages_url,
@@ -54,7 +60,7 @@ def assemble(
             checks_at_once=16,
             checks_per_host=4,
             credential_writes_per_minute=writes_per_minute,
-            url_checks_per_minute=1000,
+            url_checks_per_minute=url_checks_per_minute,
         ),
     )
 

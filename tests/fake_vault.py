@@ -50,21 +50,29 @@ class FakeVault:
         self.asked: list[Asked] = []
         self.tokens: dict[str, Token] = {ROOT: Token()}
         self.logins: dict[str, str] = {}  # role id or role → secret id or JWT
-        self.lease, self.renewable, self.renewed_lease = 3600, True, 3600
         self.mounts: JSON = {}
+        self._engines: dict[str, FakeVersions | FakeTransit] = {}
         self.auth: JSON = {}
         self.roles: JSON = {}
         self.policies: dict[str, str] = {}
-        self.versions = FakeVersions()
-        self.transit = FakeTransit()
-        self.scripts: list[Script] = []
         self.release = asyncio.Event()
+        self.obey()
+
+    def obey(self) -> None:
+        """Forget what was asked and what was scripted."""
+        self.asked.clear()
+        self._scripts: list[Script] = []
+        self.lease, self.renewable, self.renewed_lease = 3600, True, 3600
         self.release.set()
+
+    def mount(self, path: str, body: JSON) -> None:
+        self.mounts[f"{path}/"] = body
+        self._engines[path] = FakeVersions() if body["type"] == "kv" else FakeTransit()
 
     def answer(self, path: str, status: int, body: Any = None, *, times: int = 1 << 30) -> None:
         """Answer so to paths that hold `path`, so many times."""
         body = {"errors": ["scripted"]} if body is None else body
-        self.scripts.append(Script(path=path, status=status, body=body, left=times))
+        self._scripts.append(Script(path=path, status=status, body=body, left=times))
 
     def paths(self, part: str = "") -> list[str]:
         return [asked.path for asked in self.asked if part in asked.path]
@@ -91,7 +99,7 @@ class FakeVault:
         await response(scope, receive, send)
 
     def _scripted(self, path: str) -> Response | None:
-        for script in self.scripts:
+        for script in self._scripts:
             if script.path in path and script.left:
                 script.left -= 1
                 if isinstance(script.body, bytes):
@@ -109,12 +117,12 @@ class FakeVault:
             return self._token(asked, self.tokens[asked.token])
         if head in {"sys", "auth"}:
             return self._system(asked)
-        kind = self.mounts.get(f"{head}/", {}).get("type")
+        engine = self._engines.get(head)
         operation, _, rest = rest.partition("/")
-        if kind == "kv":
-            return self.versions.answer(asked, operation, rest, int(request.query_params.get("version", 0)))
-        if kind == "transit":
-            answer = self.transit.answer(asked, operation, rest.partition("/")[0])
+        if isinstance(engine, FakeVersions):
+            return engine.answer(asked, operation, rest, int(request.query_params.get("version", 0)))
+        if isinstance(engine, FakeTransit):
+            answer = engine.answer(asked, operation, rest.partition("/")[0])
             return self._wrap(asked, answer, request.headers.get("x-vault-wrap-ttl"))
         raise Refused(404, f'no handler for route "{asked.path}". route entry not found.')
 
@@ -148,13 +156,16 @@ class FakeVault:
             return self._unwrap(asked.body["token"])
         _, _, name = rest.partition("/")
         if rest.startswith("mounts/"):
-            self.mounts[f"{name}/"] = asked.body
+            self.mount(name, asked.body)
         elif rest.startswith("auth/"):
             self.auth[f"{name}/"] = asked.body
         elif rest.startswith("policies/acl/"):
             self.policies[rest.removeprefix("policies/acl/")] = asked.body["policy"]
         elif asked.method == "GET":
-            return answered(role_id=f"id of {asked.path.split('/')[-2]}")
+            return answered(role_id=_role_id(asked))
+        elif name.endswith("/secret-id"):
+            self.logins[_role_id(asked)] = secrets.token_hex(12)
+            return answered(secret_id=self.logins[_role_id(asked)])
         else:
             self.roles[asked.path.split("/")[-1]] = asked.body
         return Response(status_code=204)
@@ -172,6 +183,11 @@ class FakeVault:
         if token is None or token.wrapped is None:
             raise Refused(400, "wrapping token is not valid or does not exist")
         return answered(**token.wrapped)
+
+
+def _role_id(asked: Asked) -> str:
+    """auth/approle/role/<name>/role-id, and likewise for secret ids."""
+    return f"id of {asked.path.split('/')[-2]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +210,8 @@ async def serve(*, certificate: Path | None = None) -> AsyncIterator[ServedVault
     """Serve a new fake on loopback; over TLS if given a PEM file of private key and chain."""
     fake = FakeVault()
     listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio leaves a socket of protocol 0 as it is, and every answer would wait 40 ms for an acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         fake, log_config=None, lifespan="off", ssl_certfile=certificate, timeout_graceful_shutdown=1
     )

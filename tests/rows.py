@@ -19,7 +19,13 @@ async def change(owner: AsyncEngine, statement: str, **values: Any) -> int:
 
 
 async def make_due(owner: AsyncEngine, organization_id: str) -> None:
-    """Let the time pass after which the sweep takes up this organization's unfinished work."""
+    """Let the time pass after which the sweep takes up this organization's unfinished work, and keys retire."""
+    await change(
+        owner,
+        "UPDATE credential_version SET retires_at = now() - interval '1 second'"
+        " WHERE organization_id = :organization_id AND retires_at IS NOT NULL",
+        organization_id=organization_id,
+    )
     await change(
         owner,
         "UPDATE job_queue SET due_at = now() - interval '1 second' WHERE organization_id = :organization_id",

@@ -29,6 +29,9 @@ class HostSlots:
         """
         slots = self._slots.setdefault(host, _Slots(free=asyncio.Semaphore(self._per_host)))
         slots.users += 1
+        if not slots.free.locked():
+            await slots.free.acquire()  # at once: the usual case needs no timer
+            return
         try:
             async with asyncio.timeout(timeout_seconds):
                 await slots.free.acquire()

@@ -154,7 +154,7 @@ class OutboundTransport(httpx.AsyncBaseTransport):
 
 def _admit_by_policy(url: httpx.URL) -> None:
     """The whole policy again, as the last thing before a connection: it costs microseconds. We may add a query."""
-    judged = judge_url(str(url.copy_with(query=None, fragment=None)))
+    judged = judge_url(str(url).partition("#")[0].partition("?")[0])
     if isinstance(judged, UrlReason):
         raise DestinationRefused(judged)
     if judged.host.encode() != url.raw_host:

@@ -25,6 +25,7 @@ class Intent:
     state: VersionState
     expected_store_version: int
     store_version: int | None = None
+    retires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ _INTENT_COLUMNS = (
     t.c.state,
     t.c.expected_store_version,
     t.c.store_version,
+    t.c.retires_at,
 )
 _INSERTED = [
     *["organization_id", "credential_id", "key_version", "state", "intent_id", "expected_store_version"],
@@ -363,4 +365,5 @@ def _intent(row: Row) -> Intent:
         state=VersionState(row["state"]),
         expected_store_version=row["expected_store_version"],
         store_version=row["store_version"],
+        retires_at=row["retires_at"],
     )

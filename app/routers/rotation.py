@@ -87,6 +87,8 @@ async def rotate_credential(
         record = None
         if held is not None and held.is_resumed:
             record = await services.rotation.resume(caller.organization_id, held.resource_id)
+            if record is None:
+                await held.rebind()
         if record is None:
             record = await services.rotation.rotate(
                 caller, credential_id, new, rotation_id=resource_id(held), wait=not respond_async

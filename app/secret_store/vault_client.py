@@ -55,10 +55,11 @@ class VaultServer:
     ) -> None:
         self._address = address.rstrip("/")
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="vault")
+        is_secure = self._address.startswith("https:")
         self._connections = urllib3.PoolManager(
             maxsize=workers,
             retries=False,
-            ssl_context=ssl.create_default_context(cafile=ca_file or certifi.where()),
+            ssl_context=ssl.create_default_context(cafile=ca_file or certifi.where()) if is_secure else None,
             timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
         )
 

@@ -100,6 +100,8 @@ class Retirement:
         caller = Caller(subject=audit.SYSTEM_ACTOR, organization_id=organization_id, request_id="")
         async with self._units.writing(organization_id) as uow:
             version = await uow.versions.lock_intent(intent_id)
+            if version is not None and version.retires_at is not None and version.retires_at > now():
+                return  # back in use and replaced again since this was due: it comes again at its new time
             is_due = version is not None and version.state in (*_DESTROYABLE, VersionState.DESTROYED)
             if version is not None and version.state is VersionState.PREVIOUS:
                 await self._mark_destroyed(uow, caller, version)

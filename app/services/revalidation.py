@@ -88,6 +88,8 @@ class Revalidation:
         except ByokError as error:
             # It comes again after its time.
             log.warning("recheck_postponed", organization_id=item.organization_id, code=error.code)
+        except Exception as error:  # noqa: BLE001  # likewise; told by name: its text may quote what it was given
+            log.error("recheck_failed", organization_id=item.organization_id, error=type(error).__name__)  # noqa: TRY400
 
     async def _custom_host(self, item: DueItem) -> str | None:
         async with self._units.reading(item.organization_id) as uow:

@@ -35,6 +35,8 @@ from app.services.rate_limits import RateLimitKind, RateLimits
 from app.services.retirement import Retirement
 from app.services.secret_writes import SecretWrites
 
+_UNBORN = (VersionState.INTENT, VersionState.ABANDONED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
@@ -124,9 +126,18 @@ class Rotation:
         return rotation
 
     async def resume(self, organization_id: str, rotation_id: UUID) -> RotationRecord | None:
-        """What a vanished holder of an Idempotency-Key left behind."""
+        """What a vanished holder of an Idempotency-Key left behind: the rotation, if its key got to the store.
+
+        If it did not, what there is of it is cleared away, so that the key can be brought anew.
+        """
         async with self._units.reading(organization_id) as uow:
-            return await uow.rotations.find(rotation_id)
+            rotation = await uow.rotations.find(rotation_id)
+            if rotation is None or rotation.version.state not in _UNBORN:
+                return rotation
+            unborn = await uow.versions.find_intent(rotation.credential_id, key_version=rotation.key_version)
+        assert unborn is not None
+        await self._writes.settle(organization_id, unborn)
+        return None
 
     async def cancel(self, caller: Caller, credential_id: UUID, rotation_id: UUID) -> RotationRecord:
         """The new key never goes into use, and is destroyed.

@@ -13,11 +13,12 @@ from app.secret_store.keyset import Keyset
 from app.secret_store.vault import VaultMounts, VaultSecretStore
 from app.secret_store.vault_client import VaultServer
 from app.secret_store.vault_roles import VaultRole, VaultSessions
-from app.secret_store.vault_session import VaultLogin
-from tests.fake_vault import ROOT, ServedVault, serve
+from app.secret_store.vault_session import VaultLogin, VaultSession
+from tests.fake_vault import ROOT, FakeVault, ServedVault, serve
 from tests.fakes import FakeSecretStore
 from tests.integration.secret_store.server import RealServer, is_there, real_server, summary
-from tests.integration.secret_store.vaults import Prepared, prepare
+from tests.integration.secret_store.sessions import APPROLE, Clock
+from tests.integration.secret_store.vaults import Prepared, prepared_vault
 
 REAL_VAULT = ["vault"] if is_there() else []
 
@@ -64,9 +65,10 @@ def vault_server() -> Iterator[RealServer]:
 
 
 @pytest.fixture(scope="session")
-async def prepared(vault_server: RealServer) -> Prepared:
+async def prepared(vault_server: RealServer) -> AsyncIterator[Prepared]:
     """A real server after `byok vault-setup`."""
-    return await prepare(vault_server.address, vault_server.token)
+    async with prepared_vault(vault_server.address, vault_server.token) as prepared:
+        yield prepared
 
 
 @pytest.fixture(scope="session")
@@ -77,15 +79,63 @@ async def vault(prepared: Prepared) -> AsyncIterator[VaultSecretStore]:
 
 
 @pytest.fixture(scope="session")
-async def served_vault() -> AsyncIterator[ServedVault]:
+async def shared_vault() -> AsyncIterator[ServedVault]:
     async with serve() as served:
         yield served
 
 
+@pytest.fixture
+def served_vault(shared_vault: ServedVault) -> Iterator[ServedVault]:
+    """The fake, as if new but for what it keeps."""
+    shared_vault.fake.obey()
+    yield shared_vault
+    shared_vault.fake.obey()
+
+
 @pytest.fixture(scope="session")
-async def fake_vault(served_vault: ServedVault) -> AsyncIterator[VaultSecretStore]:
-    async with (await prepare(served_vault.address, ROOT)).store() as store:
+async def prepared_fake(shared_vault: ServedVault) -> AsyncIterator[Prepared]:
+    async with prepared_vault(shared_vault.address, ROOT) as prepared:
+        yield prepared
+
+
+@pytest.fixture
+async def fake_vault(prepared_fake: Prepared, served_vault: ServedVault) -> AsyncIterator[VaultSecretStore]:
+    async with prepared_fake.store() as store:
         yield store
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def vault_insides(served_vault: ServedVault) -> FakeVault:
+    """The fake, with one log-in and one mount."""
+    served_vault.fake.logins["writer"] = "secret id"
+    served_vault.fake.mount("kv", {"type": "kv"})
+    return served_vault.fake
+
+
+@pytest.fixture
+async def server(served_vault: ServedVault) -> AsyncIterator[VaultServer]:
+    server = VaultServer(served_vault.address)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def session(server: VaultServer, vault_insides: FakeVault, clock: Clock) -> AsyncIterator[VaultSession]:
+    session = VaultSession(server, APPROLE, clock=clock)
+    yield session
+    await session.close()
+
+
+@pytest.fixture(params=["prepared_fake", *(["prepared"] if is_there() else [])])
+def any_vault(request: pytest.FixtureRequest) -> Prepared:
+    """The fake and, where there is one, a real server."""
+    found: Prepared = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from app.secret_store.vault_answers import VaultReason, VaultUnavailable
 from app.secret_store.vault_roles import VaultRole
 from app.secret_store.vault_setup import SetUpRefused, VaultSetup, policy
 from tests.integration.secret_store.server import RealServer
-from tests.integration.secret_store.vaults import Prepared, prepare
+from tests.integration.secret_store.vaults import Prepared, prepared_vault
 
 
 class TestSetUp:
@@ -77,9 +77,10 @@ class TestSetUp:
         except VaultUnavailable:
             pytest.skip("this server has no namespaces")
 
-        inside = await prepare(vault_server.address, vault_server.token, namespace=name)
-
-        async with inside.store(await inside.logins()) as store:
+        async with (
+            prepared_vault(vault_server.address, vault_server.token, namespace=name) as inside,
+            inside.store(await inside.logins()) as store,
+        ):
             await store.ping()
 
 

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-import hvac
-
 from app.secret_store.vault import VaultMounts, VaultSecretStore
 from app.secret_store.vault_answers import Answer, expect, part
-from app.secret_store.vault_client import VaultServer
+from app.secret_store.vault_client import Question, VaultServer
 from app.secret_store.vault_roles import VaultRole, VaultSessions
 from app.secret_store.vault_session import VaultLogin, VaultSession
 from app.secret_store.vault_setup import VaultSetup
@@ -22,6 +20,7 @@ class Prepared:
 
     address: str
     root: VaultLogin = field(repr=False)
+    root_session: VaultSession = field(repr=False)
     mounts: VaultMounts
     prefix: str
     role_ids: Mapping[VaultRole, str]
@@ -58,41 +57,48 @@ class Prepared:
     async def logins(self) -> dict[VaultRole, VaultLogin]:
         return {role: await self.login(role) for role in VaultRole}
 
+    async def as_root(self, question: Question) -> Answer:
+        return expect(await self.root_session.call(question))
+
     async def write(self, path: str, /, **data: object) -> Answer:
-        """As root."""
-        async with self.session() as session:
-            return expect(await session.call(lambda vault: vault.write_data(path, data=data)))
+        return await self.as_root(lambda vault: vault.write_data(path, data=data))
 
     async def delete(self, path: str) -> Answer:
-        """As root."""
-        async with self.session() as session:
-            return expect(await session.call(lambda vault: vault.delete(path)))
+        # hvac's own delete gives nothing back.
+        return await self.as_root(lambda vault: vault.adapter.delete(f"/v1/{path}"))
 
     async def put(self, path: str, content: Mapping[str, object], *, cas: int) -> None:
         """Change a secret as an intruder in Vault's storage would."""
         await self.write(f"{self.mounts.kv}/data/{path}", data=content, options={"cas": cas})
 
     async def get(self, path: str, version: int) -> Mapping[str, Any]:
-        """What rests there, as root."""
-
-        def question(vault: hvac.Client) -> object:
-            return vault.secrets.kv.v2.read_secret_version(
+        """What rests there."""
+        answer = await self.as_root(
+            lambda vault: vault.secrets.kv.v2.read_secret_version(
                 path, version=version, mount_point=self.mounts.kv, raise_on_deleted_version=False
             )
+        )
+        content: Mapping[str, Any] = answer.data["data"]
+        return content
 
-        async with self.session() as session:
-            content: Mapping[str, Any] = expect(await session.call(question)).data["data"]
-            return content
 
-
-async def prepare(address: str, token: str, *, namespace: str | None = None) -> Prepared:
+@asynccontextmanager
+async def prepared_vault(
+    address: str, token: str, *, namespace: str | None = None
+) -> AsyncIterator[Prepared]:
     """Set up under names that nobody has."""
     unique = uuid4().hex[:8]
     root = VaultLogin(method="token", token=token, namespace=namespace)
     mounts = VaultMounts(kv=f"kv-{unique}", transit=f"transit-{unique}")
     server = VaultServer(address)
     session = VaultSession(server, root)
-    role_ids = await VaultSetup(session, mounts, prefix=f"byok-{unique}").run()
+    yield Prepared(
+        address=address,
+        root=root,
+        root_session=session,
+        mounts=mounts,
+        prefix=f"byok-{unique}",
+        role_ids=await VaultSetup(session, mounts, prefix=f"byok-{unique}").run(),
+    )
     await session.close()
     server.close()
-    return Prepared(address=address, root=root, mounts=mounts, prefix=f"byok-{unique}", role_ids=role_ids)

@@ -1,0 +1,83 @@
+"""Which log-in each role gets from the settings."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.settings import SettingsRefused, VaultSettings, load_settings
+from app.secret_store.vault_roles import VaultRole, logins_of
+from app.secret_store.vault_session import VaultLogin
+
+
+def logins(**settings: Any) -> dict[VaultRole, VaultLogin]:
+    return logins_of(VaultSettings.model_validate({"address": "https://vault.example.com"} | settings))
+
+
+class TestLogins:
+    def test_are_one_for_all_unless_set_apart(self) -> None:
+        found = logins(token="t", namespace="team-a")
+
+        assert set(found) == set(VaultRole)
+        assert set(found.values()) == {
+            VaultLogin(
+                method="token", token="t", namespace="team-a", jwt_file=found[VaultRole.WRITER].jwt_file
+            )
+        }
+
+    def test_of_a_role_set_apart_fill_up_from_the_general_one(self) -> None:
+        found = logins(
+            auth_method="approle",
+            role_id="all",
+            secret_id="one",
+            roles={"prober": {"role_id": "prober", "secret_id": "two"}},
+        )
+
+        assert (found[VaultRole.PROBER].role_id, found[VaultRole.PROBER].secret_id) == ("prober", "two")
+        assert found[VaultRole.WRITER].role_id == "all"
+
+    def test_may_differ_in_method(self, tmp_path: Path) -> None:
+        found = logins(
+            auth_method="kubernetes",
+            role="byok",
+            roles={"broker": {"auth_method": "jwt", "role": "broker", "jwt_file": str(tmp_path)}},
+        )
+
+        assert found[VaultRole.BROKER].method == "jwt"
+        assert str(found[VaultRole.WRITER].jwt_file).endswith("serviceaccount/token")
+
+    def test_are_read_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BYOK_VAULT__TOKEN", "general")
+        monkeypatch.setenv("BYOK_VAULT__ROLES__WRITER__TOKEN", "writer's")
+
+        found = logins_of(load_settings(_env_file=None).vault)
+
+        assert found[VaultRole.WRITER].token == "writer's"
+        assert found[VaultRole.BROKER].token == "general"
+
+    @pytest.mark.parametrize(
+        ("settings", "variable"),
+        [
+            ({}, "BYOK_VAULT__TOKEN"),
+            ({"auth_method": "approle"}, "BYOK_VAULT__ROLE_ID"),
+            ({"auth_method": "approle", "role_id": "x"}, "BYOK_VAULT__SECRET_ID"),
+            ({"auth_method": "kubernetes"}, "BYOK_VAULT__ROLE"),
+            ({"auth_method": "jwt", "role": "x"}, "BYOK_VAULT__JWT_FILE"),
+            ({"token": "t", "roles": {"scribe": {}}}, "BYOK_VAULT__ROLES"),
+            (
+                {"token": "t", "roles": {"writer": {"auth_method": "approle"}}},
+                "BYOK_VAULT__ROLES__WRITER__ROLE_ID",
+            ),
+            (
+                {"token": "t", "roles": {"writer": {"auth_method": "password"}}},
+                "BYOK_VAULT__ROLES__WRITER__AUTH_METHOD",
+            ),
+        ],
+    )
+    def test_refuse_what_cannot_log_in_and_name_the_variable(
+        self, settings: dict[str, Any], variable: str
+    ) -> None:
+        with pytest.raises(SettingsRefused) as refusal:
+            logins(**settings)
+
+        assert str(refusal.value).startswith(f"{variable}: ")

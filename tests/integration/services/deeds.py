@@ -1,0 +1,82 @@
+"""What is done to a credential and its keys while something interrupts it."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from app.domain.api_keys import ApiKey
+from app.domain.clock import new_id
+from app.domain.credentials import CredentialRecord
+from app.domain.rotation import Activate, DestroyPrevious, RotationRecord
+from app.services import Services
+from app.services.retirement import DeletionReceipt
+from app.services.rotation import NewKey
+from tests.integration.services.soundness import Bench
+from tests.integration.services.workplace import make_key
+
+Answer: TypeAlias = RotationRecord | CredentialRecord | DeletionReceipt | None
+Deed: TypeAlias = Callable[[Bench, Services], Awaitable[Answer]]
+
+
+def rotation(
+    activate: Activate = Activate.WHEN_VALID,
+    destroy_previous: DestroyPrevious = DestroyPrevious.AFTER_RETENTION,
+    *,
+    same_key: bool = False,
+) -> Deed:
+    async def rotate(bench: Bench, services: Services) -> Answer:
+        key = bench.keys[-1] if same_key else make_key()
+        bench.keys.append(key)
+        return await services.rotation.rotate(
+            bench.place.caller,
+            bench.credential_id,
+            new_key(key, activate=activate, destroy_previous=destroy_previous),
+            rotation_id=new_id(),
+        )
+
+    return rotate
+
+
+def new_key(
+    key: ApiKey,
+    *,
+    activate: Activate = Activate.WHEN_VALID,
+    destroy_previous: DestroyPrevious = DestroyPrevious.AFTER_RETENTION,
+) -> NewKey:
+    return NewKey(
+        key=key,
+        activate=activate,
+        destroy_previous=destroy_previous,
+        given=frozenset(),
+        base_url=None,
+        auth_style=None,
+        workspace_id=None,
+        probe_model=None,
+    )
+
+
+async def roll_back(bench: Bench, services: Services) -> Answer:
+    return await services.rollback.roll_back(bench.place.caller, bench.credential_id)
+
+
+async def destroy_version(bench: Bench, services: Services) -> Answer:
+    await services.retirement.destroy_version(bench.place.caller, bench.credential_id, 1)
+    return None
+
+
+async def delete(bench: Bench, services: Services) -> Answer:
+    return await services.retirement.delete(bench.place.caller, bench.credential_id, force=False)
+
+
+NOW, GONE = Activate.IMMEDIATELY, DestroyPrevious.IMMEDIATELY
+# What is done, and to how many keys it is done.
+DEEDS: dict[str, tuple[Deed, int]] = {
+    "rotate": (rotation(), 1),
+    "rotate, destroy the key before": (rotation(destroy_previous=GONE), 1),
+    "rotate at once": (rotation(NOW), 1),
+    "rotate at once, destroy the key before": (rotation(NOW, GONE), 1),
+    "rotate to the same key": (rotation(same_key=True), 1),
+    "rotate a second time": (rotation(), 2),
+    "roll back": (roll_back, 2),
+    "destroy a version": (destroy_version, 2),
+    "delete": (delete, 2),
+}
