@@ -233,6 +233,7 @@ async def _provider(
     patterns = MessagePatterns(**{name: tuple(words) for name, words in given.message_patterns.items()})
     return AnthropicClient(
         await resources.enter_async_context(trusted),
+        default_messages_url=settings.messages_url,
         custom_http=await resources.enter_async_context(custom),
         patterns=patterns,
         timeout_seconds=given.timeout.total_seconds(),

@@ -4,6 +4,7 @@ No secret has a default. A wrong value stops start-up with one line naming the v
 """
 
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -22,6 +23,8 @@ from app.domain.host_name import judge_host
 from app.domain.url_refusal import UrlReason
 
 PREFIX = "BYOK_"
+
+_LARGEST_PORT = 65535
 
 
 class SettingsRefused(Exception):
@@ -112,10 +115,12 @@ def _nameservers(value: list[str]) -> list[str]:
             text.rpartition(":") if text.count(":") == 1 or text.startswith("[") else (text, "", "53")
         )
         try:
-            ip_address(host.strip("[]"))
-            _ = int(port)
+            ip_address(host.removeprefix("[").removesuffix("]"))
+            is_port = 0 < int(port) <= _LARGEST_PORT and text.count("[") == text.count("]")
         except ValueError:
-            raise ValueError("each must be an IP address, or address:port, or [address]:port") from None
+            is_port = False
+        if not is_port:
+            raise ValueError("each must be an IP address, or address:port, or [address]:port")
     return value
 
 
@@ -138,7 +143,6 @@ def _nat64_prefixes(value: list[str]) -> list[str]:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
-OptionalDuration = Annotated[timedelta | None, BeforeValidator(_optional_duration)]
 Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]
 MessagePatternName = Literal[
     "cors_refused",
@@ -207,7 +211,9 @@ class ProviderSettings(Group):
     default_base_url: ProviderBaseUrl = "https://api.anthropic.com"
     ca_file: Path | None = None
     allowed_hosts: Annotated[Words, AfterValidator(_host_names)] = Field(default_factory=list)
-    timeout: Duration = timedelta(seconds=15)
+    timeout: Duration = Field(
+        default=timedelta(seconds=15), ge=timedelta(seconds=1), le=timedelta(seconds=15)
+    )
     message_patterns: dict[MessagePatternName, Words] = Field(default_factory=dict)
 
 
@@ -240,7 +246,9 @@ class RateLimitSettings(Group):
 class ValidationSettings(Group):
     """Periodic checks of keys."""
 
-    every: OptionalDuration = timedelta(hours=24)
+    every: Annotated[
+        timedelta | None, Field(ge=timedelta(minutes=1)), BeforeValidator(_optional_duration)
+    ] = timedelta(hours=24)
     concurrency: int = Field(default=16, ge=1, le=200)
     concurrency_per_host: int = Field(default=4, ge=1, le=200)
 
@@ -360,8 +368,16 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
         ("PROVIDER__CA_FILE", settings.provider.ca_file),
         ("VAULT__CA_FILE", settings.vault.ca_file),
     ):
-        if file is not None and not file.is_file():
-            yield f"{PREFIX}{name}: there is no such file"
+        if file is not None and not _holds_certificates(file):
+            yield f"{PREFIX}{name}: must be a file of PEM certificates that can be read"
+
+
+def _holds_certificates(file: Path) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+    except (OSError, ssl.SSLError):
+        return False
+    return True
 
 
 def _production_refusals(settings: Settings) -> Iterator[str]:

@@ -9,7 +9,7 @@ import logging
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeAlias
 
@@ -79,6 +79,7 @@ class AnthropicClient:
 
     Args:
         http: reaches the operator's default endpoint; follows no redirects and trusts no environment.
+        default_messages_url: that endpoint, as it is set now: keys saved without a base URL go there.
         custom_http: reaches destinations that customers entered, through the vetted transport.
         patterns: the provider's prose that carries meaning.
         timeout_seconds: for a whole probe, its repetition included.
@@ -89,12 +90,14 @@ class AnthropicClient:
         self,
         http: httpx.AsyncClient,
         *,
+        default_messages_url: str | None = None,
         custom_http: httpx.AsyncClient | None = None,
         patterns: MessagePatterns = DEFAULT_PATTERNS,
         timeout_seconds: float = TIMEOUT_SECONDS,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._http = http
+        self._default_messages_url = default_messages_url
         self._custom_http = custom_http or http
         self._patterns = patterns
         self._timeout_seconds = timeout_seconds
@@ -112,7 +115,12 @@ class AnthropicClient:
         timeout_seconds: float | None = None,
     ) -> Verdict:
         """Check the key with the cheapest request that tells. Whatever happens on the way is a verdict."""
-        http = self._http if destination.base_url is None else self._custom_http
+        http = self._custom_http
+        if destination.base_url is None:
+            http = self._http
+            destination = replace(
+                destination, messages_url=self._default_messages_url or destination.messages_url
+            )
         is_anthropic = _is_anthropic(destination)
         probe = _probe_of(destination, is_anthropic=is_anthropic)
         answer, request_id = await self._ask(
