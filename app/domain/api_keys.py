@@ -71,8 +71,7 @@ class ApiKey:
             raise KeyRefused(
                 "key_malformed", "The key holds characters that no key has. Copy it again from the console."
             )
-        looks_anthropic = lowered.startswith("sk-ant-")
-        if (looks_anthropic or not custom_destination) and not _ANTHROPIC_KEY.fullmatch(text):
+        if not custom_destination and not _ANTHROPIC_KEY.fullmatch(text):
             raise KeyRefused("key_malformed", "This is not a Claude API key: those start with sk-ant-api03-.")
         return cls(text)
 

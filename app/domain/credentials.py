@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from app.domain.errors import PreconditionFailed
 from app.domain.validation import Verdict
 
 DEFAULT_PROVIDER = "anthropic"
@@ -123,3 +124,8 @@ class CredentialRecord:
     updated_at: datetime
     rotated_at: datetime | None
     last_used_at: datetime | None
+
+    def require_revision(self, revisions: frozenset[int] | None) -> None:
+        """Raise PreconditionFailed unless this is one of the revisions that If-Match names; None is any."""
+        if revisions is not None and self.revision not in revisions:
+            raise PreconditionFailed

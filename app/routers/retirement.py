@@ -11,11 +11,12 @@ from app.domain.errors import (
     InsufficientScope,
     InvalidInput,
     NotFound,
+    PreconditionFailed,
     SecretStoreUnavailable,
     VersionInUse,
 )
 from app.routers.answers import answer
-from app.routers.dependencies import CredentialId, CredentialWriter, ServicesOfApp, etag
+from app.routers.dependencies import CredentialId, CredentialWriter, Revisions, ServicesOfApp, etag
 from app.routers.problems import problems
 from app.schemas.credentials import Credential
 from app.schemas.rotation import DeletionReceipt
@@ -33,16 +34,23 @@ Force = Annotated[bool, Query(description="Delete even the credential in force: 
     operation_id="deleteCredential",
     summary="Destroy a credential's keys",
     response_description="What was destroyed.",
-    responses=problems(InsufficientScope, NotFound, CredentialInUse, SecretStoreUnavailable, InvalidInput),
+    responses=problems(
+        InsufficientScope, NotFound, CredentialInUse, PreconditionFailed, SecretStoreUnavailable, InvalidInput
+    ),
 )
 async def delete_credential(
     credential_id: CredentialId,
     caller: CredentialWriter,
     services: ServicesOfApp,
+    revisions: Revisions,
     force: Force = False,
 ) -> Response:
     """Every version is destroyed in the secret store; the masked record and its history stay."""
-    return answer(DeletionReceipt.of(await services.retirement.delete(caller, credential_id, force=force)))
+    return answer(
+        DeletionReceipt.of(
+            await services.retirement.delete(caller, credential_id, force=force, revisions=revisions)
+        )
+    )
 
 
 @router.post(
@@ -51,13 +59,13 @@ async def delete_credential(
     operation_id="disableCredential",
     summary="Use a credential for nothing",
     response_description="The credential, disabled.",
-    responses=problems(InsufficientScope, NotFound, CredentialDeleted),
+    responses=problems(InsufficientScope, NotFound, CredentialDeleted, PreconditionFailed),
 )
 async def disable_credential(
-    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp
+    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp, revisions: Revisions
 ) -> Response:
     """The key is kept. Readiness says `credential_disabled` where it is in force."""
-    return _answer(await services.suspension.disable(caller, credential_id))
+    return _answer(await services.suspension.disable(caller, credential_id, revisions=revisions))
 
 
 @router.post(
@@ -66,13 +74,13 @@ async def disable_credential(
     operation_id="enableCredential",
     summary="Use a disabled credential again",
     response_description="The credential, in use.",
-    responses=problems(InsufficientScope, NotFound, CredentialDeleted),
+    responses=problems(InsufficientScope, NotFound, CredentialDeleted, PreconditionFailed),
 )
 async def enable_credential(
-    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp
+    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp, revisions: Revisions
 ) -> Response:
     """Its key is checked again soon."""
-    return _answer(await services.suspension.enable(caller, credential_id))
+    return _answer(await services.suspension.enable(caller, credential_id, revisions=revisions))
 
 
 @router.post(

@@ -29,6 +29,7 @@ from app.routers.dependencies import (
     CredentialWriter,
     IdempotencyKey,
     RespondAsync,
+    Revisions,
     ServicesOfApp,
     etag,
 )
@@ -142,8 +143,8 @@ async def cancel_rotation(
     responses=problems(InsufficientScope, NotFound, CredentialDeleted, NoPreviousVersion, RotationInProgress),
 )
 async def roll_back_credential(
-    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp
+    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp, revisions: Revisions
 ) -> Response:
     """The old number and destination are in force again; the other key is kept in its stead."""
-    record = await services.rollback.roll_back(caller, credential_id)
+    record = await services.rollback.roll_back(caller, credential_id, revisions=revisions)
     return answer(Credential.of(record), headers={"ETag": etag(record.revision)})

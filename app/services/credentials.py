@@ -23,7 +23,6 @@ from app.domain.credentials import (
 from app.domain.errors import (
     CredentialDeleted,
     NotFound,
-    PreconditionFailed,
     SecretStoreUnavailable,
 )
 from app.domain.provider_url import ProviderURL
@@ -160,8 +159,7 @@ class Credentials:
                 raise NotFound
             if record.state in READABLE_AS_DELETED:
                 raise CredentialDeleted
-            if revisions is not None and record.revision not in revisions:
-                raise PreconditionFailed
+            record.require_revision(revisions)
             if label is not None and label != record.label:
                 await uow.credentials.rename(credential_id, label, now=now())
                 await audit.record(uow, caller, AuditAction.CREDENTIAL_RENAMED, credential_id)

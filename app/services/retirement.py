@@ -17,6 +17,7 @@ from app.domain.credentials import CredentialState, VersionState
 from app.domain.errors import (
     CredentialInUse,
     NotFound,
+    PreconditionFailed,
     SecretStoreUnavailable,
     VersionInUse,
 )
@@ -50,11 +51,18 @@ class Retirement:
         self._store = store
         self._leases = leases
 
-    async def delete(self, caller: Caller, credential_id: UUID, *, force: bool) -> DeletionReceipt:
+    async def delete(
+        self,
+        caller: Caller,
+        credential_id: UUID,
+        *,
+        force: bool,
+        revisions: frozenset[int] | None = None,
+    ) -> DeletionReceipt:
         """Destroy every version, keep the masked record. A second time gives the same receipt.
 
         Raises:
-            NotFound, CredentialInUse, SecretStoreUnavailable, DatabaseUnavailable
+            NotFound, CredentialInUse, PreconditionFailed, SecretStoreUnavailable, DatabaseUnavailable
         """
         organization_id = caller.organization_id
         async with self._units.writing(organization_id) as uow:
@@ -64,6 +72,8 @@ class Retirement:
             if found is None or found[0] is CredentialState.CREATING:
                 raise NotFound
             if found[0] not in _GONE:
+                if revisions is not None and found[1] not in revisions:
+                    raise PreconditionFailed
                 if not force and await _is_in_force(uow, credential_id):
                     raise CredentialInUse
                 await self._mark_deleted(uow, caller, credential_id, standing)

@@ -27,11 +27,13 @@ class Rollback:
         self._units = units
         self._retention = retention
 
-    async def roll_back(self, caller: Caller, credential_id: UUID) -> CredentialRecord:
+    async def roll_back(
+        self, caller: Caller, credential_id: UUID, *, revisions: frozenset[int] | None = None
+    ) -> CredentialRecord:
         """The version before is in use again, with its number and destination; the other is kept in its stead.
 
         Raises:
-            NotFound, CredentialDeleted, NoPreviousVersion, RotationInProgress, DatabaseUnavailable
+            NotFound, CredentialDeleted, NoPreviousVersion, RotationInProgress, PreconditionFailed, DatabaseUnavailable
         """
         organization_id, instant = caller.organization_id, now()
         retention_until = instant + self._retention
@@ -44,6 +46,7 @@ class Rollback:
                 raise NotFound
             if record.state in _GONE:
                 raise CredentialDeleted
+            record.require_revision(revisions)
             if any(v.state in (VersionState.INTENT, VersionState.STORED) for v in standing.values()):
                 raise RotationInProgress
             before = await uow.versions.newest_previous(credential_id)

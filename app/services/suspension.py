@@ -19,28 +19,37 @@ class Suspension:
     def __init__(self, units: UnitsOfWork) -> None:
         self._units = units
 
-    async def disable(self, caller: Caller, credential_id: UUID) -> CredentialRecord:
+    async def disable(
+        self, caller: Caller, credential_id: UUID, *, revisions: frozenset[int] | None = None
+    ) -> CredentialRecord:
         """Keep the key, use it for nothing. Disabling twice is no error.
 
         Raises:
-            NotFound, CredentialDeleted, DatabaseUnavailable
+            NotFound, CredentialDeleted, PreconditionFailed, DatabaseUnavailable
         """
         return await self._set_state(
-            caller, credential_id, CredentialState.DISABLED, AuditAction.CREDENTIAL_DISABLED
+            caller, credential_id, CredentialState.DISABLED, AuditAction.CREDENTIAL_DISABLED, revisions
         )
 
-    async def enable(self, caller: Caller, credential_id: UUID) -> CredentialRecord:
+    async def enable(
+        self, caller: Caller, credential_id: UUID, *, revisions: frozenset[int] | None = None
+    ) -> CredentialRecord:
         """Use a disabled key again, and check it soon.
 
         Raises:
-            NotFound, CredentialDeleted, DatabaseUnavailable
+            NotFound, CredentialDeleted, PreconditionFailed, DatabaseUnavailable
         """
         return await self._set_state(
-            caller, credential_id, CredentialState.ACTIVE, AuditAction.CREDENTIAL_ENABLED
+            caller, credential_id, CredentialState.ACTIVE, AuditAction.CREDENTIAL_ENABLED, revisions
         )
 
     async def _set_state(
-        self, caller: Caller, credential_id: UUID, state: CredentialState, action: AuditAction
+        self,
+        caller: Caller,
+        credential_id: UUID,
+        state: CredentialState,
+        action: AuditAction,
+        revisions: frozenset[int] | None,
     ) -> CredentialRecord:
         instant = now()
         async with self._units.writing(caller.organization_id) as uow:
@@ -50,6 +59,7 @@ class Suspension:
                 raise NotFound
             if record.state in READABLE_AS_DELETED:
                 raise CredentialDeleted
+            record.require_revision(revisions)
             if record.state is not state:
                 await uow.credentials.set_state(credential_id, state, now=instant)
                 if state is CredentialState.ACTIVE:

@@ -1,0 +1,33 @@
+"""If-Match on everything that changes a credential: another revision than the named one changes nothing."""
+
+import pytest
+
+from tests.conftest import Tenant
+from tests.fake_anthropic import make_key
+
+
+class TestIfMatch:
+    @pytest.mark.parametrize(
+        ("method", "suffix"),
+        [("POST", "/disable"), ("POST", "/enable"), ("POST", "/rollback"), ("DELETE", "")],
+    )
+    async def test_of_another_revision_changes_nothing(
+        self, tenant: Tenant, method: str, suffix: str
+    ) -> None:
+        path = f"{tenant.credentials}/{(await tenant.created())['id']}"
+        if suffix == "/rollback":
+            await tenant.post(f"{path}/rotations", json={"api_key": make_key()})
+        before = await tenant.get(path)
+
+        refused = await tenant.request(method, f"{path}{suffix}", headers={"If-Match": '"r0"'})
+
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
+        assert (await tenant.get(path)).text == before.text
+
+    async def test_of_the_present_revision_lets_it_through(self, tenant: Tenant) -> None:
+        path = f"{tenant.credentials}/{(await tenant.created())['id']}"
+        etag = (await tenant.get(path)).headers["ETag"]
+
+        answer = await tenant.request("DELETE", path, headers={"If-Match": etag})
+
+        assert answer.status_code == 200
