@@ -1,6 +1,6 @@
 """Composition root: settings → engine, stores, clients → services. The only module that names concrete adapters."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Network
@@ -26,9 +26,15 @@ from app.egress.jwks import JwksClient
 from app.egress.resolver import AddressGuard, DnsResolver
 from app.egress.transport import tls_context, trusted_transport, vetted_transport
 from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.base import SecretStore
+from app.secret_store.binding import StoreMismatch, bind_store
 from app.secret_store.embedded import EmbeddedSecretStore
 from app.secret_store.keyset import Keyset, KeysetRefused
+from app.secret_store.vault import VaultMounts, VaultSecretStore
+from app.secret_store.vault_answers import VaultUnavailable
+from app.secret_store.vault_client import VaultServer
+from app.secret_store.vault_roles import VaultRole, VaultSessions, logins_of
+from app.secret_store.vault_session import VaultSession
+from app.secret_store.vault_setup import SetUpRefused, VaultSetup
 from app.services import Services
 from app.services.assembly import Adapters, Rules, assemble
 from app.services.auth import Authenticator, KeySource
@@ -149,7 +155,7 @@ async def open_services(
         resources.push_async_callback(database.close)
         watch_pool(lambda: database.connections_in_use)
         units = UnitsOfWork(database)
-        store = await _secret_store(settings, database)
+        store = await _secret_store(settings, database, resources)
         guard = _address_guard(settings)
         provider = await _provider(settings, guard, resources, dialer)
         services = assemble(
@@ -160,6 +166,8 @@ async def open_services(
                 guard=guard,
                 auth=await _authenticator(settings, resources),
                 pings={"database": database.ping, "secret_store": store.ping},
+                wrapper=store if isinstance(store, VaultSecretStore) else None,
+                vault_address=settings.vault.address,
             ),
             _rules(settings),
         )
@@ -240,18 +248,61 @@ async def _provider(
     )
 
 
-async def _secret_store(settings: Settings, database: Database) -> SecretStore:
+async def _secret_store(
+    settings: Settings, database: Database, resources: AsyncExitStack
+) -> EmbeddedSecretStore | VaultSecretStore:
+    """Vault where an address is set, else the embedded store; either way the one that the database's keys lie in."""
+    store: EmbeddedSecretStore | VaultSecretStore
     try:
-        keyset = Keyset.load_or_create(settings.data_dir / "secret-store" / "keyset.json")
-        store = EmbeddedSecretStore(database, keyset)
-        await store.bind_database()
-    except KeysetRefused as error:
-        raise SettingsRefused.of("DATA_DIR", str(error)) from None
-    except SecretStoreUnavailable:
+        if settings.vault.address is None:
+            keyset = Keyset.load_or_create(settings.data_dir / "secret-store" / "keyset.json")
+            store, identity = EmbeddedSecretStore(database, keyset), keyset.identity
+        else:
+            sessions = VaultSessions(vault_server(settings), logins_of(settings.vault))
+            store, identity = VaultSecretStore(sessions, vault_mounts(settings)), "vault"
+            resources.push_async_callback(store.close)
+        await bind_store(database, identity)
+    except (KeysetRefused, StoreMismatch) as error:
         raise SettingsRefused.of(
-            "DATABASE__URL", "the embedded secret store cannot reach its table"
+            "DATA_DIR" if settings.vault.address is None else "VAULT__ADDRESS", str(error)
         ) from None
+    except SecretStoreUnavailable:
+        raise SettingsRefused.of("DATABASE__URL", "the database cannot be reached") from None
     return store
+
+
+def vault_server(settings: Settings) -> VaultServer:
+    """The server that BYOK_VAULT__ADDRESS names."""
+    assert settings.vault.address is not None
+    return VaultServer(settings.vault.address, ca_file=settings.vault.ca_file)
+
+
+def vault_mounts(settings: Settings) -> VaultMounts:
+    return VaultMounts(kv=settings.vault.kv_mount, transit=settings.vault.transit_mount)
+
+
+async def set_up_vault(settings: Settings, progress: Callable[[str], None]) -> Mapping[str, str]:
+    """Engines, keys, policies and roles on a Vault server, by the log-in that is set; returns the role ids.
+
+    Raises:
+        SettingsRefused: no address, a log-in that may not do it, or something in the way.
+    """
+    if settings.vault.address is None:
+        raise SettingsRefused.of("VAULT__ADDRESS", "set it to the server to set up")
+    server = vault_server(settings)
+    session = VaultSession(server, logins_of(settings.vault)[VaultRole.PROVISIONER])
+    try:
+        found = await VaultSetup(session, vault_mounts(settings), progress=progress).run()
+    except SetUpRefused as error:
+        raise SettingsRefused.of("VAULT__KV_MOUNT", str(error)) from None
+    except VaultUnavailable as error:
+        raise SettingsRefused.of(
+            "VAULT__ADDRESS", f"Vault does not let us set it up: {error.reason}"
+        ) from None
+    finally:
+        await session.close()
+        server.close()
+    return {str(role): role_id for role, role_id in found.items()}
 
 
 async def _authenticator(settings: Settings, resources: AsyncExitStack) -> Authenticator:

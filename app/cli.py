@@ -20,6 +20,7 @@ from app.bootstrap import (
     migrate_to,
     open_services,
     prepare_database,
+    set_up_vault,
 )
 from app.core.durations import parse_duration
 from app.core.logging import configure_logging
@@ -132,6 +133,19 @@ def openapi(check: Path | None) -> None:
         sys.exit(1)
 
 
+@main.command("vault-setup")
+def vault_setup() -> None:
+    """Create mounts, keys, policies and roles on a Vault server. May be repeated."""
+    settings = _settings()
+    try:
+        roles = asyncio.run(set_up_vault(settings, lambda line: click.echo(f"  {line}")))
+    except SettingsRefused as error:
+        raise _refused(error) from None
+    for role, role_id in roles.items():
+        click.echo(f"BYOK_VAULT__ROLES__{role.upper()}__ROLE_ID={role_id}")
+    click.echo("Next: fetch a secret id for each role, set BYOK_VAULT__AUTH_METHOD=approle, then byok doctor")
+
+
 @main.command()
 def doctor() -> None:
     """Look at settings, database, secret store, clock and provider, and say how to mend what is wrong."""
@@ -195,10 +209,9 @@ def _greet(settings: Settings) -> None:
     database = (
         "PostgreSQL by BYOK_DATABASE__URL" if settings.database.url is not None else "embedded PostgreSQL"
     )
+    store = "embedded secret store" if settings.vault.address is None else "keys in Vault"
     click.echo(f"\nPharaoh BYOK {__version__} at {url}  (API: {url}/docs)")
-    click.echo(
-        f"Data in {settings.data_dir.resolve()}: {database}, embedded secret store. Ctrl-C stops everything."
-    )
+    click.echo(f"Data in {settings.data_dir.resolve()}: {database}, {store}. Ctrl-C stops everything.")
     if settings.auth.jwks_url is not None:
         return
     byok = Path(sys.argv[0])

@@ -361,7 +361,11 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
         if settings.is_production or not _is_loopback(host):
             yield f"{PREFIX}AUTH__JWKS_URL: must be https"
     if settings.vault.address is not None:
-        yield f"{PREFIX}VAULT__ADDRESS: Vault is not supported by this version yet; leave it unset to use the embedded store"
+        is_plain = settings.vault.address.startswith("http://")
+        if not settings.vault.address.startswith("https://") and not is_plain:
+            yield f"{PREFIX}VAULT__ADDRESS: must be a URL such as https://vault.example.com:8200"
+        elif is_plain and (settings.is_production or not _is_loopback(_host_of(settings.vault.address))):
+            yield f"{PREFIX}VAULT__ADDRESS: must be https"
     if settings.database.migration_url is not None and settings.database.url is None:
         yield f"{PREFIX}DATABASE__URL: needed beside {PREFIX}DATABASE__MIGRATION_URL"
     for name, file in (

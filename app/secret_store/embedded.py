@@ -17,9 +17,8 @@ from app.domain.api_keys import ApiKey
 from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
 from app.secret_store import envelope
 from app.secret_store.base import CasMismatch, SecretCorrupt, SecretMissing, SecretRef
-from app.secret_store.keyset import Keyset, KeysetRefused
-
-metadata = sa.MetaData()
+from app.secret_store.binding import metadata
+from app.secret_store.keyset import Keyset
 
 sealed_secret = sa.Table(
     "sealed_secret",
@@ -31,15 +30,6 @@ sealed_secret = sa.Table(
     sa.Column("sealed", sa.LargeBinary, nullable=True),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("destroyed_at", sa.DateTime(timezone=True), nullable=True),
-)
-
-# One row: which keyset this database's secrets are sealed with.
-sealing_keyset = sa.Table(
-    "sealing_keyset",
-    metadata,
-    sa.Column("singleton", sa.Boolean, primary_key=True),
-    sa.Column("identity", sa.Text, nullable=False),
-    sa.CheckConstraint("singleton", name="ck_sealing_keyset_singleton"),
 )
 
 _row = sealed_secret.c
@@ -97,13 +87,6 @@ _DESTROY = Statement(
 # Needs the table and the right to read it, and looks at no row.
 _REACH = Statement(sa.select(_row.store_version).where(sa.false()))
 
-_BIND = Statement(
-    insert(sealing_keyset)
-    .values(singleton=sa.true(), identity=sa.bindparam("identity", type_=sa.Text))
-    .on_conflict_do_nothing()
-)
-_BOUND_TO = Statement(sa.select(sealing_keyset.c.identity))
-
 _PROBE = b"round trip"
 
 
@@ -118,24 +101,6 @@ class EmbeddedSecretStore:
     def __init__(self, database: Database, keyset: Keyset) -> None:
         self._database = database
         self._keyset = keyset
-
-    async def bind_database(self) -> None:
-        """Make this keyset the database's, if it has none yet.
-
-        Otherwise a lost keyset file, or a second instance with a data directory of its own, would
-        seal on with keys that nobody else has.
-
-        Raises:
-            KeysetRefused: the database's secrets are sealed with another keyset.
-            SecretStoreUnavailable
-        """
-        await self._execute(None, _BIND, {"identity": self._keyset.identity})
-        (bound,) = await self._execute(None, _BOUND_TO, {})
-        if not hmac.compare_digest(bound["identity"], self._keyset.identity):
-            raise KeysetRefused(
-                "This database's secrets are sealed with another keyset file. Put that file back; "
-                "all instances share one."
-            )
 
     async def fingerprint(self, organization_id: str, key: ApiKey) -> str:
         message = envelope.length_prefixed(organization_id.encode(), key.reveal().encode())
