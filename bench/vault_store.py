@@ -14,13 +14,13 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
 import hvac
 
 from app.domain.api_keys import ApiKey
-from app.secret_store.base import SecretRef
+from app.secret_store.base import SecretRef, WrappedSecret
 from app.secret_store.envelope import length_prefixed
 from app.secret_store.vault import VaultSecretStore
 from tests.integration.secret_store.server import is_there, real_server
@@ -50,9 +50,9 @@ class Plain:
         opened: Any = self._decrypt(None)
         assert b64decode(opened["data"]["plaintext"]).decode() == KEY.reveal()
 
-    def wrap(self) -> None:
-        wrapped: Any = self._decrypt("60s")
-        assert wrapped["wrap_info"]["token"]
+    def wrap(self) -> str:
+        wrapped: Any = self._decrypt("300s")
+        return str(wrapped["wrap_info"]["accessor"])
 
     def _decrypt(self, wrap_ttl: str | None) -> object:
         found: Any = self._vault.secrets.kv.v2.read_secret_version(
@@ -71,26 +71,33 @@ def _pool() -> Any:
     return HTTPAdapter(pool_connections=1, pool_maxsize=WORKERS, pool_block=True)
 
 
-async def of_plain(call: Callable[[], None], calls: int) -> float:
-    """Calls per second."""
+Accessors: TypeAlias = list[str]
+
+
+async def of_plain(call: Callable[[], str | None], calls: int) -> tuple[float, Accessors]:
+    """Calls per second, and the accessors of tokens made."""
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(WORKERS) as threads:
         began = time.perf_counter()
-        await asyncio.gather(*(loop.run_in_executor(threads, call) for _ in range(calls)))
-        return calls / (time.perf_counter() - began)
+        made = await asyncio.gather(*(loop.run_in_executor(threads, call) for _ in range(calls)))
+        return calls / (time.perf_counter() - began), [accessor for accessor in made if accessor]
 
 
-async def of_adapter(call: Callable[[], Awaitable[object]], calls: int, callers: int) -> float:
-    """Calls per second of so many callers, each with one call after the other."""
-    left = iter(range(calls))
+async def of_adapter(
+    call: Callable[[], Awaitable[object]], calls: int, callers: int, lags: list[float]
+) -> tuple[float, Accessors]:
+    """Likewise, of so many callers, each with one call after the other."""
+    left, made = iter(range(calls)), list[object]()
 
     async def caller() -> None:
-        for _ in left:
-            await call()
+        made.extend([await call() for _ in left])
 
+    watch = asyncio.create_task(lag(lags))
     began = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(callers)))
-    return calls / (time.perf_counter() - began)
+    rate = calls / (time.perf_counter() - began)
+    watch.cancel()
+    return rate, [wrapped.accessor for wrapped in made if isinstance(wrapped, WrappedSecret)]
 
 
 async def lag(lags: list[float]) -> None:
@@ -105,18 +112,23 @@ async def compare(store: VaultSecretStore, prepared: Prepared, options: argparse
     ref = SecretRef(organization_id="org_bench", credential_id=uuid4())
     await store.write(ref, KEY, intent_id=uuid4(), expected_version=0)
     plain = Plain(prepared, ref)
-    works: dict[str, tuple[Callable[[], None], Callable[[], Awaitable[object]]]] = {
+    works: dict[str, tuple[Callable[[], str | None], Callable[[], Awaitable[object]]]] = {
         "read": (plain.read, lambda: store.read(ref, 1)),
-        "wrap_for_lease": (plain.wrap, lambda: store.wrap_for_lease(ref, 1, 60)),
+        "wrap_for_lease": (plain.wrap, lambda: store.wrap_for_lease(ref, 1, 300)),
     }
     result: dict[str, Any] = {}
     for name, (by_hand, through_us) in works.items():
-        plains, ours, lags = [], [], list[float]()
-        for _ in range(options.rounds):
-            plains.append(await of_plain(by_hand, options.calls))
-            watch = asyncio.create_task(lag(lags))
-            ours.append(await of_adapter(through_us, options.calls, options.callers))
-            watch.cancel()
+        plains, ours, lags = list[float](), list[float](), list[float]()
+        for turn in range(options.rounds):
+            for is_plain in (turn % 2 == 0, turn % 2 == 1):
+                rate, accessors = await (
+                    of_plain(by_hand, options.calls)
+                    if is_plain
+                    else of_adapter(through_us, options.calls, options.callers, lags)
+                )
+                (plains if is_plain else ours).append(rate)
+                for accessor in accessors:  # a server with many unopened tokens gets slower
+                    await store.revoke_wrapping(accessor)
         ratios = [our / plain for our, plain in zip(ours, plains, strict=True)]
         result[name] = {
             "plain_hvac_per_second": round(statistics.median(plains)),

@@ -4,10 +4,8 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,13 +17,13 @@ import httpx
 import app
 from app.core.signing_key import EmbeddedIssuer
 from app.domain.auth import ROLES
+from tests.e2e.commands import BYOK, private_directory
+from tests.e2e.commands import environment as environment_of
 from tests.e2e.namespaces import Namespace
 from tests.fake_anthropic import make_key
 
 START_SECONDS = 60
 STOP_SECONDS = 40
-# What the shell of whoever runs the tests may hold.
-_FOREIGN = ("BYOK_", "SSL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "OTEL_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +98,10 @@ async def service_in(
     namespace: Namespace, *, environment: Mapping[str, str], **settings: str
 ) -> AsyncIterator[ConfinedService]:
     """A service that is ready. Whatever it leaves running is ended."""
-    with _home() as home:
+    with private_directory() as home:
         log = home / "log"
-        env = (
-            _environment(home) | dict(environment) | {f"BYOK_{name}": text for name, text in settings.items()}
-        )
+        env = environment_of(settings | {"DATA_DIR": str(home / "data")}) | dict(environment)
+        env["PYTHONPATH"] = str(Path(app.__file__).parents[1])
         process = await namespace.run(_start, home, env, log)
         http = httpx.Client(base_url="http://127.0.0.1:8000", timeout=60, trust_env=False)
         try:
@@ -119,24 +116,10 @@ async def service_in(
             await asyncio.to_thread(_end, process, home / "data" / "postgres")
 
 
-@contextmanager
-def _home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="byok-namespace-") as directory:
-        home = Path(directory)
-        home.chmod(0o711)  # PostgreSQL runs as another user where root starts it
-        yield home
-
-
-def _environment(home: Path) -> dict[str, str]:
-    inherited = {name: text for name, text in os.environ.items() if not name.upper().startswith(_FOREIGN)}
-    ours = {"BYOK_DATA_DIR": str(home / "data"), "PYTHONPATH": str(Path(app.__file__).parents[1])}
-    return inherited | ours
-
-
 def _start(home: Path, environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve"],
+            [*BYOK, "serve"],
             cwd=home,
             env=environment,
             stdin=subprocess.DEVNULL,

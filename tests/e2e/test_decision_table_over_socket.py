@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from http import HTTPStatus
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from app.domain.api_keys import ApiKey
 from app.domain.credentials import AuthStyle, Destination
-from app.domain.decision_table import Probe
+from app.domain.decision_table import ROWS, Probe
 from app.domain.validation import Reason
 from app.egress.anthropic import ANTHROPIC_BASE_URL, AnthropicClient
 from tests.fake_anthropic import make_key
@@ -51,7 +52,7 @@ FURTHER: list[tuple[str, Probe, int, object, Reason]] = [
 ]
 
 
-def cases() -> Iterator[object]:
+def cases() -> Iterator[ParameterSet]:
     given = [
         *((row, probe, status, body, reason) for row, probe, status, body, reason in (*ANSWERS, *FURTHER)),
         *(("4", MODELS, status, envelope("error", code=code), reason) for status, code, reason in CODES),
@@ -150,6 +151,11 @@ class TestProbes:
 
 
 class TestAnswers:
+    def test_cover_every_row_for_custom_hosts(self) -> None:
+        covered = {str(case.id).split("-")[0] for case in cases() if case.values[0] is not MODELS}
+
+        assert covered == {row.number for row in ROWS} - {"1"}  # a list of models is never asked of them
+
     @pytest.mark.parametrize(("probe", "status", "body", "reason"), [*cases()])
     async def test_have_the_reason_of_their_row(
         self,
