@@ -18,12 +18,13 @@ import app.models.leases
 import app.models.queue
 import app.models.rate_limits
 import app.models.rotation
-import app.models.validation  # noqa: F401  # imported for their tables
+import app.models.validation
+import app.secret_store.embedded  # noqa: F401  # imported for their tables
 from app.core.settings import load_settings
 from app.models.base import metadata
-from app.secret_store import embedded
+from app.secret_store import binding
 
-_TABLES = [metadata, embedded.metadata]
+_TABLES = [metadata, binding.metadata]
 
 
 def _run(connection: sa.Connection) -> None:

@@ -1,6 +1,7 @@
 """All background jobs: periodic checks of keys, keeping the two stores in step, dropping what has expired."""
 
 import asyncio
+from functools import partial
 
 from app.jobs.scheduler import repeat
 from app.services import Services
@@ -12,6 +13,6 @@ async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio
     """All background jobs, until `stop` is set."""
     await asyncio.gather(
         repeat("sweep", services.sweep.run, seconds=interval_seconds, stop=stop),
-        repeat("revalidate", services.revalidation.run, seconds=interval_seconds, stop=stop),
+        repeat("revalidate", partial(services.revalidation.run, stop), seconds=interval_seconds, stop=stop),
         repeat("purge", services.sweep.purge, seconds=PURGE_SECONDS, stop=stop),
     )

@@ -194,12 +194,9 @@ class Checks:
                 streak = await uow.versions.record_verdict(record.credential_id, record.key_version, verdict)
                 await self._activation.after_verdict(uow, caller, record, verdict, streak=streak)
                 await uow.credentials.touch(record.credential_id, now=verdict.checked_at)
-                if (
-                    due_at := self._schedule.next_check(verdict.checked_at, indeterminate=streak)
-                ) is not None:
-                    await uow.queue.schedule(
-                        check_of(record.organization_id, record.credential_id), due_at=due_at
-                    )
+                await self._put_off(
+                    uow, record, self._schedule.next_check(verdict.checked_at, indeterminate=streak)
+                )
                 await audit.record(
                     uow,
                     caller,
@@ -220,6 +217,13 @@ class Checks:
             status=verdict.status,
             reason=verdict.reason,
         )
+
+    async def _put_off(self, uow: UnitOfWork, record: ValidationRecord, due_at: datetime | None) -> None:
+        item = check_of(record.organization_id, record.credential_id)
+        if due_at is None:
+            await uow.queue.remove(item)
+        else:
+            await uow.queue.schedule(item, due_at=due_at)
 
     async def find(self, organization_id: str, validation_id: UUID) -> ValidationRecord | None:
         async with self._units.reading(organization_id) as uow:

@@ -45,8 +45,8 @@ class Revalidation:
         self._per_host = per_host
         self._hosts: Counter[str] = Counter()
 
-    async def run(self) -> None:
-        """Until nothing is due.
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Until nothing is due, or `stop` is set: then what is under way is finished and nothing more taken.
 
         Raises:
             DatabaseUnavailable
@@ -54,7 +54,8 @@ class Revalidation:
         running: set[asyncio.Task[None]] = set()
         try:
             while True:
-                due = await self._take(self._concurrency - len(running))
+                is_stopping = stop is not None and stop.is_set()
+                due = [] if is_stopping else await self._take(self._concurrency - len(running))
                 running |= {asyncio.create_task(self._check(item)) for item in due}
                 if not running:
                     return

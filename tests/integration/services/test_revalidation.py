@@ -167,9 +167,6 @@ class TestRecheckSoon:
 
         assert await place.pauses() == []
 
-    @pytest.mark.xfail(
-        strict=True, reason="a check without a next one leaves its item, which comes again each minute"
-    )
     async def test_checks_once_where_there_are_no_periodic_checks(self, place: Place) -> None:
         credential_id, key = await place.register()
         place.instance = place.new_instance(every=None)

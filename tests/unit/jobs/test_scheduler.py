@@ -101,7 +101,7 @@ class TestRunJobs:
             "Services",
             SimpleNamespace(
                 sweep=SimpleNamespace(run=sweep_and_stop, purge=purge),
-                revalidation=SimpleNamespace(run=revalidate),
+                revalidation=SimpleNamespace(run=lambda _stop: revalidate()),
             ),
         )
 
