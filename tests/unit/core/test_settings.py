@@ -130,7 +130,7 @@ class TestRefusals:
             ("PROVIDER__CA_FILE", f"/no/such/{SECRET}"),
             ("VAULT__AUTH_METHOD", SECRET),
             ("VAULT__CA_FILE", "/no/such/file"),
-            ("VAULT__ADDRESS", f"https://{SECRET}.example.com"),
+            ("VAULT__ADDRESS", f"ftp://{SECRET}.example.com"),
         ],
     )
     def test_one_line_names_the_variable_and_not_its_value(
