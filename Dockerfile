@@ -12,6 +12,7 @@ RUN uv pip install --no-cache --compile-bytecode --link-mode copy --python .venv
 COPY pyproject.toml README.md LICENSE alembic.ini ./
 COPY app app
 COPY migrations migrations
+COPY docs/vault docs/vault
 # Editable: migrations and alembic.ini stay beside the code, where `byok migrate` looks for them.
 RUN uv pip install --no-cache --no-deps --no-build-isolation --python .venv/bin/python --editable . \
     && python -m compileall -q app migrations

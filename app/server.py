@@ -99,6 +99,8 @@ def _listener(settings: Settings) -> socket.socket:
                 "PORT", "the port is taken; stop what listens there, or set another"
             ) from None
         raise SettingsRefused.of("HOST", "cannot listen there; set an address of this machine") from None
+    # asyncio sets it only on sockets that name their protocol; without it answers come 40 ms late.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setblocking(False)  # noqa: FBT003  # the standard library's signature
     return listener
 

@@ -220,6 +220,7 @@ async def serve(*, port: int = 0, certificate: Path | None = None) -> AsyncItera
     """Serve a new fake on loopback; over TLS if given a PEM file of private key and chain."""
     fake = FakeAnthropic()
     listener = socket.create_server(("127.0.0.1", port))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         fake, log_config=None, lifespan="off", ssl_certfile=certificate, timeout_graceful_shutdown=1
     )

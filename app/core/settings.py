@@ -187,7 +187,7 @@ class VaultSettings(Group):
     secret_id: SecretStr | None = None
     role: str | None = None
     jwt_file: Path | None = None
-    roles: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    roles: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)  # holds secret ids
 
 
 class SecretStoreSettings(Group):

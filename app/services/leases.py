@@ -10,10 +10,10 @@ from app.domain.auth import Caller
 from app.domain.billing import UsageMode
 from app.domain.clock import new_id, now
 from app.domain.credentials import AuthStyle, Destination
-from app.domain.errors import LeaseRequiresVault, ModeIsManaged, NotReady
+from app.domain.errors import LeaseRequiresVault, ModeIsManaged, NotReady, SecretStoreUnavailable
 from app.repositories.leases import LeaseRow
 from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.base import SecretMissing, SecretRef, WrappedSecret
+from app.secret_store.base import SecretCorrupt, SecretMissing, SecretRef, WrappedSecret
 from app.services import audit
 
 LONGEST_TTL = timedelta(seconds=300)
@@ -86,6 +86,8 @@ class Leases:
             wrapped = await self._wrapper.wrap_for_lease(ref, sealed.store_version, int(ttl.total_seconds()))
         except SecretMissing:
             raise NotReady(["credential_deleted"]) from None  # destroyed between the two looks
+        except SecretCorrupt:
+            raise SecretStoreUnavailable from None
         row = LeaseRow(
             id=new_id(),
             credential_id=credential_id,
