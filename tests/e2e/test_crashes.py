@@ -29,7 +29,7 @@ LEFTOVERS = {
     "credentials that were never born": "SELECT id FROM provider_credential WHERE state = 'creating'",
     "versions on their way": "SELECT intent_id FROM credential_version WHERE state IN ('intent', 'stored')",
     "checks under way": "SELECT id FROM credential_validation WHERE status = 'pending'",
-    "jobs": "SELECT id FROM job_queue",
+    "jobs": "SELECT id FROM job_queue WHERE kind <> 'revalidate'",
     "secrets without a version": """
         SELECT s.credential_id FROM sealed_secret s
         WHERE s.sealed IS NOT NULL AND NOT EXISTS (
@@ -92,7 +92,7 @@ async def test_every_answered_save_survives_and_nothing_else_is_left(
     interrupted = {what: len(ids) for what, ids in (await left(service)).items()}
     print(f"round {number}: {len(answered)} answered, interrupted: {interrupted}")
     # As if the time had passed after which a writer counts as dead.
-    await at_database(service, "UPDATE job_queue SET due_at = now()", change=True)
+    await at_database(service, "UPDATE job_queue SET due_at = now() WHERE kind <> 'revalidate'", change=True)
     await until(lambda: nothing_is_left(service), "the sweep settles what the crash interrupted", seconds=30)
 
     assert await left(service) == {}
