@@ -97,6 +97,7 @@ def settings(data_dir: Path, provider: Served) -> Settings:
         _env_file=None,
         data_dir=data_dir,
         provider={"default_base_url": provider.base_url},
+        dns={"nameservers": ["127.0.0.1:9"]},  # nobody listens there: no question leaves this machine
         rate_limits={"credential_writes": 60},
     )
 

@@ -59,7 +59,7 @@ async def delete_credential(
     operation_id="disableCredential",
     summary="Use a credential for nothing",
     response_description="The credential, disabled.",
-    responses=problems(InsufficientScope, NotFound, CredentialDeleted, PreconditionFailed),
+    responses=problems(InvalidInput, InsufficientScope, NotFound, CredentialDeleted, PreconditionFailed),
 )
 async def disable_credential(
     credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp, revisions: Revisions
@@ -74,7 +74,7 @@ async def disable_credential(
     operation_id="enableCredential",
     summary="Use a disabled credential again",
     response_description="The credential, in use.",
-    responses=problems(InsufficientScope, NotFound, CredentialDeleted, PreconditionFailed),
+    responses=problems(InvalidInput, InsufficientScope, NotFound, CredentialDeleted, PreconditionFailed),
 )
 async def enable_credential(
     credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp, revisions: Revisions

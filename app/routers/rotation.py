@@ -140,7 +140,9 @@ async def cancel_rotation(
     operation_id="rollBackCredential",
     summary="Put the key before back into use",
     response_description="The credential, with the key before in use.",
-    responses=problems(InsufficientScope, NotFound, CredentialDeleted, NoPreviousVersion, RotationInProgress),
+    responses=problems(
+        InvalidInput, InsufficientScope, NotFound, CredentialDeleted, NoPreviousVersion, RotationInProgress
+    ),
 )
 async def roll_back_credential(
     credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp, revisions: Revisions

@@ -35,7 +35,8 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)
     inherited["PYTHONPYCACHEPREFIX"] = f"{tempfile.gettempdir()}/byok-e2e-bytecode-{os.getuid()}"
     given = {name if name.startswith("OTEL_") else f"BYOK_{name}": value for name, value in settings.items()}
-    return inherited | given
+    # Nobody listens there: whatever host a test names, no question about it leaves this machine.
+    return inherited | {"BYOK_DNS__NAMESERVERS": "127.0.0.1:9"} | given
 
 
 @dataclass(frozen=True, kw_only=True)

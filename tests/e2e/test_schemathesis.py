@@ -20,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
 
 from app.domain.auth import ORGANIZATION_PATTERN
 from app.main import openapi_document
+from tests.e2e.names import empty_world
 from tests.e2e.provider_process import provider_process
 from tests.e2e.service import running
 from tests.fake_anthropic import make_key
@@ -54,16 +55,22 @@ class Target:
 
 @pytest.fixture(scope="module")
 async def target() -> AsyncIterator[Target]:
-    async with (
-        provider_process() as provider_url,
-        running(PROVIDER__DEFAULT_BASE_URL=provider_url, RATE_LIMITS__CREDENTIAL_WRITES="1000000") as service,
-    ):
-        created = await service.save(ORGANIZATION, make_key())
-        yield Target(
-            url=str(service.http.base_url),
-            token=await service.token("billing-admin", ORGANIZATION),
-            credential_id=created.json()["id"],
-        )
+    with empty_world() as nameserver:
+        async with (
+            provider_process() as provider_url,
+            running(
+                PROVIDER__DEFAULT_BASE_URL=provider_url,
+                RATE_LIMITS__CREDENTIAL_WRITES="1000000",
+                RATE_LIMITS__URL_CHECKS="1000000",
+                DNS__NAMESERVERS=nameserver,
+            ) as service,
+        ):
+            created = await service.save(ORGANIZATION, make_key())
+            yield Target(
+                url=str(service.http.base_url),
+                token=await service.token("billing-admin", ORGANIZATION),
+                credential_id=created.json()["id"],
+            )
 
 
 @pytest.fixture(autouse=True)
