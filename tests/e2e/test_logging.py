@@ -70,13 +70,14 @@ class TestAccessLine:
     async def test_without_a_token_has_no_subject(self, tenant: Tenant, lines: Lines) -> None:
         await tenant.http.get(tenant.credentials)
 
-        (line,) = lines(ACCESS)
+        refused, line = lines(ACCESS)
+        assert (refused["event"], refused["reason"]) == ("token_refused", "missing")
         assert (line["status"], line["subject"]) == (401, None)
 
 
 async def test_a_finished_check_is_logged_with_credential_and_verdict(tenant: Tenant, lines: Lines) -> None:
     credential = await tenant.created()
 
-    (checked,) = lines("app.services.validation")
+    (checked,) = lines("app.services.checks")
     assert (checked["credential_id"], checked["status"]) == (credential["id"], "valid")
     assert checked["request_id"].startswith("req_")
