@@ -5,6 +5,7 @@ BYOK_DATABASE__MIGRATION_URL, else BYOK_DATABASE__URL.
 """
 
 import asyncio
+import re
 
 import sqlalchemy as sa
 from alembic import context
@@ -18,6 +19,7 @@ import app.models.leases
 import app.models.queue
 import app.models.rate_limits
 import app.models.rotation
+import app.models.usage
 import app.models.validation
 import app.secret_store.embedded  # noqa: F401  # imported for their tables
 from app.core.settings import load_settings
@@ -27,8 +29,15 @@ from app.secret_store import binding
 _TABLES = [metadata, binding.metadata]
 
 
+def _is_described(name: str | None, kind: str, _parents: object) -> bool:
+    """Partitions come and go with the months; the models describe their parent."""
+    return kind != "table" or re.fullmatch(r"usage_event_y\d{4}m\d{2}", name or "") is None
+
+
 def _run(connection: sa.Connection) -> None:
-    context.configure(connection=connection, target_metadata=_TABLES, compare_type=True)
+    context.configure(
+        connection=connection, target_metadata=_TABLES, compare_type=True, include_name=_is_described
+    )
     with context.begin_transaction():
         # One migrator at a time, whatever the number of instances that start at once.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('byok.migrations'))"))
