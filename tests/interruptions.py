@@ -176,6 +176,7 @@ class ApprovingProber:
         destination: Destination,  # noqa: ARG002  # likewise
         *,
         previously_valid: bool,  # noqa: ARG002  # likewise
+        timeout_seconds: float | None = None,  # noqa: ARG002  # likewise
     ) -> Verdict:
         if self._course is not None:
             await self._course.reach(Step(Dependency.PROVIDER))

@@ -114,7 +114,10 @@ class AnthropicClient:
         previously_valid: bool,
         timeout_seconds: float | None = None,
     ) -> Verdict:
-        """Check the key with the cheapest request that tells. Whatever happens on the way is a verdict."""
+        """Check the key with the cheapest request that tells. Whatever happens on the way is a verdict.
+
+        `timeout_seconds` can only shorten what the client allows.
+        """
         http = self._custom_http
         if destination.base_url is None:
             http = self._http
@@ -127,7 +130,7 @@ class AnthropicClient:
             http,
             _question(probe, destination),
             _headers(key, destination),
-            timeout_seconds or self._timeout_seconds,
+            min(timeout_seconds or self._timeout_seconds, self._timeout_seconds),
         )
         reason = judge(
             answer,

@@ -39,6 +39,10 @@ from app.services.activation import Activation
 # A check is bounded by the provider time-out (15 s); past this nobody is working on it any more.
 DEADLINE = timedelta(seconds=20)
 POLL_SECONDS = 0.2
+# Whoever waits for a verdict is answered by then, counted from the moment of asking: what came before
+# the check (DNS, the secret store) is taken off the provider's time, down to this least.
+ANSWER_SECONDS = 15.0
+LEAST_PROBE_SECONDS = 2.0
 FIRST_RETRY = timedelta(minutes=1)
 
 log = structlog.get_logger(__name__)
@@ -47,7 +51,14 @@ log = structlog.get_logger(__name__)
 class Prober(Protocol):
     """Asks the provider. Two implementations: the real client, and the tests' provider under it."""
 
-    async def probe(self, key: ApiKey, destination: Destination, *, previously_valid: bool) -> Verdict: ...
+    async def probe(
+        self,
+        key: ApiKey,
+        destination: Destination,
+        *,
+        previously_valid: bool,
+        timeout_seconds: float | None = None,
+    ) -> Verdict: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +126,14 @@ class Checks:
         await uow.queue.add(_due(record), due_at=record.deadline_at)
         return record
 
-    def launch(self, caller: Caller, record: ValidationRecord) -> asyncio.Task[None]:
-        """Run the check in the background: a client that goes away does not end it."""
-        task = asyncio.create_task(self._run(caller, record), name=f"validation {record.id}")
+    def launch(
+        self, caller: Caller, record: ValidationRecord, *, answer_by: float | None = None
+    ) -> asyncio.Task[None]:
+        """Run the check in the background: a client that goes away does not end it.
+
+        `answer_by` is of `answer_time`; None where nobody waits.
+        """
+        task = asyncio.create_task(self._run(caller, record, answer_by), name=f"validation {record.id}")
         self._running[record.id] = task
         task.add_done_callback(lambda _: self._running.pop(record.id, None))
         return task
@@ -159,14 +175,14 @@ class Checks:
         if self._running:
             await asyncio.wait(self._running.values(), timeout=DEADLINE.total_seconds())
 
-    async def _run(self, caller: Caller, record: ValidationRecord) -> None:
-        verdict = await self._check(record)
+    async def _run(self, caller: Caller, record: ValidationRecord, answer_by: float | None) -> None:
+        verdict = await self._check(record, answer_by)
         try:
             await self._finish(caller, record, verdict)
         except DatabaseUnavailable:
             log.warning("verdict_not_recorded", validation_id=str(record.id), reason=verdict.reason)
 
-    async def _check(self, record: ValidationRecord) -> Verdict:
+    async def _check(self, record: ValidationRecord, answer_by: float | None) -> Verdict:
         """Unseal, ask, forget. Whatever happens on the way is a verdict too."""
         try:
             async with self._units.reading(record.organization_id) as uow:
@@ -176,7 +192,12 @@ class Checks:
             ref = SecretRef(organization_id=record.organization_id, credential_id=record.credential_id)
             key = await self._store.read(ref, sealed.store_version)
             with client_span("provider.probe"), PROVIDER_SECONDS.time():
-                return await self._provider.probe(key, sealed.destination, previously_valid=sealed.was_valid)
+                return await self._provider.probe(
+                    key,
+                    sealed.destination,
+                    previously_valid=sealed.was_valid,
+                    timeout_seconds=_seconds_left(answer_by),
+                )
         except (SecretStoreUnavailable, SecretCorrupt):
             return _verdict(Reason.SECRET_STORE_UNAVAILABLE)
         except (SecretMissing, ByokError):
@@ -228,6 +249,17 @@ class Checks:
     async def find(self, organization_id: str, validation_id: UUID) -> ValidationRecord | None:
         async with self._units.reading(organization_id) as uow:
             return await uow.validations.find(validation_id)
+
+
+def answer_time() -> float:
+    """By when a request that arrives now has its answer, on the loop's clock."""
+    return asyncio.get_running_loop().time() + ANSWER_SECONDS
+
+
+def _seconds_left(answer_by: float | None) -> float | None:
+    if answer_by is None:
+        return None
+    return max(LEAST_PROBE_SECONDS, answer_by - asyncio.get_running_loop().time())
 
 
 def check_of(organization_id: str, credential_id: UUID) -> DueItem:

@@ -32,7 +32,7 @@ from app.repositories.unit_of_work import UnitsOfWork
 from app.repositories.versions import Intent
 from app.secret_store.base import SecretStore
 from app.services import audit
-from app.services.checks import Checks
+from app.services.checks import Checks, answer_time
 from app.services.destinations import Destinations
 from app.services.rate_limits import RateLimitKind, RateLimits
 from app.services.secret_writes import SecretWrites
@@ -85,6 +85,7 @@ class Credentials:
         Raises:
             UrlRefused, DnsUnavailable, DuplicateKey, RateLimited, SecretStoreUnavailable, DatabaseUnavailable
         """
+        answer_by = answer_time()
         await self._rate_limits.admit(caller.organization_id, RateLimitKind.CREDENTIAL_WRITES)
         destination = await self._destinations.choose(
             base_url=new.base_url,
@@ -98,7 +99,7 @@ class Credentials:
         )
         store_version = await self._writes.seal(caller.organization_id, intent, new.key)
         validation = await self._put_in_use(caller, intent, store_version, key_hint=new.key.hint)
-        check = self._checks.launch(caller, validation)
+        check = self._checks.launch(caller, validation, answer_by=answer_by if wait else None)
         if wait:
             await self._checks.wait(check)
         return await self.read(caller.organization_id, credential_id)

@@ -28,7 +28,7 @@ from app.repositories.versions import Intent
 from app.secret_store.base import SecretRef, SecretStore
 from app.services import audit
 from app.services.activation import Activation, retry_of
-from app.services.checks import Checks
+from app.services.checks import Checks, answer_time
 from app.services.credentials import INTENT_DEADLINE
 from app.services.destinations import Destinations
 from app.services.rate_limits import RateLimitKind, RateLimits
@@ -85,6 +85,7 @@ class Rotation:
             DnsUnavailable, RateLimited, SecretStoreUnavailable, DatabaseUnavailable
         """
         organization_id = caller.organization_id
+        answer_by = answer_time()
         await self._rate_limits.admit(organization_id, RateLimitKind.CREDENTIAL_WRITES)
         credential = await self._usable(organization_id, credential_id)
         destination = await self._destinations.choose_again(
@@ -109,7 +110,7 @@ class Rotation:
         )
         store_version = await self._writes.seal(organization_id, intent, new.key)
         check = await self._stored(caller, intent, store_version)
-        task = self._checks.launch(caller, check)
+        task = self._checks.launch(caller, check, answer_by=answer_by if wait else None)
         if wait:
             await self._checks.wait(task)
         rotation = await self.read(organization_id, credential_id, rotation_id)

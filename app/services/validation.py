@@ -11,7 +11,7 @@ from app.domain.validation import Trigger, ValidationRecord
 from app.repositories.queue import DueItem
 from app.repositories.unit_of_work import UnitsOfWork
 from app.services import audit
-from app.services.checks import Checks, check_of
+from app.services.checks import Checks, answer_time, check_of
 from app.services.rate_limits import RateLimitKind, RateLimits
 
 
@@ -42,6 +42,7 @@ class Validation:
             and (found := await self._checks.find(caller.organization_id, validation_id)) is not None
         ):
             return await self._checks.verdict_of(found) if wait else found
+        answer_by = answer_time()
         await self._rate_limits.admit(caller.organization_id, RateLimitKind.CREDENTIAL_WRITES)
         while True:
             async with self._units.writing(caller.organization_id) as uow:
@@ -62,7 +63,7 @@ class Validation:
                 running = started or await uow.validations.find_running(credential_id, key_version)
                 await uow.commit()
             if started is not None:
-                self._checks.launch(caller, started)
+                self._checks.launch(caller, started, answer_by=answer_by if wait else None)
             if running is not None:  # else it ended between the two statements: begin again
                 return await self._checks.verdict_of(running) if wait else running
 

@@ -32,11 +32,20 @@ class Prober:
     def __init__(self) -> None:
         self.reason = Reason.OK
         self.asked: Counter[str] = Counter()
+        self.allowed_seconds: list[float | None] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def probe(self, key: ApiKey, destination: Destination, *, previously_valid: bool) -> Verdict:  # noqa: ARG002  # the port's signature
+    async def probe(
+        self,
+        key: ApiKey,
+        destination: Destination,
+        *,
+        previously_valid: bool,  # noqa: ARG002  # the port's signature
+        timeout_seconds: float | None = None,  # likewise
+    ) -> Verdict:
         self.asked[key.reveal()] += 1
+        self.allowed_seconds.append(timeout_seconds)
         if destination.base_url is not None:
             await self.gate.wait()
         return Verdict(status=status_of(self.reason), reason=self.reason, checked_at=now())

@@ -14,6 +14,7 @@ from app.domain.clock import new_id
 from app.domain.errors import NotFound
 from app.domain.validation import Reason, ValidationStatus
 from app.services import Services
+from app.services.checks import ANSWER_SECONDS, LEAST_PROBE_SECONDS, _seconds_left
 from app.services.revalidation import HOST_IS_BUSY
 from tests.databases import new_database
 from tests.integration.services.periodic_checks import DAY, Place
@@ -199,3 +200,26 @@ class TestUnneededChecks:
 
         assert not place.prober.asked
         assert await place.pauses() == []
+
+
+class TestTimeAllowed:
+    async def test_is_what_is_left_for_whoever_waits(self, place: Place) -> None:
+        await place.register()
+
+        (allowed,) = place.prober.allowed_seconds
+
+        assert allowed is not None
+        assert 0 < allowed <= ANSWER_SECONDS
+
+    async def test_is_the_client_s_own_where_nobody_waits(self, place: Place) -> None:
+        await place.register()
+        place.prober.allowed_seconds.clear()
+
+        await place.run()
+
+        assert place.prober.allowed_seconds == [None]
+
+    async def test_is_never_nothing(self) -> None:
+        long_ago = asyncio.get_running_loop().time() - ANSWER_SECONDS
+
+        assert _seconds_left(long_ago) == LEAST_PROBE_SECONDS
