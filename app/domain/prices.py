@@ -1,0 +1,171 @@
+"""What usage costs an organization: its own prices before the list's. Pure: where prices come from is others' business.
+
+A model without a price costs None: never 0, never a guess.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.domain.money import LARGEST_AMOUNT_PICO
+from app.domain.rates import (
+    STANDARD_GEOGRAPHIES,
+    STANDARD_SPEEDS,
+    STANDARD_TIERS,
+    Band,
+    DatedPrice,
+    Rates,
+    Terms,
+)
+from app.domain.usage import ModelUsage, UsageFlag
+
+_SNAPSHOT_DIGITS = 8  # claude-haiku-4-5-20251001
+
+
+class PriceList:
+    """Prices of models that hold for every organization.
+
+    Args:
+        version: names the list for good; stored with every row that it priced.
+        models: by the model's id, the newest price first.
+    """
+
+    def __init__(self, version: str, models: Mapping[str, Sequence[DatedPrice]]) -> None:
+        self.version = version
+        self.models = {name: tuple(prices) for name, prices in models.items()}
+
+    def terms(self, part: ModelUsage, at: datetime) -> Terms | None:
+        """None: the model has no known price at that instant."""
+        dated = self.models.get(part.model)
+        if dated is None:
+            dated = self.models.get(without_snapshot(part.model), ())
+        for price in dated:
+            if at >= price.starts_at:
+                return price.under(part)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceOverride:
+    """An organization's own price of a model. `model` is an id, or ends in `*` and stands for all that begin so.
+
+    It is taken as it is, under whatever tier, speed and geography; rows where these are not standard are flagged.
+    """
+
+    model: str
+    rates: Rates
+
+
+class OverrideList:
+    """All overrides of an organization from an instant on, until a list with a higher number is in force.
+
+    Numbers count the lists in the order in which they were set, so a list that is set today also takes the
+    place of one that was set earlier for a later day. None starts in the past, so no past price ever changes.
+    """
+
+    __slots__ = ("_exact", "_prefixes", "effective_from", "number", "version")
+
+    def __init__(self, *, number: int, effective_from: datetime, overrides: Iterable[PriceOverride]) -> None:
+        self.number = number
+        self.effective_from = effective_from
+        self.version = f"override-{number}"
+        self._exact: dict[str, Rates] = {}
+        self._prefixes: list[tuple[str, Rates]] = []
+        for override in overrides:
+            if override.model.endswith("*"):
+                self._prefixes.append((override.model[:-1], override.rates))
+            else:
+                self._exact[override.model] = override.rates
+        self._prefixes.sort(key=lambda prefix: -len(prefix[0]))
+
+    def rates(self, model: str) -> Rates | None:
+        """The id itself before its dated snapshots, before the longest beginning."""
+        found = self._exact.get(model) or self._exact.get(without_snapshot(model))
+        if found is not None:
+            return found
+        return next((rates for prefix, rates in self._prefixes if model.startswith(prefix)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """What a request costs, in pico-USD. `cost` and `price_version` are None where no price is known."""
+
+    cost: int | None
+    price_version: str | None
+    flags: UsageFlag
+
+
+_UNPRICED = Priced(cost=None, price_version=None, flags=UsageFlag.NONE)
+
+
+class OrganizationPrices:
+    """Prices as one organization pays them: its own before the list's."""
+
+    def __init__(self, listed: PriceList, overrides: Iterable[OverrideList] = ()) -> None:
+        self._listed = listed
+        self._newest_first = sorted(overrides, key=lambda one: -one.number)
+
+    def price(
+        self, parts: Sequence[ModelUsage], *, at: datetime, is_compatible_endpoint: bool = False
+    ) -> Priced:
+        """What the parts of one request cost together, at prices of an instant.
+
+        Args:
+            parts: the message itself, then what its counters leave out: compaction, work of other models.
+            at: when it started.
+            is_compatible_endpoint: not Anthropic's own, so Anthropic's prices say nothing: only overrides count.
+        """
+        if len(parts) == 1:
+            return self._price(parts[0], at, is_compatible_endpoint=is_compatible_endpoint)
+        priced = [self._price(part, at, is_compatible_endpoint=is_compatible_endpoint) for part in parts]
+        flags = UsageFlag.NONE
+        for part, one in zip(parts, priced, strict=True):
+            flags |= one.flags
+            if part.model != parts[0].model:
+                flags |= UsageFlag.MIXED_MODELS
+            elif part is not parts[0]:
+                flags |= UsageFlag.COMPACTION_ADDED
+        costs = [one.cost for one in priced if one.cost is not None]
+        total = sum(costs)
+        if len(costs) < len(parts) or total > LARGEST_AMOUNT_PICO:
+            return Priced(cost=None, price_version=None, flags=flags)
+        versions = dict.fromkeys(one.price_version for one in priced if one.price_version is not None)
+        return Priced(cost=total, price_version=" ".join(versions), flags=flags)
+
+    def _price(self, part: ModelUsage, at: datetime, *, is_compatible_endpoint: bool) -> Priced:
+        own = self._override_of(part, at) if self._newest_first else None
+        if own is not None:
+            version, terms = own
+        elif is_compatible_endpoint:
+            return _UNPRICED
+        else:
+            listed = self._listed.terms(part, at)
+            if listed is None:
+                return _UNPRICED
+            version, terms = self._listed.version, listed
+        cost = terms.cost(part.tokens)
+        # What no row of the ledger can hold is left unpriced rather than spoil the batch that it came in.
+        if cost is None or cost > LARGEST_AMOUNT_PICO:
+            return _UNPRICED
+        return Priced(cost=cost, price_version=version, flags=terms.flags)
+
+    def _override_of(self, part: ModelUsage, at: datetime) -> tuple[str, Terms] | None:
+        in_force = next((one for one in self._newest_first if one.effective_from <= at), None)
+        rates = None if in_force is None else in_force.rates(part.model)
+        if in_force is None or rates is None:
+            return None
+        flags = UsageFlag.NONE
+        if part.service_tier not in STANDARD_TIERS:
+            flags |= UsageFlag.TIER_ASSUMED
+        if part.speed not in STANDARD_SPEEDS:
+            flags |= UsageFlag.SPEED_ASSUMED
+        if part.inference_geo not in STANDARD_GEOGRAPHIES:
+            flags |= UsageFlag.GEOGRAPHY_ASSUMED
+        return in_force.version, Terms(bands=(Band(longer_than=-1, rates=rates),), flags=flags)
+
+
+def without_snapshot(model: str) -> str:
+    """`claude-haiku-4-5` of `claude-haiku-4-5-20251001`; any other text as it is."""
+    name, dash, digits = model.rpartition("-")
+    is_snapshot = dash and len(digits) == _SNAPSHOT_DIGITS and digits.isascii() and digits.isdigit()
+    return name if is_snapshot else model
