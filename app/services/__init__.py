@@ -10,6 +10,7 @@ from app.services.credentials import Credentials
 from app.services.health import Health
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases
+from app.services.prices import Prices
 from app.services.provider_urls import ProviderUrls
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
@@ -33,6 +34,7 @@ class Services:
     sweep: Sweep
     health: Health
     billing: Billing
+    prices: Prices
     provider_urls: ProviderUrls
     revalidation: Revalidation
     rotation: Rotation
