@@ -156,6 +156,11 @@ class OrganizationPrices:
         versions = dict.fromkeys(one.price_version for one in priced if one.price_version is not None)
         return Priced(cost=total, price_version=" ".join(versions), flags=flags)
 
+    def has_bands(self, part: ModelUsage, *, at: datetime) -> bool:
+        """Whether the price depends on the length of a prompt, so that a sum of prompts cannot be priced."""
+        listed = self._listed.terms(part, at)
+        return listed is not None and len(listed.bands) > 1
+
     def _price(self, part: ModelUsage, at: datetime, *, is_compatible_endpoint: bool) -> Priced:
         own = self._override_of(part, at) if self._overrides else None
         if own is not None:

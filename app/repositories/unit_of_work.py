@@ -14,6 +14,7 @@ from app.repositories.billing import BillingRepository
 from app.repositories.credentials import CredentialRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.leases import LeaseRepository
+from app.repositories.price_backfill import PriceBackfillRepository
 from app.repositories.prices import PriceRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
@@ -52,6 +53,10 @@ class UnitOfWork:
     @cached_property
     def prices(self) -> PriceRepository:
         return PriceRepository(self._session, self._organization_id)
+
+    @cached_property
+    def price_backfill(self) -> PriceBackfillRepository:
+        return PriceBackfillRepository(self._session, self._organization_id)
 
     @cached_property
     def rotations(self) -> RotationRepository:

@@ -10,6 +10,7 @@ from app.services.credentials import Credentials
 from app.services.health import Health
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases
+from app.services.price_backfill import PriceBackfill
 from app.services.prices import Prices
 from app.services.provider_urls import ProviderUrls
 from app.services.retirement import Retirement
@@ -35,6 +36,7 @@ class Services:
     health: Health
     billing: Billing
     prices: Prices
+    price_backfill: PriceBackfill
     provider_urls: ProviderUrls
     revalidation: Revalidation
     rotation: Rotation

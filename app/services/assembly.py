@@ -18,6 +18,7 @@ from app.services.destinations import Destinations
 from app.services.health import Health, Ping
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases, Wrapper
+from app.services.price_backfill import PriceBackfill, Unlimited
 from app.services.prices import Prices
 from app.services.provider_urls import HostGuard, ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
@@ -85,6 +86,7 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         rate_limits=rate_limits,
         destinations=destinations,
     )
+    prices = Prices(units, adapters.price_list)
     return Services(
         auth=adapters.auth,
         credentials=Credentials(units, store, checks, rate_limits, destinations),
@@ -95,7 +97,8 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement),
         health=Health(adapters.pings),
         billing=Billing(units),
-        prices=Prices(units, adapters.price_list),
+        prices=prices,
+        price_backfill=PriceBackfill(units, prices, Unlimited()),
         provider_urls=provider_urls,
         leases=leases,
         rotation=rotation,

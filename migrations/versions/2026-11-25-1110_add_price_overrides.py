@@ -1,4 +1,4 @@
-"""Add organizations' own prices.
+"""Add organizations' own prices, and what a back-fill of prices reads.
 
 Revision ID: b7d20c5e8f13
 Revises: e2a94b7f1c60
@@ -59,9 +59,43 @@ def upgrade() -> None:
             "USING (organization_id = current_setting('byok.org', true)) "
             "WITH CHECK (organization_id = current_setting('byok.org', true))"
         )
+    op.create_index(
+        "ix_usage_event_unpriced",
+        "usage_event",
+        ["organization_id", "started_at", "event_id"],
+        postgresql_where=sa.text("cost IS NULL"),
+    )
+    create_list_of_organizations()
+
+
+def create_list_of_organizations() -> None:
+    """Crosses organizations, so it runs as the owner. It leaps from one to the next, whatever their rows.
+
+    It reads the keys: the ledger itself keeps its rows even from its owner.
+    """
+    op.execute("""
+        CREATE FUNCTION usage_organizations(after text, at_most integer) RETURNS SETOF text
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+        AS $$
+            WITH RECURSIVE found (organization_id) AS (
+                (SELECT organization_id FROM public.usage_event_key WHERE organization_id > after
+                 ORDER BY organization_id LIMIT 1)
+                UNION ALL
+                SELECT (SELECT next.organization_id FROM public.usage_event_key next
+                        WHERE next.organization_id > found.organization_id
+                        ORDER BY next.organization_id LIMIT 1)
+                FROM found WHERE found.organization_id IS NOT NULL
+            )
+            SELECT organization_id FROM found WHERE organization_id IS NOT NULL LIMIT at_most
+        $$
+    """)
+    op.execute("REVOKE ALL ON FUNCTION usage_organizations(text, integer) FROM PUBLIC")
+    op.execute("GRANT EXECUTE ON FUNCTION usage_organizations(text, integer) TO byok_service")
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '3s'")
+    op.execute("DROP FUNCTION usage_organizations(text, integer)")
+    op.drop_index("ix_usage_event_unpriced", "usage_event")
     op.drop_table("price_override")
     op.drop_table("price_override_list")
