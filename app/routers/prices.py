@@ -40,16 +40,15 @@ async def get_price_overrides(caller: BillingReader, services: ServicesOfApp) ->
         400,
         413,
         415,
-        codes={422: ("unknown_field", "effective_at_in_past")},
+        codes={422: ("looks_like_key", "unknown_field", "effective_at_in_past")},
     ),
 )
 async def set_price_overrides(
     body: PriceOverridesChange, caller: BillingService, services: ServicesOfApp, revisions: Revisions
 ) -> Response:
     """The whole list, from now or `effective_at` on, in place of what was scheduled. Rows of the past keep the price they have."""
-    overrides = [entry.to_domain() for entry in body.overrides]
     state = await services.prices.set_overrides(
-        caller, overrides, effective_at=body.effective_at, revisions=revisions
+        caller, body.to_domain(), effective_at=body.effective_at, revisions=revisions
     )
     return _answer(state)
 

@@ -11,6 +11,7 @@ from app.domain.money import to_pico, to_usd
 from app.domain.prices import OverrideList, PriceOverride
 from app.domain.rates import Rates
 from app.schemas.base import Instant, RequestModel, ResponseModel, Subject
+from app.schemas.credentials import refuse_key_in
 from app.services.prices import OverrideState
 
 LARGEST_LIST = 200
@@ -18,7 +19,7 @@ _TOKENS, _SEARCHES = 1_000_000, 1_000
 # Finer would be finer than a pico-USD per token.
 _PRICE = r"^(0|[1-9][0-9]{0,3})(\.[0-9]{1,6})?$"
 # As ids of models look, wherever they come from. One star, and only at the end.
-_MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,126}\*?$|^\*$"
+_MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,98}\*?$|^\*$"
 
 Price = Annotated[str, Field(pattern=_PRICE, description="USD, as a decimal string.", examples=["4.50"])]
 OptionalPrice = Annotated[
@@ -84,6 +85,12 @@ class PriceOverridesChange(RequestModel):
     overrides: Annotated[
         list[PriceOverrideEntry], Field(max_length=LARGEST_LIST), AfterValidator(_each_model_once)
     ]
+
+    def to_domain(self) -> list[PriceOverride]:
+        """Raises InvalidInput where a key was pasted: the ids of models are kept in clear and shown."""
+        for entry in self.overrides:
+            refuse_key_in("overrides.model", entry.model)
+        return [entry.to_domain() for entry in self.overrides]
 
 
 class TokenPricesSet(ResponseModel):

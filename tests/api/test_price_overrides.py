@@ -17,6 +17,7 @@ from app.domain.usage import ModelUsage, TokenUsage
 from app.repositories.unit_of_work import UnitsOfWork
 from app.services import Services
 from tests.conftest import MakeToken, Tenant
+from tests.fake_anthropic import make_key
 from tests.waiting import until
 
 EMPTY = {"in_force": None, "scheduled": None}
@@ -293,6 +294,7 @@ class TestRefusal:
             (override("**"), "invalid_format"),
             (override("a b"), "invalid_format"),
             (override("a" * 200), "invalid_format"),
+            (override(make_key()[:99]), "looks_like_key"),
             ({"model": "x"}, "required"),
             (override(thinking="1"), "unknown_field"),
         ],
