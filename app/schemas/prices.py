@@ -1,6 +1,7 @@
 """Organizations' own prices on the wire: decimal strings in USD, by class."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from app.services.prices import OverrideState
 
 LARGEST_LIST = 200
 _TOKENS, _SEARCHES = 1_000_000, 1_000
+_LAST_YEAR = 9998
 # Finer would be finer than a pico-USD per token.
 _PRICE = r"^(0|[1-9][0-9]{0,3})(\.[0-9]{1,6})?$"
 # As ids of models look, wherever they come from. One star, and only at the end.
@@ -78,10 +80,21 @@ def _each_model_once(entries: Sequence[PriceOverrideEntry]) -> Sequence[PriceOve
     return entries
 
 
+def _that_a_database_can_hold(instant: datetime | None) -> datetime | None:
+    # The last year there is ends later in some zones.
+    if instant is not None and instant.year > _LAST_YEAR:
+        raise PydanticCustomError("instant_too_far", "The instant is too far away.")
+    return instant
+
+
 class PriceOverridesChange(RequestModel):
     """The whole list; an empty one takes every override back."""
 
-    effective_at: Annotated[AwareDatetime | None, Field(description="Null: now. Never in the past.")] = None
+    effective_at: Annotated[
+        AwareDatetime | None,
+        Field(description="Null: now. Never in the past."),
+        AfterValidator(_that_a_database_can_hold),
+    ] = None
     overrides: Annotated[
         list[PriceOverrideEntry], Field(max_length=LARGEST_LIST), AfterValidator(_each_model_once)
     ]

@@ -226,6 +226,20 @@ class TestSchedule:
         assert (refused.status_code, refused.json()["code"]) == (422, "effective_at_in_past")
         assert await state_of(service) == EMPTY
 
+    @pytest.mark.parametrize(
+        ("instant", "code"),
+        [
+            ("0001-01-01T00:00:00+14:00", "effective_at_in_past"),
+            ("9999-12-31T23:59:59-14:00", "validation_failed"),
+            ("2030-01-01T00:00:00", "validation_failed"),
+            ("tomorrow", "validation_failed"),
+        ],
+    )
+    async def test_needs_an_instant_that_there_is(self, service: Tenant, instant: str, code: str) -> None:
+        refused = await put(service, override(), effective_at=instant)
+
+        assert (refused.status_code, refused.json()["code"]) == (422, code)
+
 
 class TestOrder:
     async def test_waits_for_ingestion_that_is_under_way_and_counts_after_it(
