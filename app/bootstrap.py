@@ -13,6 +13,7 @@ from app.core.database import Database, DatabaseLogin
 from app.core.embedded_postgres import EmbeddedPostgresFailed, embedded_postgres
 from app.core.metrics import watch_pool
 from app.core.migrations import create_database, current_revision, migrate, newest_revision
+from app.core.price_list import load_price_list
 from app.core.private_file import PrivateFileRefused
 from app.core.readiness import DATABASE_ERRORS, OLDEST_POSTGRESQL, login_powers, server_version
 from app.core.settings import Settings, SettingsRefused
@@ -166,6 +167,7 @@ async def open_services(
                 guard=guard,
                 auth=await _authenticator(settings, resources),
                 pings={"database": database.ping, "secret_store": store.ping},
+                price_list=load_price_list(),
                 wrapper=store if isinstance(store, VaultSecretStore) else None,
                 vault_address=settings.vault.address,
             ),

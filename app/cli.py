@@ -1,11 +1,11 @@
-"""The command `byok`: serve, worker, migrate, token, openapi, doctor."""
+"""The command `byok`: serve, worker, migrate, token, openapi, price-backfill, vault-setup, doctor."""
 
 import asyncio
 import json
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -28,9 +28,11 @@ from app.core.settings import Settings, SettingsRefused, load_settings, unknown_
 from app.core.tracing import configure_tracing, flush_tracing
 from app.doctor import examine
 from app.domain.auth import ANY_ORGANIZATION, ORGANIZATION_PATTERN, ROLES, Scope
+from app.domain.errors import Unavailable
 from app.jobs.background import run_jobs
 from app.main import openapi_document
 from app.server import serve_forever, wait_for_signal
+from app.services.price_backfill import Backfilled
 
 Result = TypeVar("Result")
 
@@ -131,6 +133,47 @@ def openapi(check: Path | None) -> None:
     elif not check.is_file() or check.read_text(encoding="utf-8") != text:
         click.echo(f"{check} is out of date. Next: make openapi, and commit it.", err=True)
         sys.exit(1)
+
+
+@main.command("price-backfill")
+@click.option(
+    "--organization", metavar="ORG", help="This organization alone; all of them without this option."
+)
+@click.option(
+    "--with-overrides",
+    is_flag=True,
+    help="Also price, by the overrides in force now, what had no price at its own instant.",
+)
+def price_backfill(organization: str | None, *, with_overrides: bool) -> None:
+    """Give usage without a cost the price that is known by now. Nothing is rewritten; may be repeated."""
+    if organization is not None and not re.fullmatch(ORGANIZATION_PATTERN, organization):
+        raise click.UsageError("--organization: 1 to 64 letters, digits, _ or -")
+    settings = _settings()
+
+    async def fill(access: DatabaseAccess) -> Sequence[Backfilled]:
+        await prepare_database(settings, access)
+        async with open_services(settings, access) as services:
+            if organization is None:
+                return await services.price_backfill.run(
+                    with_overrides=with_overrides, progress=_tell_backfilled
+                )
+            done = await services.price_backfill.run_for(organization, with_overrides=with_overrides)
+            _tell_backfilled(done)
+            return [done]
+
+    try:
+        done = _with_database(settings, lambda access: asyncio.run(fill(access)))
+    except Unavailable:
+        raise click.ClickException(
+            "The database went away. Run it again: it goes on where it stopped."
+        ) from None
+    click.echo(
+        f"{sum(one.priced for one in done)} priced, {sum(one.unpriced for one in done)} still without a price"
+    )
+
+
+def _tell_backfilled(done: Backfilled) -> None:
+    click.echo(f"{done.organization_id}: {done.priced} priced, {done.unpriced} still without a price")
 
 
 @main.command("vault-setup")

@@ -3,12 +3,13 @@
 import asyncio
 import sys
 
-from bench import egress, footprint, requests, url_policy
+from bench import egress, footprint, prices, requests, url_policy
 from bench.measures import Measure, table
 
 
 async def _measure() -> list[Measure]:
-    measures: list[Measure] = []
+    print("\nPrices", flush=True)
+    measures = prices.run()
     for title, benchmark in (("Requests", requests), ("Egress", egress), ("Footprint", footprint)):
         print(f"\n{title}", flush=True)
         measures += await benchmark.run()

@@ -16,6 +16,7 @@ import app.models.billing
 import app.models.credentials
 import app.models.idempotency
 import app.models.leases
+import app.models.prices
 import app.models.queue
 import app.models.rate_limits
 import app.models.rotation

@@ -50,6 +50,7 @@ def assemble(
             guard=guard or OpenGuard(),
             auth=services.auth,
             pings={"secret_store": store.ping},
+            price_list=services.prices.listed,
             wrapper=wrapper,
             vault_address=vault_address,
         ),

@@ -26,6 +26,7 @@ class AuditAction(StrEnum):
     ROLLED_BACK = "credential.rolled_back"
     VERSION_DESTROYED = "version.destroyed"
     USAGE_MODE_CHANGED = "usage_mode.changed"
+    PRICES_OVERRIDDEN = "prices.overridden"
     EXEMPT_HOSTS_IN_FORCE = "egress.exempt_hosts_in_force"
 
 

@@ -55,6 +55,10 @@ class PriceOverride:
     model: str
     rates: Rates
 
+    @property
+    def is_beginning(self) -> bool:
+        return self.model.endswith("*")
+
 
 class OverrideList:
     """All overrides of an organization from an instant on, until a list with a higher number is in force.
@@ -63,20 +67,35 @@ class OverrideList:
     place of one that was set earlier for a later day. None starts in the past, so no past price ever changes.
     """
 
-    __slots__ = ("_exact", "_prefixes", "effective_from", "number", "version")
+    __slots__ = (
+        "_exact",
+        "_prefixes",
+        "effective_from",
+        "number",
+        "overrides",
+        "set_at",
+        "set_by",
+        "version",
+    )
 
-    def __init__(self, *, number: int, effective_from: datetime, overrides: Iterable[PriceOverride]) -> None:
+    def __init__(
+        self,
+        *,
+        number: int,
+        effective_from: datetime,
+        overrides: Iterable[PriceOverride],
+        set_at: datetime,
+        set_by: str,
+    ) -> None:
         self.number = number
         self.effective_from = effective_from
+        self.overrides = tuple(overrides)
+        self.set_at = set_at
+        self.set_by = set_by
         self.version = f"override-{number}"
-        self._exact: dict[str, Rates] = {}
-        self._prefixes: list[tuple[str, Rates]] = []
-        for override in overrides:
-            if override.model.endswith("*"):
-                self._prefixes.append((override.model[:-1], override.rates))
-            else:
-                self._exact[override.model] = override.rates
-        self._prefixes.sort(key=lambda prefix: -len(prefix[0]))
+        self._exact = {one.model: one.rates for one in self.overrides if not one.is_beginning}
+        beginnings = [(one.model[:-1], one.rates) for one in self.overrides if one.is_beginning]
+        self._prefixes = sorted(beginnings, key=lambda prefix: -len(prefix[0]))
 
     def rates(self, model: str) -> Rates | None:
         """The id itself before its dated snapshots, before the longest beginning."""
@@ -84,6 +103,11 @@ class OverrideList:
         if found is not None:
             return found
         return next((rates for prefix, rates in self._prefixes if model.startswith(prefix)), None)
+
+
+def in_force_at(lists: Iterable[OverrideList], at: datetime) -> OverrideList | None:
+    """The last one set among those that have begun."""
+    return max((one for one in lists if one.effective_from <= at), key=lambda one: one.number, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +127,7 @@ class OrganizationPrices:
 
     def __init__(self, listed: PriceList, overrides: Iterable[OverrideList] = ()) -> None:
         self._listed = listed
-        self._newest_first = sorted(overrides, key=lambda one: -one.number)
+        self._overrides = tuple(overrides)
 
     def price(
         self, parts: Sequence[ModelUsage], *, at: datetime, is_compatible_endpoint: bool = False
@@ -132,8 +156,13 @@ class OrganizationPrices:
         versions = dict.fromkeys(one.price_version for one in priced if one.price_version is not None)
         return Priced(cost=total, price_version=" ".join(versions), flags=flags)
 
+    def has_bands(self, part: ModelUsage, *, at: datetime) -> bool:
+        """Whether the price depends on the length of a prompt, so that a sum of prompts cannot be priced."""
+        listed = self._listed.terms(part, at)
+        return listed is not None and len(listed.bands) > 1
+
     def _price(self, part: ModelUsage, at: datetime, *, is_compatible_endpoint: bool) -> Priced:
-        own = self._override_of(part, at) if self._newest_first else None
+        own = self._override_of(part, at) if self._overrides else None
         if own is not None:
             version, terms = own
         elif is_compatible_endpoint:
@@ -150,7 +179,7 @@ class OrganizationPrices:
         return Priced(cost=cost, price_version=version, flags=terms.flags)
 
     def _override_of(self, part: ModelUsage, at: datetime) -> tuple[str, Terms] | None:
-        in_force = next((one for one in self._newest_first if one.effective_from <= at), None)
+        in_force = in_force_at(self._overrides, at)
         rates = None if in_force is None else in_force.rates(part.model)
         if in_force is None or rates is None:
             return None

@@ -70,6 +70,14 @@ usage_event = sa.Table(
     sa.CheckConstraint("mode = 'managed' OR billed = 0", name="byo_is_never_billed"),
     sa.CheckConstraint("billed = 0 OR billed = cost", name="billed_is_cost"),
     sa.Index("ix_usage_event_ingest_xid", "organization_id", "ingest_xid"),
+    # What a back-fill of prices reads; a corrected event stays in it.
+    sa.Index(
+        "ix_usage_event_unpriced",
+        "organization_id",
+        "started_at",
+        "event_id",
+        postgresql_where=sa.text("cost IS NULL"),
+    ),
     sa.Index(
         "ix_usage_event_session",
         "organization_id",

@@ -21,6 +21,7 @@ class JobKind(StrEnum):
     RETRY_ROTATION = "retry_rotation"  # a rotation that could not be checked yet
     DESTROY_VERSION = "destroy_version"  # by its intent: retired, or marked destroyed and not yet gone
     PURGE_CREDENTIAL = "purge_credential"  # a deleted credential whose secrets are not all gone
+    FOLD_USAGE = "fold_usage"  # of an organization whose ledger has grown; its id is nobody's
     REVALIDATE = "revalidate"  # a credential; one item for good, put off from check to check
 
 
@@ -79,6 +80,14 @@ _TAKE = Statement(
     .returning(q.c.organization_id, q.c.kind, q.c.id)
 )
 
+# Owner-owned too: names of organizations, and nothing else of them.
+_USAGE_ORGANIZATIONS = Statement(
+    sa.select(
+        sa.func.usage_organizations(
+            sa.bindparam("after", type_=sa.Text), sa.bindparam("at_most", type_=sa.Integer)
+        ).label("organization_id")
+    )
+)
 # Owner-owned functions: the only deletions that reach across organizations.
 _PURGES = tuple(
     Statement(sa.select(function))
@@ -122,6 +131,11 @@ class QueueRepository:
             DueItem(organization_id=row["organization_id"], kind=JobKind(row["kind"]), id=row["id"])
             for row in found
         ]
+
+    async def usage_organizations(self, *, after: str, at_most: int) -> Sequence[str]:
+        """Organizations with events in the ledger, in order."""
+        found = await self._session.rows(_USAGE_ORGANIZATIONS, after=after, at_most=at_most)
+        return [row["organization_id"] for row in found]
 
     async def purge_expired(self) -> None:
         """Drop kept answers and rate counters whose time is over."""

@@ -14,6 +14,8 @@ from app.repositories.billing import BillingRepository
 from app.repositories.credentials import CredentialRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.leases import LeaseRepository
+from app.repositories.price_backfill import PriceBackfillRepository
+from app.repositories.prices import PriceRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
 from app.repositories.rotation import RotationRepository
@@ -47,6 +49,14 @@ class UnitOfWork:
     @cached_property
     def billing(self) -> BillingRepository:
         return BillingRepository(self._session, self._organization_id)
+
+    @cached_property
+    def prices(self) -> PriceRepository:
+        return PriceRepository(self._session, self._organization_id)
+
+    @cached_property
+    def price_backfill(self) -> PriceBackfillRepository:
+        return PriceBackfillRepository(self._session, self._organization_id)
 
     @cached_property
     def rotations(self) -> RotationRepository:

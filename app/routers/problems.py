@@ -82,6 +82,8 @@ _OF_FIELD: dict[str, tuple[str, str]] = {
     "datetime_parsing": ("invalid_format", "An RFC 3339 instant is needed here."),
     "timezone_aware": ("invalid_format", "An RFC 3339 instant with a zone is needed here."),
     "model_attributes_type": ("invalid_type", "A JSON object is needed here."),
+    "too_long": ("too_long", "The list is too long."),
+    "model_repeated": ("model_repeated", "A model stands in the list more than once."),
     "label_has_controls": ("label_has_controls", "The label holds control or invisible characters."),
     "label_blank": ("label_blank", "The label is blank."),
     **{reason.value: (reason.value, message) for reason, message in URL_MESSAGES.items()},

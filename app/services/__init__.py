@@ -10,6 +10,8 @@ from app.services.credentials import Credentials
 from app.services.health import Health
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases
+from app.services.price_backfill import PriceBackfill
+from app.services.prices import Prices
 from app.services.provider_urls import ProviderUrls
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
@@ -33,6 +35,8 @@ class Services:
     sweep: Sweep
     health: Health
     billing: Billing
+    prices: Prices
+    price_backfill: PriceBackfill
     provider_urls: ProviderUrls
     revalidation: Revalidation
     rotation: Rotation

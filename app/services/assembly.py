@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from app.domain.prices import PriceList
 from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.base import SecretStore
 from app.services import Services
@@ -17,6 +18,8 @@ from app.services.destinations import Destinations
 from app.services.health import Health, Ping
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases, Wrapper
+from app.services.price_backfill import PriceBackfill, Unlimited
+from app.services.prices import Prices
 from app.services.provider_urls import HostGuard, ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
 from app.services.retirement import Retirement
@@ -39,6 +42,7 @@ class Adapters:
     guard: HostGuard
     auth: Authenticator
     pings: Mapping[str, Ping]
+    price_list: PriceList
     wrapper: Wrapper | None = None
     vault_address: str | None = None
 
@@ -82,6 +86,7 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         rate_limits=rate_limits,
         destinations=destinations,
     )
+    prices = Prices(units, adapters.price_list)
     return Services(
         auth=adapters.auth,
         credentials=Credentials(units, store, checks, rate_limits, destinations),
@@ -92,6 +97,8 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement),
         health=Health(adapters.pings),
         billing=Billing(units),
+        prices=prices,
+        price_backfill=PriceBackfill(units, prices, Unlimited()),
         provider_urls=provider_urls,
         leases=leases,
         rotation=rotation,

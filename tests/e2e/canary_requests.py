@@ -27,6 +27,7 @@ def requests_with(text: str, *, organization: str, credential_id: str = str(NOBO
     credential = f"{credentials}/{credential_id}"
     yield from _in_bodies("POST", credentials, text, create=True)
     yield from _in_bodies("PATCH", credential, text, create=False)
+    yield from _in_price_overrides(f"/v1/organizations/{organization}/price-overrides", text)
     yield _sent("a body that nobody reads", "POST", f"{credential}/validations", json.dumps({text: text}))
     yield _sent("no JSON that nobody reads", "POST", f"{credential}/validations", text)
     if text.isascii():
@@ -81,6 +82,27 @@ def _in_bodies(method: str, path: str, text: str, *, create: bool) -> Iterator[S
     ):
         yield _sent(media_type, method, path, content, media_type=media_type)
     yield _sent("no media type", method, path, json.dumps(whole), media_type="")
+
+
+def _in_price_overrides(path: str, text: str) -> Iterator[Sent]:
+    prices = {"uncached_input": "1", "output": "2"}
+    entry: dict[str, Any] = {"model": "claude-opus-5-5", "usd_per_million_tokens": prices}
+    for name, body in {
+        "model": {"overrides": [entry | {"model": text}]},
+        "beginning of models": {"overrides": [entry | {"model": f"{text[:90]}*"}]},
+        "price": {"overrides": [entry | {"usd_per_million_tokens": prices | {"output": text}}]},
+        "price of searches": {"overrides": [entry | {"usd_per_thousand_web_searches": text}]},
+        "class of tokens": {"overrides": [entry | {"usd_per_million_tokens": prices | {text: "1"}}]},
+        "field of an override": {"overrides": [entry | {text: text}]},
+        "override": {"overrides": [text]},
+        "overrides": {"overrides": text},
+        "effective_at": {"overrides": [entry], "effective_at": text},
+        "other field": {"overrides": [entry], text: text},
+        "nothing": {"overrides": [entry]},
+    }.items():
+        yield _sent(f"{name} of price overrides", "PUT", path, json.dumps(body))
+    yield _sent("price overrides", "GET", path, "")
+    yield _sent("query of price overrides", "GET", f"{path}?{urlencode({text: text})}", "")
 
 
 def _in_paths(text: str, organization: str) -> Iterator[Sent]:

@@ -24,6 +24,8 @@ GUARDED = {
     "credential_version",
     "fingerprint_claim",
     "idempotency_key",
+    "price_override",
+    "price_override_list",
     "provider_credential",
     "rate_counter",
     "sealed_secret",
@@ -54,6 +56,12 @@ async def two(make_tenant: MakeTenant, owner: AsyncEngine) -> tuple[Tenant, Tena
         path = f"{tenant.credentials}/{response.json()['id']}"
         assert (await tenant.post(f"{path}/rotations", json={"api_key": make_key()})).status_code == 201
         await tenant.request("PUT", f"{tenant.path}/usage-mode", json={"mode": "byo"})
+        await change(
+            owner,
+            "WITH list AS (INSERT INTO price_override_list VALUES (:organization, 1, now(), now(), 'x') RETURNING number)"
+            " INSERT INTO price_override SELECT :organization, number, 'x', 1, 1, 1, 1, 1, 1 FROM list",
+            organization=tenant.organization,
+        )
         await change(
             owner,
             "INSERT INTO credential_lease SELECT organization_id, gen_random_uuid(), credential_id, key_version,"

@@ -273,6 +273,8 @@ def override_list(number: int, at: datetime, **models: int) -> OverrideList:
     return OverrideList(
         number=number,
         effective_from=at,
+        set_at=at,
+        set_by="ada",
         overrides=[
             PriceOverride(model=model.replace("_all", "*"), rates=rates(factor))
             for model, factor in models.items()

@@ -1,0 +1,57 @@
+"""Read and set an organization's own prices."""
+
+from fastapi import APIRouter, Response
+
+from app.domain.errors import InsufficientScope, InvalidInput, NotFound, PreconditionFailed, ServiceOnly
+from app.routers.answers import answer
+from app.routers.dependencies import BillingReader, BillingService, Revisions, ServicesOfApp, etag
+from app.routers.problems import problems
+from app.schemas.prices import PriceOverrides, PriceOverridesChange
+from app.services.prices import OverrideState
+
+router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"])
+
+
+@router.get(
+    "/price-overrides",
+    response_model=PriceOverrides,
+    operation_id="getPriceOverrides",
+    summary="Read the organization's own prices",
+    response_description="The list in force, and the one that is scheduled.",
+    responses=problems(InsufficientScope, NotFound),
+)
+async def get_price_overrides(caller: BillingReader, services: ServicesOfApp) -> Response:
+    """What counts instead of Anthropic's list prices, and is all that counts for compatible endpoints."""
+    return _answer(await services.prices.overrides(caller.organization_id))
+
+
+@router.put(
+    "/price-overrides",
+    response_model=PriceOverrides,
+    operation_id="setPriceOverrides",
+    summary="Set the organization's own prices",
+    response_description="The list in force now, and the one that is scheduled.",
+    responses=problems(
+        InvalidInput,
+        InsufficientScope,
+        ServiceOnly,
+        NotFound,
+        PreconditionFailed,
+        400,
+        413,
+        415,
+        codes={422: ("looks_like_key", "unknown_field", "effective_at_in_past")},
+    ),
+)
+async def set_price_overrides(
+    body: PriceOverridesChange, caller: BillingService, services: ServicesOfApp, revisions: Revisions
+) -> Response:
+    """The whole list, from now or `effective_at` on, in place of what was scheduled. Rows of the past keep the price they have."""
+    state = await services.prices.set_overrides(
+        caller, body.to_domain(), effective_at=body.effective_at, revisions=revisions
+    )
+    return _answer(state)
+
+
+def _answer(state: OverrideState) -> Response:
+    return answer(PriceOverrides.of(state), headers={"ETag": etag(state.revision)})

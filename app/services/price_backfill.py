@@ -1,0 +1,119 @@
+"""Prices events that had no price when they came: after an upgrade of the list or, when asked for, by overrides set since."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+from uuid import UUID
+
+from app.domain.price_backfill import correction_of
+from app.domain.usage import LedgerRow
+from app.repositories.queue import DueItem, JobKind
+from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
+from app.services.prices import Prices
+
+_AT_ONCE = 500
+_ORGANIZATIONS_AT_ONCE = 100
+_NOBODY = UUID(int=0)
+_BEGINNING = (datetime(1970, 1, 1, tzinfo=UTC), "")
+
+
+class Limits(Protocol):
+    """Counts spend against limits, in the ledger's own transaction."""
+
+    async def settle(self, uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None: ...
+
+
+class Unlimited:
+    """No limits are set."""
+
+    async def settle(self, uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None:
+        """There is nothing to count against."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backfilled:
+    """What a back-fill did for one organization: events priced now, and those still without a price."""
+
+    organization_id: str
+    priced: int
+    unpriced: int
+
+
+class PriceBackfill:
+    """Appends corrections and never rewrites; a second run, or one at the same time, finds what is left."""
+
+    def __init__(self, units: UnitsOfWork, prices: Prices, limits: Limits) -> None:
+        self._units = units
+        self._prices = prices
+        self._limits = limits
+
+    async def run(
+        self, *, with_overrides: bool = False, progress: Callable[[Backfilled], None] = lambda _: None
+    ) -> Sequence[Backfilled]:
+        """Every organization that has an event without a price, one after the other.
+
+        Raises:
+            DatabaseUnavailable: what was committed until then stays; run it again.
+        """
+        done: list[Backfilled] = []
+        after = ""
+        while True:
+            async with self._units.queue() as (queue, _):
+                found = await queue.usage_organizations(after=after, at_most=_ORGANIZATIONS_AT_ONCE)
+            for organization_id in found:
+                result = await self.run_for(organization_id, with_overrides=with_overrides)
+                if result.priced or result.unpriced:
+                    progress(result)
+                    done.append(result)
+            if len(found) < _ORGANIZATIONS_AT_ONCE:
+                return done
+            after = found[-1]
+
+    async def run_for(self, organization_id: str, *, with_overrides: bool = False) -> Backfilled:
+        """One organization, in transactions of some hundred events.
+
+        Args:
+            organization_id: whose events.
+            with_overrides: what has no price at its own instant gets that of the override in force now.
+        """
+        priced = seen = 0
+        after: tuple[datetime, str] | None = _BEGINNING
+        while after is not None:
+            async with self._units.writing(organization_id) as uow:
+                page = await self._page(uow, organization_id, after, with_overrides=with_overrides)
+                if page.priced:
+                    await uow.commit()
+            priced, seen, after = priced + page.priced, seen + page.seen, page.last
+        return Backfilled(organization_id=organization_id, priced=priced, unpriced=seen - priced)
+
+    async def _page(
+        self, uow: UnitOfWork, organization_id: str, after: tuple[datetime, str], *, with_overrides: bool
+    ) -> "_Page":
+        now = await uow.price_backfill.begin()
+        events = await uow.price_backfill.unpriced(after=after, at_most=_AT_ONCE)
+        if not events:
+            return _Page(seen=0, priced=0, last=None)
+        prices = await self._prices.of(uow, since=min(event.started_at for event in events))
+        overrides_of = now if with_overrides else None
+        corrections = [
+            correction
+            for event in events
+            if (correction := correction_of(event, prices, overrides_of=overrides_of)) is not None
+        ]
+        if corrections:
+            await self._limits.settle(uow, await uow.price_backfill.append(corrections, now=now))
+            # Last, since others wait for it where the item is new.
+            item = DueItem(organization_id=organization_id, kind=JobKind.FOLD_USAGE, id=_NOBODY)
+            await uow.queue.add(item, due_at=now)
+        last = (events[-1].started_at, events[-1].event_id) if len(events) == _AT_ONCE else None
+        return _Page(seen=len(events), priced=len(corrections), last=last)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Page:
+    """One transaction. `last`: where the next one goes on; None at the end."""
+
+    seen: int
+    priced: int
+    last: tuple[datetime, str] | None
