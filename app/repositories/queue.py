@@ -21,6 +21,7 @@ class JobKind(StrEnum):
     RETRY_ROTATION = "retry_rotation"  # a rotation that could not be checked yet
     DESTROY_VERSION = "destroy_version"  # by its intent: retired, or marked destroyed and not yet gone
     PURGE_CREDENTIAL = "purge_credential"  # a deleted credential whose secrets are not all gone
+    FOLD_USAGE = "fold_usage"  # of an organization whose ledger has grown; its id is nobody's
     REVALIDATE = "revalidate"  # a credential; one item for good, put off from check to check
 
 

@@ -10,6 +10,7 @@ from app.routers import (
     provider_urls,
     retirement,
     rotation,
+    usage,
     validation,
 )
 
@@ -23,6 +24,7 @@ ROUTERS = tuple(
         provider_urls,
         billing,
         leases,
+        usage,
         audit,
         health,
         docs,
