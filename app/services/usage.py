@@ -217,9 +217,9 @@ def _append(
         is_compatible = timeline.is_compatible_endpoint(key_version)
     parts, flags = parts_of(event.model, event.usage)
     priced = prices.price(parts, at=at, is_compatible_endpoint=is_compatible)
-    cost = priced.cost
+    cost, price_version = priced.cost, priced.price_version
     if cost is not None and cost > _LARGEST_COST:
-        cost = None  # no request costs that much: whatever was counted, the price is not known
+        cost, price_version = None, None  # no request costs that much, so this is no price
     rows.append(
         event,
         mode=point.mode,
@@ -228,7 +228,7 @@ def _append(
         tokens=total_of(parts),
         cost=cost,
         billed=cost if is_managed and not is_mismatch and cost is not None else 0,
-        price_version=priced.price_version,
+        price_version=price_version,
         flags=flags | int(priced.flags) | (_MISMATCH if is_mismatch else 0),
     )
 
