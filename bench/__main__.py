@@ -3,14 +3,19 @@
 import asyncio
 import sys
 
-from bench import egress, footprint, prices, requests, url_policy
+from bench import egress, footprint, ingestion, prices, requests, url_policy
 from bench.measures import Measure, table
 
 
 async def _measure() -> list[Measure]:
     print("\nPrices", flush=True)
     measures = prices.run()
-    for title, benchmark in (("Requests", requests), ("Egress", egress), ("Footprint", footprint)):
+    for title, benchmark in (
+        ("Requests", requests),
+        ("Ingestion", ingestion),
+        ("Egress", egress),
+        ("Footprint", footprint),
+    ):
         print(f"\n{title}", flush=True)
         measures += await benchmark.run()
     return measures

@@ -253,6 +253,15 @@ class ValidationSettings(Group):
     concurrency_per_host: int = Field(default=4, ge=1, le=200)
 
 
+class UsageSettings(Group):
+    """The ledger: how long rows are kept, and how much of the database ingestion may take."""
+
+    # Never less than events may come late, and a month for partitions are whole ones.
+    retention: Duration = Field(default=timedelta(days=400), ge=timedelta(days=70))
+    batches_at_once: int = Field(default=4, ge=1, le=100)
+    patience: Duration = Field(default=timedelta(seconds=3), ge=timedelta(0), le=timedelta(seconds=30))
+
+
 class JobSettings(Group):
     """Background jobs."""
 
@@ -289,6 +298,7 @@ class Settings(BaseSettings):
     rotation: RotationSettings = RotationSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     validation: ValidationSettings = ValidationSettings()
+    usage: UsageSettings = UsageSettings()
     jobs: JobSettings = JobSettings()
 
     @property

@@ -12,6 +12,8 @@ MIN_LENGTH_FOR_HINT = 40
 _ANTHROPIC_KEY = re.compile(r"sk-ant-api\d{2}-[A-Za-z0-9_-]{20,}")
 _ANTHROPIC_PREFIX = re.compile(r"sk-ant-api\d{2}-")
 
+_ANTHROPIC_SECRET = re.compile(r"sk-ant-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}", re.IGNORECASE)
+
 # Kinds of Anthropic secrets that must never be used as a provider key, and what to tell the admin.
 _REFUSED_KINDS: tuple[tuple[str, str, str], ...] = (
     (
@@ -31,6 +33,11 @@ _REFUSED_KINDS: tuple[tuple[str, str, str], ...] = (
         "This is a claude.ai session cookie: a personal log-in. Create a Claude API key instead.",
     ),
 )
+
+
+def looks_like_key(text: str) -> bool:
+    """Whether a text holds what looks like a secret of Anthropic's, wherever it was pasted."""
+    return _ANTHROPIC_SECRET.search(text) is not None
 
 
 class ApiKey:

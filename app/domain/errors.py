@@ -24,7 +24,10 @@ ByokError
 ├── IdempotencyKeyReused    same Idempotency-Key, another request
 ├── PreconditionFailed      If-Match names another revision
 ├── LeaseRequiresVault      the embedded store cannot hand a key over without us
+├── MalformedJson           a body is no JSON in UTF-8
+├── LineTooLong             a line of NDJSON is longer than a line may be
 ├── RateLimited             too many per minute; carries retry_after_seconds
+│   └── IngestionOverloaded more usage events than the database keeps up with
 └── Unavailable             a dependency is down; carries retry_after_seconds
     ├── DatabaseUnavailable
     ├── SecretStoreUnavailable
@@ -249,6 +252,30 @@ class RateLimited(ByokError):
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__()
         self.retry_after_seconds = retry_after_seconds
+
+
+class IngestionOverloaded(RateLimited):
+    """Usage events come faster than the database takes them. None of the refused ones was kept."""
+
+    code = "ingestion_overloaded"
+    detail = "Usage events come faster than they can be taken. Wait, then repeat: events that were taken are found to be duplicates."
+
+    def __init__(self, retry_after_seconds: int = 2) -> None:
+        super().__init__(retry_after_seconds)
+
+
+class MalformedJson(ByokError):
+    """A body is no JSON in UTF-8."""
+
+    code = "malformed_json"
+    detail = "The body is not valid JSON."
+
+
+class LineTooLong(ByokError):
+    """A line of NDJSON is longer than a line may be. The lines before it were taken."""
+
+    code = "payload_too_large"
+    detail = "A line is longer than 64 KiB; `committed` says how many lines before it were taken."
 
 
 class Unavailable(ByokError):

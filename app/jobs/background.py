@@ -7,6 +7,7 @@ from app.jobs.scheduler import repeat
 from app.services import Services
 
 PURGE_SECONDS = 600
+USAGE_RETENTION_SECONDS = 3600
 
 
 async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio.Event) -> None:
@@ -15,4 +16,5 @@ async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio
         repeat("sweep", services.sweep.run, seconds=interval_seconds, stop=stop),
         repeat("revalidate", partial(services.revalidation.run, stop), seconds=interval_seconds, stop=stop),
         repeat("purge", services.sweep.purge, seconds=PURGE_SECONDS, stop=stop),
+        repeat("usage_retention", services.usage_retention.run, seconds=USAGE_RETENTION_SECONDS, stop=stop),
     )

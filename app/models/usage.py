@@ -20,9 +20,11 @@ usage_event_key = sa.Table(
     "usage_event_key",
     metadata,
     organization(),
-    sa.Column("event_id", sa.Text, primary_key=True),
+    # Byte by byte, in the same order on every server: batches are sorted by it.
+    sa.Column("event_id", sa.Text(collation="C"), primary_key=True),
     sa.Column("payload_hash", sa.LargeBinary, nullable=False),
     instant("started_at"),
+    sa.Index("ix_usage_event_key_started_at", "started_at", postgresql_using="brin"),
 )
 
 usage_event = sa.Table(
@@ -30,7 +32,7 @@ usage_event = sa.Table(
     metadata,
     organization(),
     instant("started_at", primary_key=True),
-    sa.Column("event_id", sa.Text, primary_key=True),
+    sa.Column("event_id", sa.Text(collation="C"), primary_key=True),
     # 0: the event itself; n: its n-th correction, which holds only what the cost lacked.
     sa.Column("correction", sa.Integer, primary_key=True, autoincrement=False),
     instant("completed_at", nullable=True),

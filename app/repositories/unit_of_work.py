@@ -19,6 +19,9 @@ from app.repositories.prices import PriceRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
 from app.repositories.rotation import RotationRepository
+from app.repositories.usage import UsageRepository
+from app.repositories.usage_listing import UsageListingRepository
+from app.repositories.usage_retention import UsageRetentionRepository
 from app.repositories.validation import ValidationRepository
 from app.repositories.versions import VersionRepository
 
@@ -75,6 +78,14 @@ class UnitOfWork:
         return RateLimitRepository(self._session, self._organization_id)
 
     @cached_property
+    def usage(self) -> UsageRepository:
+        return UsageRepository(self._session, self._organization_id)
+
+    @cached_property
+    def usage_listing(self) -> UsageListingRepository:
+        return UsageListingRepository(self._session, self._organization_id)
+
+    @cached_property
     def queue(self) -> QueueRepository:
         return QueueRepository(self._session)
 
@@ -105,3 +116,9 @@ class UnitsOfWork:
         """The job queue, which belongs to no organization."""
         async with self._database.session(None) as session:
             yield QueueRepository(session), session
+
+    @asynccontextmanager
+    async def usage_retention(self) -> AsyncIterator[UsageRetentionRepository]:
+        """The ledger's partitions, which belong to no organization. Each of its methods commits by itself."""
+        async with self._database.session(None) as session:
+            yield UsageRetentionRepository(session)

@@ -11,6 +11,7 @@ from app.routers import (
     provider_urls,
     retirement,
     rotation,
+    usage,
     validation,
 )
 
@@ -25,6 +26,7 @@ ROUTERS = tuple(
         billing,
         prices,
         leases,
+        usage,
         audit,
         health,
         docs,

@@ -66,6 +66,8 @@ BillingReader = Annotated[Caller, Depends(_caller_with(Scope.BILLING_READ))]
 BillingWriter = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE))]
 BillingService = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE, service_only=True))]
 Leaser = Annotated[Caller, Depends(_caller_with(Scope.LEASES_CREATE, service_only=True))]
+UsageReader = Annotated[Caller, Depends(_caller_with(Scope.USAGE_READ))]
+UsageWriter = Annotated[Caller, Depends(_caller_with(Scope.USAGE_WRITE))]
 AuditReader = Annotated[Caller, Depends(_caller_with(Scope.AUDIT_READ))]
 
 

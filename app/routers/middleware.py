@@ -5,6 +5,7 @@ and turns what nobody caught into a 500 that tells nothing. `Authentication` let
 without a token, before a byte of the body is read. `BodyLimits` counts while reading.
 """
 
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -23,6 +24,10 @@ from app.routers.problems import http_problem, problem_response
 from app.services.auth import Authenticator, TokenRefused
 
 JSON_LIMIT_BYTES = 1024 * 1024
+USAGE_BATCH_LIMIT_BYTES = 16 * 1024 * 1024
+
+_USAGE_EVENTS = re.compile(r"/v1/organizations/[^/]+/usage-events")
+_NDJSON = "application/x-ndjson"
 
 _PRIVATE = "/v1"
 _ORGANIZATIONS = "/v1/organizations/"
@@ -134,7 +139,10 @@ def _refuse_other_organizations(principal: Principal, path: str) -> None:
 
 
 class BodyLimits:
-    """Refuses bodies that are too large, while they are read, and bodies that are not JSON."""
+    """Refuses bodies that are too large, while they are read, and bodies that are not JSON.
+
+    Usage events come in larger batches, and as NDJSON without an end: their reader bounds each line itself.
+    """
 
     def __init__(self, app: ASGIApp, json_limit_bytes: int = JSON_LIMIT_BYTES) -> None:
         self._app = app
@@ -145,7 +153,12 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(headers)
+        takes_batches = scope["method"] == "POST" and _USAGE_EVENTS.fullmatch(scope["path"]) is not None
+        if takes_batches and _media_type(headers) == _NDJSON:
+            await self._app(scope, receive, send)
+            return
+        limit = USAGE_BATCH_LIMIT_BYTES if takes_batches else self._limit
+        refusal = _body_refusal(headers, limit)
         if refusal is not None:
             await http_problem(scope["state"]["request_id"], refusal)(scope, receive, send)
             return
@@ -156,7 +169,7 @@ class BodyLimits:
             message = await receive()
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
-                if seen > self._limit:
+                if seen > limit:
                     raise HTTPException(413)
                 if b"\0" in message.get("body", b""):
                     raise HTTPException(400)  # UTF-16 or UTF-32, which the parser would guess; JSON is UTF-8
@@ -164,17 +177,22 @@ class BodyLimits:
 
         await self._app(scope, receive_counted, send)
 
-    def _refusal(self, headers: Headers) -> int | None:
-        length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self._limit:
-            return 413
-        if length == "0" and "transfer-encoding" not in headers:
-            return None
-        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_json = media_type == "application/json" or (
-            media_type.startswith("application/") and media_type.endswith("+json")
-        )
-        return None if is_json else 415
+
+def _body_refusal(headers: Headers, limit: int) -> int | None:
+    length = headers.get("content-length", "0")
+    if length.isdigit() and int(length) > limit:
+        return 413
+    if length == "0" and "transfer-encoding" not in headers:
+        return None
+    media_type = _media_type(headers)
+    is_json = media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
+    return None if is_json else 415
+
+
+def _media_type(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class Cors:

@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.routers.examples import example_of
 from app.routers.middleware import is_private
+from app.routers.usage_documents import event_schemas
 from app.schemas.problems import Problem
 
 DESCRIPTION = """\
@@ -21,6 +22,7 @@ TAGS = {
     "rotation": "Bring a new key without downtime, or put the one before back.",
     "retirement": "Disable, destroy and delete.",
     "billing": "Whose key pays, and whether work may start.",
+    "usage": "The ledger: take in what was used, and read it back.",
     "leases": "Hand the key in force to an internal service.",
     "validation": "Whether the provider accepts a key.",
     "audit": "Who did what to which credential.",
@@ -104,6 +106,8 @@ def _add_problem(document: dict[str, Any]) -> None:
     shape = Problem.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
     schemas.update(shape.pop("$defs", {}))
     schemas["Problem"] = shape
+    for name, schema in event_schemas().items():
+        schemas.setdefault(name, schema)
     for _, operation in _operations(document):
         refused = operation["responses"].get("422", {}).get("content", {})
         refused.pop("application/json", None)

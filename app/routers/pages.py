@@ -14,6 +14,7 @@ from app.routers.answers import answer
 from app.schemas.base import Page, ResponseModel
 
 Record = TypeVar("Record")
+Place = TypeVar("Place")
 Model = TypeVar("Model", bound=ResponseModel)
 
 _LARGEST_INTEGER = 2**31 - 1
@@ -60,11 +61,28 @@ class PageQuery:
             raise _not_ours()
         return _EPOCH + timedelta(microseconds=microseconds)
 
+    def after(self, parse: Callable[[bytes], Place]) -> Place | None:
+        """The place that the cursor holds, in lists that are ordered by more than one column.
+
+        Args:
+            parse: reads it; raises ValueError where it is none.
+
+        Raises:
+            InvalidInput: the cursor is none of ours.
+        """
+        if self._page is None:
+            return None
+        content = _decode(self._page)
+        try:
+            return parse(content)
+        except (ValueError, OverflowError):
+            raise _not_ours() from None
+
     def answer(
         self,
         records: Sequence[Record],
         shape: Callable[[Record], Model],
-        cursor: Callable[[Record], UUID | int],
+        cursor: Callable[[Record], UUID | int | bytes],
     ) -> Response:
         shown = records[: self.limit]
         has_more = len(records) > self.limit
@@ -79,7 +97,7 @@ class PageQuery:
 async def _paging(
     limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20,
     page: Annotated[
-        str | None, Query(max_length=200, description="`next_page` of the page before, as it was.")
+        str | None, Query(max_length=400, description="`next_page` of the page before, as it was.")
     ] = None,
 ) -> PageQuery:
     return PageQuery(limit, page)
@@ -88,8 +106,8 @@ async def _paging(
 Paging = Annotated[PageQuery, Depends(_paging)]
 
 
-def _encode(last: UUID | int) -> str:
-    content = last.bytes if isinstance(last, UUID) else last.to_bytes(8)
+def _encode(last: UUID | int | bytes) -> str:
+    content = last.bytes if isinstance(last, UUID) else last if isinstance(last, bytes) else last.to_bytes(8)
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 

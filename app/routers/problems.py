@@ -17,7 +17,7 @@ from app.domain import errors as e
 from app.domain.url_refusal import MESSAGES as URL_MESSAGES
 from app.domain.url_refusal import DnsUnavailable, UrlReason
 from app.schemas.base import RequestModel
-from app.schemas.problems import FieldProblem, Problem
+from app.schemas.problems import Committed, FieldProblem, Problem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -43,6 +43,9 @@ STATUSES: dict[type[e.ByokError], int] = {
     e.IdempotencyKeyReused: 422,
     e.PreconditionFailed: 412,
     e.RateLimited: 429,
+    e.IngestionOverloaded: 429,
+    e.MalformedJson: 400,
+    e.LineTooLong: 413,
     e.DatabaseUnavailable: 503,
     e.SecretStoreUnavailable: 503,
     e.IdentityProviderUnavailable: 503,
@@ -91,8 +94,8 @@ _OF_FIELD: dict[str, tuple[str, str]] = {
 _INVALID = ("invalid", "The value is not allowed here.")
 
 
-def problem_response(request_id: str, error: e.ByokError) -> Response:
-    """A use case's error as it goes out."""
+def problem_response(request_id: str, error: e.ByokError, *, committed: Committed | None = None) -> Response:
+    """A use case's error as it goes out; `committed`: what was kept before it."""
     status = STATUSES.get(type(error)) or next(
         (STATUSES[t] for t in type(error).__mro__ if t in STATUSES), 500
     )
@@ -101,6 +104,8 @@ def problem_response(request_id: str, error: e.ByokError) -> Response:
     if isinstance(error, e.InvalidInput):
         code = error.problem_code
         fields = [FieldProblem(field=f.field, code=f.code, message=f.message) for f in error.errors]
+    if committed is not None:
+        more["committed"] = committed
     if isinstance(error, e.DuplicateKey):
         more["credential_id"] = error.credential_id
     if isinstance(error, e.NotReady):

@@ -1,6 +1,5 @@
 """Credentials on the wire. Only `CredentialCreate` has a field for a key, and it never goes out."""
 
-import re
 import unicodedata
 from typing import Annotated, Literal
 from uuid import UUID
@@ -9,7 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from app.domain.api_keys import MAX_LENGTH, ApiKey
+from app.domain.api_keys import MAX_LENGTH, ApiKey, looks_like_key
 from app.domain.credentials import AuthStyle, CredentialRecord
 from app.domain.credentials import CredentialState as State
 from app.domain.errors import InvalidInput
@@ -77,16 +76,13 @@ KeyHint = Annotated[
 ]
 
 
-_ANTHROPIC_SECRET = re.compile(r"sk-ant-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}")
-
-
 def refuse_key_in(field: str, value: str | None, key: str = "") -> None:
     """Refuse a key pasted where it would be kept in clear and shown to others.
 
     Raises:
         InvalidInput
     """
-    if value and (_ANTHROPIC_SECRET.search(value) or (key and key in value)):
+    if value and (looks_like_key(value) or (key and key in value)):
         raise InvalidInput.of(
             field, "looks_like_key", "This field holds a key. Paste the key only into api_key."
         )

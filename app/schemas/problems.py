@@ -17,6 +17,15 @@ class FieldProblem(ResponseModel):
     message: Annotated[str, Field(examples=["This field is required."])]
 
 
+class Committed(ResponseModel):
+    """How far an NDJSON body was taken: so many lines from the first one on, and nothing after them."""
+
+    lines: Annotated[int, Field(description="Send again from this line on, counted from 0.", examples=[3000])]
+    accepted: Annotated[int, Field(examples=[2990])]
+    duplicates: Annotated[int, Field(examples=[8])]
+    rejected: Annotated[int, Field(description="Rejected or in conflict.", examples=[2])]
+
+
 class Problem(ResponseModel):
     """What went wrong. `errors` and `credential_id` are absent where they say nothing."""
 
@@ -39,3 +48,10 @@ class Problem(ResponseModel):
     blockers: Annotated[list[str] | None, Field(description="With not_ready: why work must not start.")] = (
         None
     )
+    committed: Annotated[
+        Committed | SkipJsonSchema[None],
+        Field(
+            description="With usage events as NDJSON: what was taken before.",
+            json_schema_extra=without_default,
+        ),
+    ] = None

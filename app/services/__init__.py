@@ -19,6 +19,9 @@ from app.services.rollback import Rollback
 from app.services.rotation import Rotation
 from app.services.suspension import Suspension
 from app.services.sweep import Sweep
+from app.services.usage import Usage
+from app.services.usage_listing import UsageListing
+from app.services.usage_retention import UsageRetention
 from app.services.validation import Validation
 
 
@@ -44,3 +47,6 @@ class Services:
     rollback: Rollback
     leases: Leases
     suspension: Suspension
+    usage: Usage
+    usage_listing: UsageListing
+    usage_retention: UsageRetention

@@ -29,7 +29,14 @@ from app.services.rotation import Rotation
 from app.services.secret_writes import SecretWrites
 from app.services.suspension import Suspension
 from app.services.sweep import Sweep
+from app.services.turns import Turns
+from app.services.usage import Usage
+from app.services.usage_listing import UsageListing
+from app.services.usage_retention import UsageRetention
 from app.services.validation import Validation
+
+# Batches that wait for each that may run: they are in memory, so not any number of them.
+WAITING_PER_TURN = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +65,9 @@ class Rules:
     checks_per_host: int
     credential_writes_per_minute: int
     url_checks_per_minute: int
+    usage_retention: timedelta = timedelta(days=400)
+    usage_batches_at_once: int = 4
+    usage_patience: timedelta = timedelta(seconds=3)
 
 
 def assemble(adapters: Adapters, rules: Rules) -> Services:
@@ -105,6 +115,18 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         rollback=Rollback(units, retention=rules.retention),
         suspension=Suspension(units),
         retirement=retirement,
+        usage=Usage(
+            units,
+            prices=prices,
+            limits=Unlimited(),
+            turns=Turns(
+                rules.usage_batches_at_once,
+                patience_seconds=rules.usage_patience.total_seconds(),
+                at_most_waiting=WAITING_PER_TURN * rules.usage_batches_at_once,
+            ),
+        ),
+        usage_listing=UsageListing(units),
+        usage_retention=UsageRetention(units, keep_for=rules.usage_retention),
         revalidation=Revalidation(
             units, validation, concurrency=rules.checks_at_once, per_host=rules.checks_per_host
         ),

@@ -1,12 +1,15 @@
 """What the API's tests share: a provider that thinks until told otherwise, and one that is never asked."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 
 from app.core.settings import Settings
 from app.egress.anthropic import AnthropicClient
 from app.egress.http import http_client
+from tests.api.usage import Ledger
+from tests.conftest import MakeTenant, MakeToken
 from tests.fake_anthropic import FakeAnthropic
 
 
@@ -32,3 +35,10 @@ async def prober(settings: Settings) -> AsyncIterator[AnthropicClient]:
     """The real client."""
     async with http_client(ca_file=settings.provider.ca_file) as http:
         yield AnthropicClient(http)
+
+
+@pytest.fixture
+def ledger(make_tenant: MakeTenant, make_token: MakeToken) -> Ledger:
+    """An organization's ledger of its own."""
+    tenant = make_tenant()
+    return Ledger(tenant=tenant, service=replace(tenant, token=make_token("service")))

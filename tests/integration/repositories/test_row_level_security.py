@@ -4,6 +4,7 @@ The policies hold even for a query that forgets its WHERE.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import uuid4
 
 import asyncpg
@@ -12,7 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.database import Database, Row, Statement
-from tests.conftest import MakeTenant, Tenant
+from tests.api.usage import event
+from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.fake_anthropic import make_key
 from tests.rows import change, fetch
 
@@ -29,6 +31,8 @@ GUARDED = {
     "provider_credential",
     "rate_counter",
     "sealed_secret",
+    "usage_event",
+    "usage_event_key",
     "usage_mode_change",
 }
 OF_NO_ORGANIZATION = {"alembic_version", "job_queue", "sealing_keyset"}
@@ -47,7 +51,7 @@ async def execute(database: Database, organization_id: str | None, statement: st
 
 
 @pytest.fixture
-async def two(make_tenant: MakeTenant, owner: AsyncEngine) -> tuple[Tenant, Tenant]:
+async def two(make_tenant: MakeTenant, make_token: MakeToken, owner: AsyncEngine) -> tuple[Tenant, Tenant]:
     """Two organizations with a row in every guarded table."""
     tenants = make_tenant(), make_tenant()
     for tenant in tenants:
@@ -68,6 +72,10 @@ async def two(make_tenant: MakeTenant, owner: AsyncEngine) -> tuple[Tenant, Tena
             " 'accessor', now(), 'relay', now() FROM credential_version WHERE organization_id = :organization",
             organization=tenant.organization,
         )
+        reported = await replace(tenant, token=make_token("service")).post(
+            f"{tenant.path}/usage-events", json={"events": [event()]}
+        )
+        assert reported.json()["accepted"] == 1
     return tenants
 
 
@@ -126,6 +134,7 @@ class TestForeignRow:
         [
             "INSERT INTO rate_counter VALUES ('{}', 'x', now(), 1)",
             "INSERT INTO audit_event SELECT '{}', id, now(), 'x', 'x', NULL, NULL, '{{}}' FROM audit_event LIMIT 1",
+            "INSERT INTO usage_event_key SELECT '{}', gen_random_uuid()::text, payload_hash, started_at FROM usage_event_key",
             "INSERT INTO sealed_secret SELECT '{}', gen_random_uuid(), 1, NULL, NULL, now(), now()",
             "UPDATE sealed_secret SET organization_id = '{}'",
             "UPDATE idempotency_key SET organization_id = '{}'",
@@ -151,7 +160,7 @@ class TestEveryTable:
         found = await fetch(
             owner,
             "SELECT relname, relrowsecurity FROM pg_class"
-            " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')",
+            " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition",
         )
 
         assert {row["relname"] for row in found if row["relrowsecurity"]} == GUARDED
@@ -161,10 +170,22 @@ class TestEveryTable:
         found = await fetch(
             owner,
             "SELECT table_name FROM information_schema.columns"
+            " JOIN pg_class ON oid = to_regclass(table_name) AND NOT relispartition"
             " WHERE table_schema = 'public' AND column_name = 'organization_id'",
         )
 
         assert {row["table_name"] for row in found} - GUARDED == {"job_queue"}
+
+    async def test_partition_is_closed_to_the_service(self, database: Database, owner: AsyncEngine) -> None:
+        partitions = await fetch(
+            owner,
+            "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'usage_event'::regclass",
+        )
+
+        assert partitions
+        for partition in partitions:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await rows(database, None, f"SELECT 1 FROM {partition['name']}")
 
 
 class TestQueue:

@@ -15,6 +15,7 @@ from tests.integration.repositories.test_row_level_security import GUARDED, OF_N
 from tests.rows import fetch
 
 PURGES = {"purge_idempotency_keys", "purge_rate_counters"}
+LEDGERS = {"ensure_usage_partitions", "drop_usage_partitions", "purge_usage_event_keys"}
 
 
 class TestRole:
@@ -61,6 +62,7 @@ class TestRole:
             granted.setdefault(row["table_name"], set()).add(row["privilege_type"])
         assert set(granted) == GUARDED | OF_NO_ORGANIZATION
         assert granted["audit_event"] == {"SELECT", "INSERT"}
+        assert granted["usage_event"] == granted["usage_event_key"] == {"SELECT", "INSERT"}
         assert granted["alembic_version"] == {"SELECT"}
         assert granted["sealing_keyset"] == {"SELECT", "INSERT"}
         assert "DELETE" not in granted["sealed_secret"] | granted["credential_validation"]
@@ -69,7 +71,14 @@ class TestRole:
 
     @pytest.mark.parametrize(
         "statement",
-        ["UPDATE audit_event SET actor = 'x'", "DELETE FROM audit_event", "DELETE FROM sealed_secret"],
+        [
+            "UPDATE audit_event SET actor = 'x'",
+            "DELETE FROM audit_event",
+            "DELETE FROM sealed_secret",
+            "UPDATE usage_event SET mode = 'byo'",
+            "DELETE FROM usage_event",
+            "DELETE FROM usage_event_key",
+        ],
     )
     async def test_cannot_rewrite_what_is_for_good(
         self, tenant: Tenant, database: Database, statement: str
@@ -95,6 +104,8 @@ class TestPurges:
             " FROM pg_proc p, pg_class c"
             " WHERE p.pronamespace = 'public'::regnamespace AND c.relname = 'idempotency_key' AND prosecdef",
         )
+        ledgers = [row for row in found if "usage" in row["proname"]]
+        found = [row for row in found if row not in ledgers]
 
         assert {row.pop("proname") for row in found} == PURGES
         for row in found:
@@ -105,3 +116,7 @@ class TestPurges:
                 "is_public": False,
                 "is_services": True,
             }
+        assert {row["proname"] for row in ledgers} >= LEDGERS
+        for row in ledgers:
+            assert "search_path=pg_catalog, public, pg_temp" in row["proconfig"]
+            assert (row["is_owners"], row["is_public"], row["is_services"]) == (True, False, True)
