@@ -25,6 +25,11 @@ class AuditAction(StrEnum):
     ROTATION_CANCELLED = "rotation.cancelled"
     ROLLED_BACK = "credential.rolled_back"
     VERSION_DESTROYED = "version.destroyed"
+    SPEND_LIMIT_CREATED = "spend_limit.created"
+    SPEND_LIMIT_CHANGED = "spend_limit.changed"
+    SPEND_LIMIT_DELETED = "spend_limit.deleted"
+    WEBHOOK_ENDPOINT_CREATED = "webhook_endpoint.created"
+    WEBHOOK_ENDPOINT_DELETED = "webhook_endpoint.deleted"
     USAGE_MODE_CHANGED = "usage_mode.changed"
     EXEMPT_HOSTS_IN_FORCE = "egress.exempt_hosts_in_force"
 

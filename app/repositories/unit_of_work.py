@@ -14,11 +14,14 @@ from app.repositories.billing import BillingRepository
 from app.repositories.credentials import CredentialRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.leases import LeaseRepository
+from app.repositories.limits import LimitRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
+from app.repositories.reservations import ReservationRepository
 from app.repositories.rotation import RotationRepository
 from app.repositories.validation import ValidationRepository
 from app.repositories.versions import VersionRepository
+from app.repositories.webhooks import WebhookRepository
 
 
 class UnitOfWork:
@@ -27,6 +30,10 @@ class UnitOfWork:
     def __init__(self, session: Session, organization_id: str) -> None:
         self._session = session
         self._organization_id = organization_id
+
+    @property
+    def organization_id(self) -> str:
+        return self._organization_id
 
     @cached_property
     def credentials(self) -> CredentialRepository:
@@ -63,6 +70,18 @@ class UnitOfWork:
     @cached_property
     def rate_limits(self) -> RateLimitRepository:
         return RateLimitRepository(self._session, self._organization_id)
+
+    @cached_property
+    def limits(self) -> LimitRepository:
+        return LimitRepository(self._session, self._organization_id)
+
+    @cached_property
+    def reservations(self) -> ReservationRepository:
+        return ReservationRepository(self._session, self._organization_id)
+
+    @cached_property
+    def webhooks(self) -> WebhookRepository:
+        return WebhookRepository(self._session, self._organization_id)
 
     @cached_property
     def queue(self) -> QueueRepository:

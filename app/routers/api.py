@@ -7,10 +7,13 @@ from app.routers import (
     docs,
     health,
     leases,
+    limits,
     provider_urls,
+    reservations,
     retirement,
     rotation,
     validation,
+    webhooks,
 )
 
 ROUTERS = tuple(
@@ -22,6 +25,9 @@ ROUTERS = tuple(
         validation,
         provider_urls,
         billing,
+        limits,
+        reservations,
+        webhooks,
         leases,
         audit,
         health,

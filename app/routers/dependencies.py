@@ -31,6 +31,17 @@ CredentialId = Annotated[
 ]
 
 
+LimitId = Annotated[
+    UUID, Path(description="The spend limit.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+]
+ReservationId = Annotated[
+    UUID, Path(description="The reservation.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+]
+EndpointId = Annotated[
+    UUID, Path(description="The webhook endpoint.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+]
+
+
 # Dependencies are coroutines, also those that wait for nothing: FastAPI runs plain functions in a thread each.
 async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
@@ -65,6 +76,7 @@ CredentialWriter = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_WRIT
 BillingReader = Annotated[Caller, Depends(_caller_with(Scope.BILLING_READ))]
 BillingWriter = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE))]
 Leaser = Annotated[Caller, Depends(_caller_with(Scope.LEASES_CREATE, service_only=True))]
+Spender = Annotated[Caller, Depends(_caller_with(Scope.USAGE_WRITE, service_only=True))]
 AuditReader = Annotated[Caller, Depends(_caller_with(Scope.AUDIT_READ))]
 
 

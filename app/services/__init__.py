@@ -7,10 +7,13 @@ from app.services.auth import Authenticator
 from app.services.billing import Billing
 from app.services.checks import Checks
 from app.services.credentials import Credentials
+from app.services.deliveries import Deliveries
 from app.services.health import Health
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases
+from app.services.limits import Limits
 from app.services.provider_urls import ProviderUrls
+from app.services.reservations import Reservations
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
@@ -18,6 +21,7 @@ from app.services.rotation import Rotation
 from app.services.suspension import Suspension
 from app.services.sweep import Sweep
 from app.services.validation import Validation
+from app.services.webhooks import Webhooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,3 +44,7 @@ class Services:
     rollback: Rollback
     leases: Leases
     suspension: Suspension
+    limits: Limits
+    reservations: Reservations
+    webhooks: Webhooks
+    deliveries: Deliveries

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from app.egress.webhooks import WebhookClient
 from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.base import SecretStore
 from app.services import Services
@@ -13,12 +14,15 @@ from app.services.auth import Authenticator
 from app.services.billing import Billing
 from app.services.checks import Checks, CheckSchedule, Prober
 from app.services.credentials import Credentials
+from app.services.deliveries import Deliveries
 from app.services.destinations import Destinations
 from app.services.health import Health, Ping
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases, Wrapper
+from app.services.limits import Limits
 from app.services.provider_urls import HostGuard, ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
+from app.services.reservations import PriceOf, Reservations, no_prices
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
@@ -27,6 +31,7 @@ from app.services.secret_writes import SecretWrites
 from app.services.suspension import Suspension
 from app.services.sweep import Sweep
 from app.services.validation import Validation
+from app.services.webhooks import Webhooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +44,10 @@ class Adapters:
     guard: HostGuard
     auth: Authenticator
     pings: Mapping[str, Ping]
+    webhooks: WebhookClient
     wrapper: Wrapper | None = None
     vault_address: str | None = None
+    price_of: PriceOf = no_prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +89,7 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         rate_limits=rate_limits,
         destinations=destinations,
     )
+    webhooks = Webhooks(units, store, adapters.guard, rate_limits)
     return Services(
         auth=adapters.auth,
         credentials=Credentials(units, store, checks, rate_limits, destinations),
@@ -89,7 +97,7 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         validation=validation,
         audit=Audit(units),
         idempotency=Idempotency(units),
-        sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement),
+        sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement, webhooks),
         health=Health(adapters.pings),
         billing=Billing(units),
         provider_urls=provider_urls,
@@ -97,6 +105,10 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         rotation=rotation,
         rollback=Rollback(units, retention=rules.retention),
         suspension=Suspension(units),
+        limits=Limits(units),
+        reservations=Reservations(units, adapters.price_of),
+        webhooks=webhooks,
+        deliveries=Deliveries(units, store, adapters.webhooks),
         retirement=retirement,
         revalidation=Revalidation(
             units, validation, concurrency=rules.checks_at_once, per_host=rules.checks_per_host
