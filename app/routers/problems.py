@@ -87,6 +87,12 @@ _OF_FIELD: dict[str, tuple[str, str]] = {
     "timezone_aware": ("invalid_format", "An RFC 3339 instant with a zone is needed here."),
     "model_attributes_type": ("invalid_type", "A JSON object is needed here."),
     "label_has_controls": ("label_has_controls", "The label holds control or invisible characters."),
+    "text_has_controls": ("text_has_controls", "The text holds control or invisible characters."),
+    "text_blank": ("text_blank", "The text is blank."),
+    "looks_like_key": ("looks_like_key", "This field holds a key. Paste the key only into api_key."),
+    "amount_too_large": ("amount_too_large", "The amount is too large."),
+    "thresholds_repeated": ("thresholds_repeated", "A threshold is named twice."),
+    "too_long": ("too_long", "The list is too long."),
     "label_blank": ("label_blank", "The label is blank."),
     **{reason.value: (reason.value, message) for reason, message in URL_MESSAGES.items()},
 }

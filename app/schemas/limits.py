@@ -15,18 +15,19 @@ from app.domain.limits import (
     LimitState,
     LimitTerms,
 )
-from app.schemas.base import Instant, OrganizationId, RequestModel, ResponseModel, Subject
+from app.schemas.base import Instant, OrganizationId, RequestModel, ResponseModel, Subject, without_default
 from app.schemas.money import Money, MoneyAmount
 from app.schemas.text import Dimension, Name
 
 _MOST_THRESHOLDS = 10
-_DEFAULT_THRESHOLDS = [50, 80, 100]
+_DEFAULT_THRESHOLDS = (50, 80, 100)
+_MAY_BE_LEFT_OUT = Field(json_schema_extra=without_default)
 
 
-def _ascending(thresholds: list[int]) -> list[int]:
+def _ascending(thresholds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(thresholds)) != len(thresholds):
         raise PydanticCustomError("thresholds_repeated", "A threshold is named twice.")
-    return sorted(thresholds)
+    return tuple(sorted(thresholds))
 
 
 Period = Annotated[LimitPeriod, Field(description="In UTC.", examples=[LimitPeriod.MONTH.value])]
@@ -41,11 +42,11 @@ Enforced = Annotated[
     ),
 ]
 Thresholds = Annotated[
-    list[Annotated[int, Field(ge=1, le=1000)]],
+    tuple[Annotated[int, Field(ge=1, le=1000)], ...],
     Field(
         max_length=_MOST_THRESHOLDS,
         description="Whole percents of the amount; each is told once in a period.",
-        examples=[_DEFAULT_THRESHOLDS],
+        examples=[list(_DEFAULT_THRESHOLDS)],
     ),
     AfterValidator(_ascending),
 ]
@@ -82,7 +83,7 @@ class SpendLimitCreate(RequestModel):
                 feature=self.scope.feature,
             ),
             enforcement=self.enforcement,
-            thresholds=tuple(self.thresholds),
+            thresholds=self.thresholds,
         )
 
 
@@ -95,12 +96,13 @@ class MoneyChange(MoneyAmount):
 class SpendLimitUpdate(RequestModel):
     """A JSON merge patch: what is left out stays. In `scope`, null takes a restriction away."""
 
-    name: Name = ""
-    amount: MoneyChange = MoneyChange(amount="0")
-    period: Period = LimitPeriod.MONTH
-    scope: SpendLimitScope = SpendLimitScope()
-    enforcement: Enforced = Enforcement.BLOCK
-    thresholds: Thresholds = []
+    # What stands here where nothing was sent is never looked at.
+    name: Annotated[Name, _MAY_BE_LEFT_OUT] = ""
+    amount: Annotated[MoneyChange, _MAY_BE_LEFT_OUT] = MoneyChange(amount="0")
+    period: Annotated[Period, _MAY_BE_LEFT_OUT] = LimitPeriod.MONTH
+    scope: Annotated[SpendLimitScope, _MAY_BE_LEFT_OUT] = SpendLimitScope()
+    enforcement: Annotated[Enforced, _MAY_BE_LEFT_OUT] = Enforcement.BLOCK
+    thresholds: Annotated[Thresholds, _MAY_BE_LEFT_OUT] = _DEFAULT_THRESHOLDS
 
     def apply(self, terms: LimitTerms) -> LimitTerms:
         """The terms with what was sent in place of what was there."""
@@ -118,7 +120,7 @@ class SpendLimitUpdate(RequestModel):
             period=self.period if "period" in sent else terms.period,
             scope=scope,
             enforcement=self.enforcement if "enforcement" in sent else terms.enforcement,
-            thresholds=tuple(self.thresholds) if "thresholds" in sent else terms.thresholds,
+            thresholds=self.thresholds if "thresholds" in sent else terms.thresholds,
         )
 
 
@@ -155,7 +157,7 @@ class SpendLimit(ResponseModel):
     period: Period
     scope: LimitedScope
     enforcement: Enforced
-    thresholds: Annotated[list[int], Field(examples=[_DEFAULT_THRESHOLDS])]
+    thresholds: Annotated[list[int], Field(examples=[list(_DEFAULT_THRESHOLDS)])]
     spent: Annotated[
         Money, Field(description="From the ledger: both modes together, as far as the scope goes.")
     ]

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 class Sweep:
     """Takes due items from the queue; an item stays there until it is settled."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # one for each kind of work
         self,
         units: UnitsOfWork,
         writes: SecretWrites,

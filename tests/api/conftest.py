@@ -7,6 +7,8 @@ import pytest
 from app.core.settings import Settings
 from app.egress.anthropic import AnthropicClient
 from app.egress.http import http_client
+from tests.api.spending import Spenders, spenders_of
+from tests.conftest import MakeToken, Tenant
 from tests.fake_anthropic import FakeAnthropic
 
 
@@ -32,3 +34,8 @@ async def prober(settings: Settings) -> AsyncIterator[AnthropicClient]:
     """The real client."""
     async with http_client(ca_file=settings.provider.ca_file) as http:
         yield AnthropicClient(http)
+
+
+@pytest.fixture
+def spenders(tenant: Tenant, make_token: MakeToken) -> Spenders:
+    return spenders_of(tenant, make_token)
