@@ -1,7 +1,7 @@
 """Reservations: put spend aside before a request is made, so that no two requests spend the same rest of a limit."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeAlias
@@ -101,7 +101,7 @@ class Reservations:
                 await uow.commit()
             elif reservation.state is ReservationState.SETTLED:
                 raise ReservationEnded
-        return reservation
+        return replace(reservation, state=ReservationState.RELEASED)
 
     async def _amount(self, uow: UnitOfWork, request: Request, now: datetime) -> int | None:
         if request.model is None or request.amount is not None:
