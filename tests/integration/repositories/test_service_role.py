@@ -14,7 +14,12 @@ from tests.conftest import Tenant
 from tests.integration.repositories.test_row_level_security import GUARDED, OF_NO_ORGANIZATION, execute, rows
 from tests.rows import fetch
 
-PURGES = {"purge_idempotency_keys", "purge_rate_counters"}
+PURGES = {
+    "purge_idempotency_keys",
+    "purge_rate_counters",
+    "purge_spend_reservations",
+    "purge_webhook_deliveries",
+}
 
 
 class TestRole:
