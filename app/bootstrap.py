@@ -26,6 +26,8 @@ from app.egress.http import http_client
 from app.egress.jwks import JwksClient
 from app.egress.resolver import AddressGuard, DnsResolver
 from app.egress.transport import tls_context, trusted_transport, vetted_transport
+from app.egress.webhooks import LIMITS as WEBHOOK_LIMITS
+from app.egress.webhooks import WebhookClient
 from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.binding import StoreMismatch, bind_store
 from app.secret_store.embedded import EmbeddedSecretStore
@@ -166,6 +168,7 @@ async def open_services(
                 provider=provider,
                 guard=guard,
                 auth=await _authenticator(settings, resources),
+                webhooks=await _webhooks(settings, guard, resources, dialer),
                 pings={"database": database.ping, "secret_store": store.ping},
                 price_list=load_price_list(),
                 wrapper=store if isinstance(store, VaultSecretStore) else None,
@@ -251,6 +254,20 @@ async def _provider(
         patterns=patterns,
         timeout_seconds=given.timeout.total_seconds(),
     )
+
+
+async def _webhooks(
+    settings: Settings,
+    guard: AddressGuard,
+    resources: AsyncExitStack,
+    dialer: httpcore.AsyncNetworkBackend | None,
+) -> WebhookClient:
+    """Apart from the provider's connections: slow receivers keep no check waiting."""
+    transport = vetted_transport(
+        guard, tls=tls_context(settings.provider.ca_file), limits=WEBHOOK_LIMITS, dialer=dialer
+    )
+    http = httpx.AsyncClient(transport=transport, trust_env=False)
+    return WebhookClient(await resources.enter_async_context(http))
 
 
 async def _secret_store(

@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 from bench import egress, footprint, ingestion, prices, requests, url_policy
+from bench import egress, footprint, limits, requests, url_policy
 from bench.measures import Measure, table
 
 
@@ -13,6 +14,10 @@ async def _measure() -> list[Measure]:
     for title, benchmark in (
         ("Requests", requests),
         ("Ingestion", ingestion),
+    measures: list[Measure] = []
+    for title, benchmark in (
+        ("Requests", requests),
+        ("Limits", limits),
         ("Egress", egress),
         ("Footprint", footprint),
     ):

@@ -17,11 +17,13 @@ import app.models.credentials
 import app.models.idempotency
 import app.models.leases
 import app.models.prices
+import app.models.limits
 import app.models.queue
 import app.models.rate_limits
 import app.models.rotation
 import app.models.usage
 import app.models.validation
+import app.models.webhooks
 import app.secret_store.embedded  # noqa: F401  # imported for their tables
 from app.core.settings import load_settings
 from app.models.base import metadata

@@ -8,6 +8,7 @@ import httpx
 from fastapi import FastAPI
 
 from app.core.settings import CorsSettings
+from app.egress.webhooks import WebhookClient
 from app.main import create_app
 from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.base import SecretStore
@@ -17,6 +18,10 @@ from app.services.assembly import assemble as assemble_services
 from app.services.checks import Prober
 from app.services.leases import Wrapper
 from app.services.provider_urls import HostGuard
+from app.services.reservations import PriceOf, no_prices
+
+# Where no webhook is to go anywhere.
+NOBODY = httpx.MockTransport(lambda _request: httpx.Response(503))
 
 
 class OpenGuard:
@@ -40,6 +45,8 @@ def assemble(
     url_checks_per_minute: int = 1000,
     wrapper: Wrapper | None = None,
     vault_address: str | None = None,
+    webhooks: WebhookClient | None = None,
+    price_of: PriceOf = no_prices,
 ) -> Services:
     """Services over these parts, for the callers that `services` lets in."""
     return assemble_services(
@@ -53,6 +60,8 @@ def assemble(
             price_list=services.prices.listed,
             wrapper=wrapper,
             vault_address=vault_address,
+            webhooks=webhooks or WebhookClient(httpx.AsyncClient(transport=NOBODY, trust_env=False)),
+            price_of=price_of,
         ),
         Rules(
             default_messages_url=messages_url,

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from app.domain.api_keys import ApiKey
 from app.domain.errors import SecretStoreUnavailable
+from app.domain.webhooks import SigningSecret
 from app.secret_store.base import CasMismatch, SecretMissing, SecretRef
 
 
@@ -26,7 +27,7 @@ class _Stored:
     """A number that was taken. A tombstone has no intent; what was destroyed has no key."""
 
     intent_id: UUID | None
-    key: ApiKey | None
+    key: ApiKey | SigningSecret | None
 
 
 class FakeSecretStore:
@@ -52,11 +53,13 @@ class FakeSecretStore:
         self._answer(Call("current_version", ref))
         return len(self._of(ref))
 
-    async def write(self, ref: SecretRef, key: ApiKey, *, intent_id: UUID, expected_version: int) -> int:
+    async def write(
+        self, ref: SecretRef, secret: ApiKey | SigningSecret, *, intent_id: UUID, expected_version: int
+    ) -> int:
         version = expected_version + 1
         self._answer(Call("write", ref, version, intent_id))
         if len(self._of(ref)) == expected_version:
-            self._of(ref).append(_Stored(intent_id, key))
+            self._of(ref).append(_Stored(intent_id, secret))
             return version
         found = self._at(ref, version)
         if found and found.key and found.intent_id == intent_id:
@@ -81,6 +84,15 @@ class FakeSecretStore:
         found = self._at(ref, store_version)
         if found is None or found.key is None:
             raise SecretMissing
+        assert isinstance(found.key, ApiKey)
+        return found.key
+
+    async def read_signing_secret(self, ref: SecretRef, store_version: int) -> SigningSecret:
+        self._answer(Call("read_signing_secret", ref, store_version))
+        found = self._at(ref, store_version)
+        if found is None or found.key is None:
+            raise SecretMissing
+        assert isinstance(found.key, SigningSecret)
         return found.key
 
     async def destroy(self, ref: SecretRef, *store_versions: int) -> None:

@@ -19,6 +19,7 @@ from app.domain.clock import now
 from app.domain.credentials import Destination
 from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
 from app.domain.validation import Reason, ValidationStatus, Verdict
+from app.domain.webhooks import SigningSecret
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.secret_store.base import SecretRef, SecretStore
 
@@ -149,13 +150,16 @@ class HoldingStore:
         self.tombstone = store.tombstone
         self.intent_at = store.intent_at
         self.read = store.read
+        self.read_signing_secret = store.read_signing_secret
         self.destroy = store.destroy
         self.purge = store.purge
         self.ping = store.ping
 
-    async def write(self, ref: SecretRef, key: ApiKey, *, intent_id: UUID, expected_version: int) -> int:
+    async def write(
+        self, ref: SecretRef, secret: ApiKey | SigningSecret, *, intent_id: UUID, expected_version: int
+    ) -> int:
         self._held.append(
-            partial(self._store.write, ref, key, intent_id=intent_id, expected_version=expected_version)
+            partial(self._store.write, ref, secret, intent_id=intent_id, expected_version=expected_version)
         )
         raise self._error
 

@@ -15,7 +15,9 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED = "[redacted]"
 # Anthropic's secrets of every kind, and bearer tokens: three base64url parts.
-_SECRET = re.compile(r"sk-ant-[^\s\"'<>\\]{4,}|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+_SECRET = re.compile(
+    r"sk-ant-[^\s\"'<>\\]{4,}|whsec_[A-Za-z0-9+/=]{4,}|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
+)
 # Some of these echo headers or frames, and so a secret whose shape nobody knows; the others just talk.
 _TOO_TALKATIVE = (
     "hpack",

@@ -26,6 +26,12 @@ PROVIDER_SECONDS = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
 )
 SWEPT = Counter("byok_swept_total", "Interrupted work that a sweep settled.", ["kind"], registry=REGISTRY)
+WEBHOOKS = Counter(
+    "byok_webhook_attempts_total",
+    "Attempts to deliver a webhook, by what became of it.",
+    ["state"],
+    registry=REGISTRY,
+)
 _POOL_IN_USE = Gauge("byok_database_connections_in_use", "Pooled connections in use.", registry=REGISTRY)
 
 

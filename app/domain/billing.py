@@ -39,6 +39,7 @@ class Blocker(StrEnum):
     CREDENTIAL_NOT_VALID = "credential_not_valid"
     CREDENTIAL_DISABLED = "credential_disabled"
     CREDENTIAL_DELETED = "credential_deleted"
+    SPEND_LIMIT_REACHED = "spend_limit_reached"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,11 @@ class Readiness:
 
 
 def blockers_of(
-    mode: UsageMode, state: CredentialState | None, verdict: ValidationStatus | None
+    mode: UsageMode,
+    state: CredentialState | None,
+    verdict: ValidationStatus | None,
+    *,
+    is_limit_reached: bool = False,
 ) -> tuple[Blocker, ...]:
     """Everything in the way. There is no fallback between modes: BYO without a working key means no work.
 
@@ -63,7 +68,15 @@ def blockers_of(
         mode: the mode in force.
         state: of the credential in force; None where none is named.
         verdict: the last definite verdict on its key in use; None while there is none.
+        is_limit_reached: a blocking spend limit on everything in this mode leaves nothing.
     """
+    reached = (Blocker.SPEND_LIMIT_REACHED,) if is_limit_reached else ()
+    return _blockers_of_key(mode, state, verdict) + reached
+
+
+def _blockers_of_key(
+    mode: UsageMode, state: CredentialState | None, verdict: ValidationStatus | None
+) -> tuple[Blocker, ...]:
     if mode is UsageMode.MANAGED:
         return ()
     match state:

@@ -19,10 +19,14 @@ ByokError
 │   ├── ModeIsManaged       there is no key of the organization's own to lease
 │   ├── NotReady            work must not start; carries the blockers
 │   ├── TooManyVersions     one more would push a kept version out of the store
+│   ├── TooManyLimits       the organization has as many spend limits as it may
+│   ├── TooManyEndpoints    the organization has as many webhook endpoints as it may
+│   ├── ReservationEnded    it was settled, or expired and is charged until its event comes
 │   ├── IdempotencyInProgress
 │   └── ConcurrentChange    somebody else changed it between read and write
 ├── IdempotencyKeyReused    same Idempotency-Key, another request
 ├── PreconditionFailed      If-Match names another revision
+├── SpendLimitExceeded      a blocking spend limit leaves no room; names it
 ├── LeaseRequiresVault      the embedded store cannot hand a key over without us
 ├── MalformedJson           a body is no JSON in UTF-8
 ├── LineTooLong             a line of NDJSON is longer than a line may be
@@ -206,6 +210,40 @@ class NotReady(Conflict):
     def __init__(self, blockers: Sequence[str]) -> None:
         super().__init__()
         self.blockers = tuple(blockers)
+
+
+class TooManyLimits(Conflict):
+    """The organization has as many spend limits as it may have."""
+
+    code = "too_many_limits"
+    detail = "The organization has as many spend limits as it may have. Delete one first."
+
+
+class TooManyEndpoints(Conflict):
+    """The organization has as many webhook endpoints as it may have."""
+
+    code = "too_many_endpoints"
+    detail = "The organization has as many webhook endpoints as it may have. Delete one first."
+
+
+class ReservationEnded(Conflict):
+    """The reservation was settled, or expired and is charged until its event comes."""
+
+    code = "reservation_ended"
+    detail = "The reservation was settled by its event, or has expired and is charged until its event comes."
+
+
+class SpendLimitExceeded(ByokError):
+    """A blocking spend limit leaves no room. `reason` is `limit_reached` or `price_unknown`."""
+
+    code = "spend_limit_exceeded"
+    detail = "A spend limit leaves no room for this; `limit_id` and `limit_name` say which, `reason` why."
+
+    def __init__(self, *, limit_id: UUID, limit_name: str, reason: str) -> None:
+        super().__init__()
+        self.limit_id = limit_id
+        self.limit_name = limit_name
+        self.reason = reason
 
 
 class LeaseRequiresVault(ByokError):

@@ -1,4 +1,4 @@
-"""All background jobs: periodic checks of keys, keeping the two stores in step, dropping what has expired."""
+"""All background jobs: periodic checks of keys, keeping the two stores in step, delivering webhooks, dropping what has expired."""
 
 import asyncio
 from functools import partial
@@ -15,6 +15,7 @@ async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio
     await asyncio.gather(
         repeat("sweep", services.sweep.run, seconds=interval_seconds, stop=stop),
         repeat("revalidate", partial(services.revalidation.run, stop), seconds=interval_seconds, stop=stop),
+        repeat("deliver_webhooks", services.deliveries.run, seconds=interval_seconds, stop=stop),
         repeat("purge", services.sweep.purge, seconds=PURGE_SECONDS, stop=stop),
         repeat("usage_retention", services.usage_retention.run, seconds=USAGE_RETENTION_SECONDS, stop=stop),
     )

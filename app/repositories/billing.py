@@ -13,6 +13,7 @@ from app.domain.validation import ValidationStatus
 from app.models.billing import usage_mode_change as t
 from app.models.credentials import credential_version as v
 from app.models.credentials import provider_credential as c
+from app.repositories.counting import is_limit_reached
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 # Switches of one organization come one after the other; the ledger takes the same lock shared.
@@ -47,11 +48,22 @@ _PAGE = Statement(
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
 _point = _IN_FORCE.subquery("point")
+# One row, also for an organization that never chose.
+_organization = sa.select(_ORGANIZATION.label("organization_id")).subquery("organization")
+_mode = sa.func.coalesce(_point.c.mode, sa.literal_column(f"'{INITIAL_MODE.mode}'"))
 _READINESS = Statement(
-    sa.select(_point.c.mode, _point.c.credential_id, c.c.state, v.c.definite_status).select_from(
-        _point.outerjoin(
+    sa.select(
+        _mode.label("mode"),
+        _point.c.credential_id,
+        c.c.state,
+        v.c.definite_status,
+        is_limit_reached(_organization.c.organization_id, _mode).label("is_limit_reached"),
+    ).select_from(
+        _organization.outerjoin(_point, sa.true())
+        .outerjoin(
             c, sa.and_(c.c.organization_id == _point.c.organization_id, c.c.id == _point.c.credential_id)
-        ).outerjoin(
+        )
+        .outerjoin(
             v,
             sa.and_(
                 v.c.organization_id == c.c.organization_id,
@@ -110,16 +122,14 @@ class BillingRepository:
         return [_point_of(row) for row in found]
 
     async def readiness(self) -> Readiness:
-        """One query: the mode in force, its credential, and the last definite verdict on its key."""
+        """One query: the mode in force, its credential, the last definite verdict on its key, and the spend limits."""
         row = await self._session.first(_READINESS, organization_id=self._organization_id)
-        if row is None:
-            return Readiness(mode=INITIAL_MODE.mode, credential_id=None, blockers=())
+        assert row is not None
         mode = UsageMode(row["mode"])
         state = None if row["state"] is None else CredentialState(row["state"])
         verdict = None if row["definite_status"] is None else ValidationStatus(row["definite_status"])
-        return Readiness(
-            mode=mode, credential_id=row["credential_id"], blockers=blockers_of(mode, state, verdict)
-        )
+        blockers = blockers_of(mode, state, verdict, is_limit_reached=row["is_limit_reached"])
+        return Readiness(mode=mode, credential_id=row["credential_id"], blockers=blockers)
 
 
 def _point_of(row: Row) -> UsageModePoint:

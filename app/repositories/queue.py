@@ -22,6 +22,8 @@ class JobKind(StrEnum):
     DESTROY_VERSION = "destroy_version"  # by its intent: retired, or marked destroyed and not yet gone
     PURGE_CREDENTIAL = "purge_credential"  # a deleted credential whose secrets are not all gone
     FOLD_USAGE = "fold_usage"  # of an organization whose ledger has grown; its id is nobody's
+    SETTLE_WEBHOOK = "settle_webhook"  # an endpoint whose secret is on the way into the store, or out of it
+    DELIVER_WEBHOOK = "deliver_webhook"  # a delivery; put off from attempt to attempt
     REVALIDATE = "revalidate"  # a credential; one item for good, put off from check to check
 
 
@@ -91,7 +93,12 @@ _USAGE_ORGANIZATIONS = Statement(
 # Owner-owned functions: the only deletions that reach across organizations.
 _PURGES = tuple(
     Statement(sa.select(function))
-    for function in (sa.func.purge_idempotency_keys(), sa.func.purge_rate_counters())
+    for function in (
+        sa.func.purge_idempotency_keys(),
+        sa.func.purge_rate_counters(),
+        sa.func.purge_spend_reservations(),
+        sa.func.purge_webhook_deliveries(),
+    )
 )
 
 

@@ -16,14 +16,17 @@ from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.leases import LeaseRepository
 from app.repositories.price_backfill import PriceBackfillRepository
 from app.repositories.prices import PriceRepository
+from app.repositories.limits import LimitRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
+from app.repositories.reservations import ReservationRepository
 from app.repositories.rotation import RotationRepository
 from app.repositories.usage import UsageRepository
 from app.repositories.usage_listing import UsageListingRepository
 from app.repositories.usage_retention import UsageRetentionRepository
 from app.repositories.validation import ValidationRepository
 from app.repositories.versions import VersionRepository
+from app.repositories.webhooks import WebhookRepository
 
 
 class UnitOfWork:
@@ -32,6 +35,10 @@ class UnitOfWork:
     def __init__(self, session: Session, organization_id: str) -> None:
         self._session = session
         self._organization_id = organization_id
+
+    @property
+    def organization_id(self) -> str:
+        return self._organization_id
 
     @cached_property
     def credentials(self) -> CredentialRepository:
@@ -84,6 +91,16 @@ class UnitOfWork:
     @cached_property
     def usage_listing(self) -> UsageListingRepository:
         return UsageListingRepository(self._session, self._organization_id)
+    def limits(self) -> LimitRepository:
+        return LimitRepository(self._session, self._organization_id)
+
+    @cached_property
+    def reservations(self) -> ReservationRepository:
+        return ReservationRepository(self._session, self._organization_id)
+
+    @cached_property
+    def webhooks(self) -> WebhookRepository:
+        return WebhookRepository(self._session, self._organization_id)
 
     @cached_property
     def queue(self) -> QueueRepository:

@@ -8,11 +8,14 @@ from app.routers import (
     health,
     leases,
     prices,
+    limits,
     provider_urls,
+    reservations,
     retirement,
     rotation,
     usage,
     validation,
+    webhooks,
 )
 
 ROUTERS = tuple(
@@ -25,6 +28,9 @@ ROUTERS = tuple(
         provider_urls,
         billing,
         prices,
+        limits,
+        reservations,
+        webhooks,
         leases,
         usage,
         audit,

@@ -31,6 +31,17 @@ CredentialId = Annotated[
 ]
 
 
+LimitId = Annotated[
+    UUID, Path(description="The spend limit.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+]
+ReservationId = Annotated[
+    UUID, Path(description="The reservation.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+]
+EndpointId = Annotated[
+    UUID, Path(description="The webhook endpoint.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+]
+
+
 # Dependencies are coroutines, also those that wait for nothing: FastAPI runs plain functions in a thread each.
 async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
@@ -68,6 +79,7 @@ BillingService = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE, ser
 Leaser = Annotated[Caller, Depends(_caller_with(Scope.LEASES_CREATE, service_only=True))]
 UsageReader = Annotated[Caller, Depends(_caller_with(Scope.USAGE_READ))]
 UsageWriter = Annotated[Caller, Depends(_caller_with(Scope.USAGE_WRITE))]
+Spender = Annotated[Caller, Depends(_caller_with(Scope.USAGE_WRITE, service_only=True))]
 AuditReader = Annotated[Caller, Depends(_caller_with(Scope.AUDIT_READ))]
 
 

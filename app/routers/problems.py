@@ -37,6 +37,10 @@ STATUSES: dict[type[e.ByokError], int] = {
     e.TooManyVersions: 409,
     e.ModeIsManaged: 409,
     e.NotReady: 409,
+    e.TooManyLimits: 409,
+    e.TooManyEndpoints: 409,
+    e.ReservationEnded: 409,
+    e.SpendLimitExceeded: 402,
     e.LeaseRequiresVault: 501,
     e.ConcurrentChange: 409,
     e.IdempotencyInProgress: 409,
@@ -88,6 +92,12 @@ _OF_FIELD: dict[str, tuple[str, str]] = {
     "too_long": ("too_long", "The list is too long."),
     "model_repeated": ("model_repeated", "A model stands in the list more than once."),
     "label_has_controls": ("label_has_controls", "The label holds control or invisible characters."),
+    "text_has_controls": ("text_has_controls", "The text holds control or invisible characters."),
+    "text_blank": ("text_blank", "The text is blank."),
+    "looks_like_key": ("looks_like_key", "This field holds a key. Paste the key only into api_key."),
+    "amount_too_large": ("amount_too_large", "The amount is too large."),
+    "thresholds_repeated": ("thresholds_repeated", "A threshold is named twice."),
+    "too_long": ("too_long", "The list is too long."),
     "label_blank": ("label_blank", "The label is blank."),
     **{reason.value: (reason.value, message) for reason, message in URL_MESSAGES.items()},
 }
@@ -110,6 +120,8 @@ def problem_response(request_id: str, error: e.ByokError, *, committed: Committe
         more["credential_id"] = error.credential_id
     if isinstance(error, e.NotReady):
         more["blockers"] = list(error.blockers)
+    if isinstance(error, e.SpendLimitExceeded):
+        more |= {"limit_id": error.limit_id, "limit_name": error.limit_name, "reason": error.reason}
     if isinstance(error, e.RateLimited | e.Unavailable):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, e.Unauthenticated):
@@ -248,6 +260,11 @@ _MORE: dict[str, dict[str, Any]] = {
     },
     "unknown_field": {
         "errors": [{"field": "body", "code": "unknown_field", "message": _OF_FIELD["extra_forbidden"][1]}]
+    },
+    "spend_limit_exceeded": {
+        "limit_id": "0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819",
+        "limit_name": "Monthly budget",
+        "reason": "limit_reached",
     },
     "duplicate_key": {"credential_id": "0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"},
 }

@@ -45,6 +45,21 @@ class Problem(ResponseModel):
         UUID | SkipJsonSchema[None],
         Field(description="With duplicate_key: the one that has the key.", json_schema_extra=without_default),
     ] = None
+    limit_id: Annotated[
+        UUID | SkipJsonSchema[None],
+        Field(description="With spend_limit_exceeded: the limit.", json_schema_extra=without_default),
+    ] = None
+    limit_name: Annotated[
+        str | SkipJsonSchema[None],
+        Field(description="With spend_limit_exceeded: its name.", json_schema_extra=without_default),
+    ] = None
+    reason: Annotated[
+        str | SkipJsonSchema[None],
+        Field(
+            description="With spend_limit_exceeded: `limit_reached`, or `price_unknown` where the model has no known price.",
+            json_schema_extra=without_default,
+        ),
+    ] = None
     blockers: Annotated[list[str] | None, Field(description="With not_ready: why work must not start.")] = (
         None
     )

@@ -1,22 +1,32 @@
-"""The port to where keys rest. Embedded store, Vault and the test fake keep the same promises."""
+"""The port to where secrets rest: provider keys, and what webhooks are signed with. Embedded store, Vault and the test fake keep the same promises."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
 from app.domain.api_keys import ApiKey
+from app.domain.webhooks import SigningSecret
+
+
+class SecretKind(StrEnum):
+    """What a secret is for. One of a kind opens as nothing else."""
+
+    PROVIDER_KEY = "provider_key"
+    SIGNING_SECRET = "signing_secret"  # noqa: S105  # a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretRef:
-    """Names one credential's secrets. Each holds numbered store versions, starting at 1.
+    """Names one credential's secrets, or one webhook endpoint's. Each holds numbered store versions, starting at 1.
 
     The store's version is its own count and need not equal the credential's key_version:
     tombstones take numbers too.
     """
 
     organization_id: str
-    credential_id: UUID
+    credential_id: UUID  # or the endpoint's: ids are unique over both
+    kind: SecretKind = SecretKind.PROVIDER_KEY
 
 
 class CasMismatch(Exception):
@@ -60,8 +70,10 @@ class SecretStore(Protocol):
         """The last store version written, destroyed and tombstones included; 0 when none ever was."""
         ...
 
-    async def write(self, ref: SecretRef, key: ApiKey, *, intent_id: UUID, expected_version: int) -> int:
-        """Seal the key as store version `expected_version + 1` and return that number.
+    async def write(
+        self, ref: SecretRef, secret: ApiKey | SigningSecret, *, intent_id: UUID, expected_version: int
+    ) -> int:
+        """Seal the secret as store version `expected_version + 1` and return that number.
 
         Repeating a write with the same intent_id succeeds and changes nothing.
 
@@ -84,6 +96,15 @@ class SecretStore(Protocol):
 
     async def read(self, ref: SecretRef, store_version: int) -> ApiKey:
         """Unseal. Only for handing the key to egress within the same call.
+
+        Raises:
+            SecretMissing
+            SecretCorrupt
+        """
+        ...
+
+    async def read_signing_secret(self, ref: SecretRef, store_version: int) -> SigningSecret:
+        """The same for what deliveries to a webhook endpoint are signed with.
 
         Raises:
             SecretMissing

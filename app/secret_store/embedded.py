@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app.core.database import Database, Row, Statement
 from app.domain.api_keys import ApiKey
 from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
+from app.domain.webhooks import SigningSecret
 from app.secret_store import envelope
 from app.secret_store.base import CasMismatch, SecretCorrupt, SecretMissing, SecretRef
 from app.secret_store.binding import metadata
@@ -111,9 +112,11 @@ class EmbeddedSecretStore:
         version: int = row["last"]
         return version
 
-    async def write(self, ref: SecretRef, key: ApiKey, *, intent_id: UUID, expected_version: int) -> int:
+    async def write(
+        self, ref: SecretRef, secret: ApiKey | SigningSecret, *, intent_id: UUID, expected_version: int
+    ) -> int:
         version = expected_version + 1
-        sealed = envelope.seal(key.reveal().encode(), self._keyset, _place(ref, version))
+        sealed = envelope.seal(secret.reveal().encode(), self._keyset, _place(ref, version))
         taken = await self._run(ref, _TAKE, version=version, intent=intent_id, sealed_bytes=sealed)
         # Not taken now, but perhaps by this same intent, whose answer was lost.
         if taken or await self.intent_at(ref, version) == intent_id:
@@ -141,10 +144,13 @@ class EmbeddedSecretStore:
         return intent_id
 
     async def read(self, ref: SecretRef, store_version: int) -> ApiKey:
-        row = await self._at(ref, store_version)
-        if row is None or row["sealed"] is None:
-            raise SecretMissing
-        return ApiKey(envelope.unseal(row["sealed"], self._keyset, _place(ref, store_version)).decode())
+        return ApiKey(await self._open(ref, store_version))
+
+    async def read_signing_secret(self, ref: SecretRef, store_version: int) -> SigningSecret:
+        text = await self._open(ref, store_version)
+        if not text.startswith(SigningSecret.PREFIX):
+            raise SecretCorrupt
+        return SigningSecret(text)
 
     async def destroy(self, ref: SecretRef, *store_versions: int) -> None:
         await self._run(ref, _DESTROY, versions=list(store_versions))
@@ -159,6 +165,12 @@ class EmbeddedSecretStore:
         except SecretCorrupt:
             raise SecretStoreUnavailable from None
         await self._execute(None, _REACH, {})
+
+    async def _open(self, ref: SecretRef, store_version: int) -> str:
+        row = await self._at(ref, store_version)
+        if row is None or row["sealed"] is None:
+            raise SecretMissing
+        return envelope.unseal(row["sealed"], self._keyset, _place(ref, store_version)).decode()
 
     async def _at(self, ref: SecretRef, version: int) -> Row | None:
         return next(iter(await self._run(ref, _AT, version=version)), None)
@@ -181,4 +193,5 @@ class EmbeddedSecretStore:
 
 
 def _place(ref: SecretRef, store_version: int) -> bytes:
+    # Not the kind: no credential has the id of an endpoint, and whoever rewraps knows a row, not what it is for.
     return envelope.place(ref.organization_id, ref.credential_id, store_version)

@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from app.domain.api_keys import ApiKey
+from app.domain.webhooks import SigningSecret
 from app.secret_store.base import CasMismatch, SecretMissing, SecretRef, WrappedSecret
 from app.secret_store.vault_answers import VaultReason, VaultUnavailable
 from app.secret_store.vault_engines import Transit, Versions
@@ -80,8 +81,10 @@ class VaultSecretStore:
         return await self._versions.last(VaultRole.WRITER, ref)
 
     @_bounded
-    async def write(self, ref: SecretRef, key: ApiKey, *, intent_id: UUID, expected_version: int) -> int:
-        ciphertext = await self._transit.encrypt(ref, key.reveal().encode())
+    async def write(
+        self, ref: SecretRef, secret: ApiKey | SigningSecret, *, intent_id: UUID, expected_version: int
+    ) -> int:
+        ciphertext = await self._transit.encrypt(ref, secret.reveal().encode())
         return await self._put(VaultRole.WRITER, ref, ciphertext, intent_id, expected_version)
 
     @_bounded
@@ -100,6 +103,11 @@ class VaultSecretStore:
     async def read(self, ref: SecretRef, store_version: int) -> ApiKey:
         ciphertext = await self._ciphertext(VaultRole.PROBER, ref, store_version)
         return ApiKey((await self._transit.decrypt(ref, ciphertext)).decode())
+
+    @_bounded
+    async def read_signing_secret(self, ref: SecretRef, store_version: int) -> SigningSecret:
+        ciphertext = await self._ciphertext(VaultRole.PROBER, ref, store_version)
+        return SigningSecret((await self._transit.decrypt(ref, ciphertext)).decode())
 
     @_bounded
     async def destroy(self, ref: SecretRef, *store_versions: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from app.secret_store.base import SecretCorrupt, SecretRef
+from app.secret_store.base import SecretCorrupt, SecretKind, SecretRef
 from app.secret_store.envelope import length_prefixed
 from app.secret_store.vault_answers import Answer, VaultReason, VaultUnavailable, expect, part
 from app.secret_store.vault_client import Question
@@ -17,7 +17,9 @@ PING_KEY = "ping"
 ORGANIZATION_KEY_TYPE = "aes256-gcm96"
 KEPT_VERSIONS = 100
 
-_PURPOSE = b"provider key"
+# Of each kind: where it lies, and what its ciphertext is bound to.
+_FOLDERS = {SecretKind.PROVIDER_KEY: "creds", SecretKind.SIGNING_SECRET: "webhooks"}
+_PURPOSES = {SecretKind.PROVIDER_KEY: b"provider key", SecretKind.SIGNING_SECRET: b"signing secret"}
 # OpenBao's standbys answer reads, a little late: a bare 404 is asked again.
 _LAG_PAUSES = (0.05, 0.15, 0.3)
 # ... and their list of versions may lack the latest.
@@ -25,7 +27,7 @@ _NUMBERS_AHEAD = 8
 
 
 class Versions:
-    """KV v2: numbered versions of small mappings, at `orgs/<organization>/creds/<credential>`."""
+    """KV v2: numbered versions of small mappings, at `orgs/<organization>/creds/<credential>` and `.../webhooks/<endpoint>`."""
 
     def __init__(self, sessions: VaultSessions, mount: str) -> None:
         self._sessions = sessions
@@ -181,7 +183,7 @@ class Transit:
 
 
 def _path(ref: SecretRef) -> str:
-    return f"orgs/{ref.organization_id}/creds/{ref.credential_id}"
+    return f"orgs/{ref.organization_id}/{_FOLDERS[ref.kind]}/{ref.credential_id}"
 
 
 def _key_of(ref: SecretRef) -> str:
@@ -191,7 +193,9 @@ def _key_of(ref: SecretRef) -> str:
 
 def _context(ref: SecretRef) -> str:
     """What a ciphertext belongs to: it opens for nothing else."""
-    return _base64(length_prefixed(ref.organization_id.encode(), ref.credential_id.bytes, _PURPOSE))
+    return _base64(
+        length_prefixed(ref.organization_id.encode(), ref.credential_id.bytes, _PURPOSES[ref.kind])
+    )
 
 
 def _base64(content: bytes) -> str:

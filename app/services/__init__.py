@@ -7,12 +7,15 @@ from app.services.auth import Authenticator
 from app.services.billing import Billing
 from app.services.checks import Checks
 from app.services.credentials import Credentials
+from app.services.deliveries import Deliveries
 from app.services.health import Health
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases
 from app.services.price_backfill import PriceBackfill
 from app.services.prices import Prices
+from app.services.limits import Limits
 from app.services.provider_urls import ProviderUrls
+from app.services.reservations import Reservations
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
@@ -23,6 +26,7 @@ from app.services.usage import Usage
 from app.services.usage_listing import UsageListing
 from app.services.usage_retention import UsageRetention
 from app.services.validation import Validation
+from app.services.webhooks import Webhooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +54,7 @@ class Services:
     usage: Usage
     usage_listing: UsageListing
     usage_retention: UsageRetention
+    limits: Limits
+    reservations: Reservations
+    webhooks: Webhooks
+    deliveries: Deliveries

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.domain.prices import PriceList
+from app.egress.webhooks import WebhookClient
 from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.base import SecretStore
 from app.services import Services
@@ -14,14 +15,17 @@ from app.services.auth import Authenticator
 from app.services.billing import Billing
 from app.services.checks import Checks, CheckSchedule, Prober
 from app.services.credentials import Credentials
+from app.services.deliveries import Deliveries
 from app.services.destinations import Destinations
 from app.services.health import Health, Ping
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases, Wrapper
 from app.services.price_backfill import PriceBackfill, Unlimited
 from app.services.prices import Prices
+from app.services.limits import Limits
 from app.services.provider_urls import HostGuard, ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
+from app.services.reservations import PriceOf, Reservations, no_prices
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
@@ -34,6 +38,7 @@ from app.services.usage import Usage
 from app.services.usage_listing import UsageListing
 from app.services.usage_retention import UsageRetention
 from app.services.validation import Validation
+from app.services.webhooks import Webhooks
 
 # Batches that wait for each that may run: they are in memory, so not any number of them.
 WAITING_PER_TURN = 16
@@ -50,8 +55,10 @@ class Adapters:
     auth: Authenticator
     pings: Mapping[str, Ping]
     price_list: PriceList
+    webhooks: WebhookClient
     wrapper: Wrapper | None = None
     vault_address: str | None = None
+    price_of: PriceOf = no_prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +104,7 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         destinations=destinations,
     )
     prices = Prices(units, adapters.price_list)
+    webhooks = Webhooks(units, store, adapters.guard, rate_limits)
     return Services(
         auth=adapters.auth,
         credentials=Credentials(units, store, checks, rate_limits, destinations),
@@ -104,7 +112,7 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         validation=validation,
         audit=Audit(units),
         idempotency=Idempotency(units),
-        sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement),
+        sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement, webhooks),
         health=Health(adapters.pings),
         billing=Billing(units),
         prices=prices,
@@ -114,6 +122,10 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         rotation=rotation,
         rollback=Rollback(units, retention=rules.retention),
         suspension=Suspension(units),
+        limits=Limits(units),
+        reservations=Reservations(units, adapters.price_of),
+        webhooks=webhooks,
+        deliveries=Deliveries(units, store, adapters.webhooks),
         retirement=retirement,
         usage=Usage(
             units,

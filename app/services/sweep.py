@@ -14,6 +14,7 @@ from app.services.checks import Checks
 from app.services.retirement import Retirement
 from app.services.rotation import Rotation
 from app.services.secret_writes import SecretWrites
+from app.services.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
 
@@ -21,13 +22,14 @@ log = structlog.get_logger(__name__)
 class Sweep:
     """Takes due items from the queue; an item stays there until it is settled."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # one for each kind of work
         self,
         units: UnitsOfWork,
         writes: SecretWrites,
         checks: Checks,
         rotation: Rotation,
         retirement: Retirement,
+        webhooks: Webhooks,
     ) -> None:
         self._units = units
         self._settle: dict[JobKind, Callable[[str, UUID], Awaitable[None]]] = {
@@ -36,6 +38,7 @@ class Sweep:
             JobKind.RETRY_ROTATION: rotation.retry,
             JobKind.DESTROY_VERSION: retirement.settle_version,
             JobKind.PURGE_CREDENTIAL: retirement.settle_deletion,
+            JobKind.SETTLE_WEBHOOK: webhooks.settle,
         }
 
     async def run(self) -> int:

@@ -28,6 +28,7 @@ def requests_with(text: str, *, organization: str, credential_id: str = str(NOBO
     yield from _in_bodies("POST", credentials, text, create=True)
     yield from _in_bodies("PATCH", credential, text, create=False)
     yield from _in_price_overrides(f"/v1/organizations/{organization}/price-overrides", text)
+    yield from _in_spending(organization, text)
     yield _sent("a body that nobody reads", "POST", f"{credential}/validations", json.dumps({text: text}))
     yield _sent("no JSON that nobody reads", "POST", f"{credential}/validations", text)
     if text.isascii():
@@ -103,6 +104,21 @@ def _in_price_overrides(path: str, text: str) -> Iterator[Sent]:
         yield _sent(f"{name} of price overrides", "PUT", path, json.dumps(body))
     yield _sent("price overrides", "GET", path, "")
     yield _sent("query of price overrides", "GET", f"{path}?{urlencode({text: text})}", "")
+def _in_spending(organization: str, text: str) -> Iterator[Sent]:
+    """Where names and URLs are kept and shown, and a key may be pasted by mistake."""
+    path = f"/v1/organizations/{organization}"
+    limit: dict[str, Any] = {"name": "Canary", "amount": {"amount": "1", "currency": "USD"}, "period": "day"}
+    limits = [limit | {"name": text}, limit | {"name": f"my key {text} is good"}, limit | {text: text}]
+    limits += [limit | {"scope": {name: text}} for name in ("model", "endpoint_id", "feature", "usage_mode")]
+    limits += [limit | {"amount": {"amount": text, "currency": text}}, limit | {"period": text}]
+    for body in limits:
+        yield _sent("a spend limit", "POST", f"{path}/spend-limits", json.dumps(body))
+    amount = {"amount": {"amount": "1", "currency": "USD"}}
+    for name in ("model", "endpoint_id", "feature", "ttl_seconds"):
+        body = amount | {name: text}
+        yield _sent("a reservation", "POST", f"{path}/spend-reservations", json.dumps(body))
+    for url in (text, f"https://hooks.example.com/{text}", f"https://{quote(text)}@hooks.example.com/"):
+        yield _sent("a webhook", "POST", f"{path}/webhook-endpoints", json.dumps({"url": url}))
 
 
 def _in_paths(text: str, organization: str) -> Iterator[Sent]:

@@ -7,6 +7,11 @@ path "${transit_mount}/decrypt/org.*" {
   capabilities = ["update"]
 }
 
+# Signing secrets of webhooks: the same, in a folder of their own.
+path "${kv_mount}/data/orgs/+/webhooks/+" {
+  capabilities = ["read"]
+}
+
 # Readiness.
 path "${transit_mount}/decrypt/ping" {
   capabilities = ["update"]

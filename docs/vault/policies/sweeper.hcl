@@ -16,6 +16,17 @@ path "${transit_mount}/rewrap/org.*" {
   capabilities = ["update"]
 }
 
+# Signing secrets of webhooks: the same, in a folder of their own.
+path "${kv_mount}/data/orgs/+/webhooks/+" {
+  capabilities = ["create", "update", "read"]
+}
+path "${kv_mount}/destroy/orgs/+/webhooks/+" {
+  capabilities = ["update"]
+}
+path "${kv_mount}/metadata/orgs/+/webhooks/+" {
+  capabilities = ["read"]
+}
+
 # Its own token: to see whether it lives, to renew it, to give it back.
 path "auth/token/lookup-self" {
   capabilities = ["read"]

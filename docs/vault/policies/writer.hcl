@@ -17,6 +17,14 @@ path "${kv_mount}/metadata/orgs/+/creds/+" {
   capabilities = ["read"]
 }
 
+# Signing secrets of webhooks: the same, in a folder of their own.
+path "${kv_mount}/data/orgs/+/webhooks/+" {
+  capabilities = ["create", "update", "read"]
+}
+path "${kv_mount}/metadata/orgs/+/webhooks/+" {
+  capabilities = ["read"]
+}
+
 # Readiness.
 path "${kv_mount}/config" {
   capabilities = ["read"]

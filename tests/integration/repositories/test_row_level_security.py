@@ -33,7 +33,13 @@ GUARDED = {
     "sealed_secret",
     "usage_event",
     "usage_event_key",
+    "spend_alert",
+    "spend_counter",
+    "spend_limit",
+    "spend_reservation",
     "usage_mode_change",
+    "webhook_delivery",
+    "webhook_endpoint",
 }
 OF_NO_ORGANIZATION = {"alembic_version", "job_queue", "sealing_keyset"}
 
@@ -76,7 +82,27 @@ async def two(make_tenant: MakeTenant, make_token: MakeToken, owner: AsyncEngine
             f"{tenant.path}/usage-events", json={"events": [event()]}
         )
         assert reported.json()["accepted"] == 1
+        await spend(owner, tenant.organization)
     return tenants
+
+
+async def spend(owner: AsyncEngine, organization: str) -> None:
+    """A limit that was told about, what it counts, and who is told."""
+    for statement in (
+        """INSERT INTO spend_limit VALUES (:organization, gen_random_uuid(), 'Budget', 1, 'total', 'any',
+            NULL, NULL, NULL, 'block', '{100}', now(), 1, now(), 'admin', now())""",
+        """INSERT INTO spend_counter SELECT organization_id, id, now(), 1, 0, 0, 0
+            FROM spend_limit WHERE organization_id = :organization""",
+        """INSERT INTO spend_alert SELECT organization_id, id, now(), 100, now(), 1
+            FROM spend_limit WHERE organization_id = :organization""",
+        """INSERT INTO spend_reservation VALUES (:organization, gen_random_uuid(), 1, 'managed',
+            NULL, NULL, NULL, 'open', now(), 'service', now())""",
+        """INSERT INTO webhook_endpoint VALUES (:organization, gen_random_uuid(), 'https://hooks.example.com',
+            'active', gen_random_uuid(), now(), 'admin')""",
+        """INSERT INTO webhook_delivery SELECT organization_id, gen_random_uuid(), id, 'x', '{}', 'pending',
+            0, NULL, now(), NULL FROM webhook_endpoint WHERE organization_id = :organization""",
+    ):
+        await change(owner, statement, organization=organization)
 
 
 class TestForgottenWhere:

@@ -16,6 +16,12 @@ from tests.rows import fetch
 
 PURGES = {"purge_idempotency_keys", "purge_rate_counters"}
 LEDGERS = {"ensure_usage_partitions", "drop_usage_partitions", "purge_usage_event_keys"}
+PURGES = {
+    "purge_idempotency_keys",
+    "purge_rate_counters",
+    "purge_spend_reservations",
+    "purge_webhook_deliveries",
+}
 
 
 class TestRole:

@@ -1,0 +1,39 @@
+"""Texts that a client chooses: names that people read, and dimensions that spend is told apart by."""
+
+import re
+import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+_ANTHROPIC_SECRET = re.compile(r"sk-ant-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}")
+
+
+def _is_plain(text: str) -> str:
+    # C: controls, format characters, surrogates, private use, unassigned. Zl, Zp: line and paragraph separators.
+    if any(
+        unicodedata.category(character) in ("Zl", "Zp") or unicodedata.category(character)[0] == "C"
+        for character in text
+    ):
+        raise PydanticCustomError("text_has_controls", "The text holds control or invisible characters.")
+    if not text.strip():
+        raise PydanticCustomError("text_blank", "The text is blank.")
+    return holds_no_key(text)
+
+
+def holds_no_key(text: str) -> str:
+    """The text, unless a key was pasted where it would be kept in clear and shown to others."""
+    if _ANTHROPIC_SECRET.search(text):
+        raise PydanticCustomError("looks_like_key", "This field holds a key.")
+    return text
+
+
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=80, description="For people.", examples=["Monthly budget"]),
+    AfterValidator(_is_plain),
+]
+Dimension = Annotated[
+    str, Field(min_length=1, max_length=200, examples=["assistant"]), AfterValidator(_is_plain)
+]

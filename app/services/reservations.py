@@ -1,0 +1,143 @@
+"""Reservations: put spend aside before a request is made, so that no two requests spend the same rest of a limit."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeAlias
+from uuid import UUID
+
+from app.domain.auth import Caller
+from app.domain.counting import gains_of
+from app.domain.errors import NotFound, ReservationEnded, SpendLimitExceeded
+from app.domain.limits import Enforcement, Spender, SpendLimit, estimate
+from app.domain.reservations import Reservation, ReservationState
+from app.domain.usage import ModelUsage
+from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
+
+# What tokens cost at an instant, in pico-USD; None where no price is known.
+Price: TypeAlias = Callable[[ModelUsage, datetime], int | None]
+PriceOf: TypeAlias = Callable[[UnitOfWork], Awaitable[Price]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is about to be spent: an amount, or a model with how many tokens at most."""
+
+    amount: int | None
+    model: str | None
+    input_tokens: int
+    max_output_tokens: int
+    endpoint_id: str | None
+    feature: str | None
+    ttl: timedelta
+
+
+class Reservations:
+    """Granted and released while limits stand still; the guard is one statement over all limits that apply.
+
+    Args:
+        units: of work.
+        price_of: the organization's prices.
+    """
+
+    def __init__(self, units: UnitsOfWork, price_of: PriceOf) -> None:
+        self._units = units
+        self._price_of = price_of
+
+    async def reserve(self, caller: Caller, request: Request, *, reservation_id: UUID) -> Reservation:
+        """Put the amount aside in every limit that applies, or in none.
+
+        The mode is the one in force now. Without a known price a blocking limit refuses: it cannot tell.
+
+        Raises:
+            SpendLimitExceeded, DatabaseUnavailable
+        """
+        async with self._units.writing(caller.organization_id) as uow:
+            now = await uow.limits.lock_shared()
+            spender = Spender(
+                mode=(await uow.billing.in_force()).mode,
+                model=request.model,
+                endpoint_id=request.endpoint_id,
+                feature=request.feature,
+            )
+            reservation = Reservation(
+                id=reservation_id,
+                spender=spender,
+                amount=await self._amount(uow, request, now),
+                state=ReservationState.OPEN,
+                created_at=now,
+                created_by=caller.subject,
+                expires_at=now + request.ttl,
+            )
+            limits = [limit for limit in await uow.limits.all() if limit.counts(spender, now)]
+            # Before the counters: those are what others wait for.
+            await uow.reservations.insert(reservation)
+            await _hold(uow, reservation, limits)
+            await uow.commit()
+        return reservation
+
+    async def find(self, organization_id: str, reservation_id: UUID) -> Reservation | None:
+        async with self._units.reading(organization_id) as uow:
+            return await uow.reservations.find(reservation_id)
+
+    async def release(self, caller: Caller, reservation_id: UUID) -> Reservation:
+        """No request was made: give the amount back. A second time changes nothing.
+
+        Raises:
+            NotFound, ReservationEnded, DatabaseUnavailable
+        """
+        async with self._units.writing(caller.organization_id) as uow:
+            now = await uow.limits.lock_shared()
+            found = await uow.reservations.lock([reservation_id])
+            if not found:
+                raise NotFound
+            (reservation,) = found
+            if reservation.state is ReservationState.OPEN:
+                if reservation.expires_at <= now:
+                    raise ReservationEnded
+                await uow.reservations.end([reservation_id], ReservationState.RELEASED, now=now)
+                await uow.limits.add(gains_of(await uow.limits.all(), [], found))
+                await uow.commit()
+            elif reservation.state is ReservationState.SETTLED:
+                raise ReservationEnded
+        return replace(reservation, state=ReservationState.RELEASED)
+
+    async def _amount(self, uow: UnitOfWork, request: Request, now: datetime) -> int | None:
+        if request.model is None or request.amount is not None:
+            return request.amount
+        price = await self._price_of(uow)
+        return estimate(
+            partial(_at, price, now),
+            model=request.model,
+            input_tokens=request.input_tokens,
+            max_output_tokens=request.max_output_tokens,
+        )
+
+
+def _at(price: Price, now: datetime, usage: ModelUsage) -> int | None:
+    return price(usage, now)
+
+
+async def _hold(uow: UnitOfWork, reservation: Reservation, limits: list[SpendLimit]) -> None:
+    if not limits:
+        return
+    if reservation.amount is None:
+        for limit in limits:
+            if limit.terms.enforcement is Enforcement.BLOCK:
+                raise _exceeded(limit, "price_unknown")
+        return
+    periods = {limit.id: limit.terms.period.start_of(reservation.created_at) for limit in limits}
+    held = await uow.limits.hold(reservation.amount, periods)
+    for limit in limits:
+        if limit.id not in held:
+            raise _exceeded(limit, "limit_reached")
+
+
+def _exceeded(limit: SpendLimit, reason: str) -> SpendLimitExceeded:
+    return SpendLimitExceeded(limit_id=limit.id, limit_name=limit.terms.name, reason=reason)
+
+
+async def no_prices(_uow: UnitOfWork) -> Price:
+    """Where there is no price list: nothing has a known price."""
+    return lambda _usage, _at: None

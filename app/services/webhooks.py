@@ -1,0 +1,197 @@
+"""Webhook endpoints. The signing secret follows the order of writes: intent, secret, row; and back: row, secret, row."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from app.domain.audit import AuditAction
+from app.domain.auth import Caller
+from app.domain.clock import new_id, now
+from app.domain.errors import NotFound, SecretStoreUnavailable, TooManyEndpoints
+from app.domain.outbound_url import OutboundUrl
+from app.domain.url_refusal import UrlRefused
+from app.domain.webhooks import MOST_ENDPOINTS, EndpointState, SigningSecret, WebhookEndpoint
+from app.repositories.queue import DueItem, JobKind
+from app.repositories.unit_of_work import UnitsOfWork
+from app.secret_store.base import CasMismatch, SecretKind, SecretRef, SecretStore
+from app.services import audit
+from app.services.provider_urls import HostGuard
+from app.services.rate_limits import RateLimitKind, RateLimits
+
+# Longer than any write to the store may take; after it the writer counts as dead.
+INTENT_DEADLINE = timedelta(seconds=30)
+# An endpoint has one secret for good, and so one version in the store.
+ONLY_VERSION = 1
+
+_BEFORE_FIRST = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedEndpoint:
+    """Gone for good, its secret and its deliveries with it."""
+
+    id: UUID
+    deleted_at: datetime
+
+
+class Webhooks:
+    """One public method per use case; `settle` is the queue's."""
+
+    def __init__(
+        self, units: UnitsOfWork, store: SecretStore, guard: HostGuard, rate_limits: RateLimits
+    ) -> None:
+        self._units = units
+        self._store = store
+        self._guard = guard
+        self._rate_limits = rate_limits
+
+    async def add(self, caller: Caller, url: OutboundUrl) -> tuple[WebhookEndpoint, SigningSecret]:
+        """An endpoint, and its secret, which nobody can ask for again.
+
+        Raises:
+            RateLimited, UrlRefused, DnsUnavailable, TooManyEndpoints, SecretStoreUnavailable, DatabaseUnavailable
+        """
+        await self._rate_limits.admit(caller.organization_id, RateLimitKind.URL_CHECKS)
+        await self._vet(url)
+        endpoint = WebhookEndpoint(
+            id=new_id(),
+            url=str(url),
+            state=EndpointState.INTENT,
+            intent_id=new_id(),
+            created_at=now(),
+            created_by=caller.subject,
+        )
+        secret = SigningSecret.generate()
+        await self._intend(caller, endpoint)
+        await self._seal(caller.organization_id, endpoint, secret)
+        await self._activate(caller, endpoint)
+        return endpoint, secret
+
+    async def read(self, organization_id: str, endpoint_id: UUID) -> WebhookEndpoint:
+        """Raises NotFound or DatabaseUnavailable."""
+        async with self._units.reading(organization_id) as uow:
+            found = await uow.webhooks.find(endpoint_id)
+        if found is None:
+            raise NotFound
+        return found
+
+    async def page(
+        self, organization_id: str, *, at_most: int, before: UUID | None
+    ) -> Sequence[WebhookEndpoint]:
+        """Newest first."""
+        async with self._units.reading(organization_id) as uow:
+            return await uow.webhooks.page(at_most=at_most, before=before)
+
+    async def delete(self, caller: Caller, endpoint_id: UUID) -> DeletedEndpoint:
+        """Nothing is delivered from now on. The secret goes at once or, where the store is down, when it is back.
+
+        Raises:
+            NotFound, DatabaseUnavailable
+        """
+        instant = now()
+        async with self._units.writing(caller.organization_id) as uow:
+            moved = await uow.webhooks.move(
+                endpoint_id, expected=EndpointState.ACTIVE, to=EndpointState.DELETING
+            )
+            if not moved:
+                raise NotFound
+            await uow.queue.schedule(_settling(caller.organization_id, endpoint_id), due_at=instant)
+            await audit.record(
+                uow,
+                caller,
+                AuditAction.WEBHOOK_ENDPOINT_DELETED,
+                None,
+                webhook_endpoint_id=str(endpoint_id),
+            )
+            await uow.commit()
+        with suppress(SecretStoreUnavailable):
+            await self.settle(caller.organization_id, endpoint_id)
+        return DeletedEndpoint(id=endpoint_id, deleted_at=instant)
+
+    async def settle(self, organization_id: str, endpoint_id: UUID) -> None:
+        """Abandon an endpoint whose writer vanished, or finish deleting one. Repeatable at any point.
+
+        Raises:
+            SecretStoreUnavailable, DatabaseUnavailable: repeat later.
+        """
+        async with self._units.writing(organization_id) as uow:
+            endpoint = await uow.webhooks.lock(endpoint_id)
+            if endpoint is not None and endpoint.state is EndpointState.INTENT:
+                await uow.webhooks.move(
+                    endpoint_id, expected=EndpointState.INTENT, to=EndpointState.ABANDONED
+                )
+                await uow.commit()
+        if endpoint is not None and endpoint.state is not EndpointState.ACTIVE:
+            await self._empty(organization_id, endpoint)
+        async with self._units.writing(organization_id) as uow:
+            if endpoint is not None and endpoint.state is not EndpointState.ACTIVE:
+                await uow.webhooks.delete(endpoint_id)
+            await uow.queue.remove(_settling(organization_id, endpoint_id))
+            await uow.commit()
+
+    async def _vet(self, url: OutboundUrl) -> None:
+        try:
+            await self._guard.vet(url.host)
+        except UrlRefused as refusal:
+            raise UrlRefused(refusal.reason, field="url") from None
+
+    async def _intend(self, caller: Caller, endpoint: WebhookEndpoint) -> None:
+        async with self._units.writing(caller.organization_id) as uow:
+            await uow.webhooks.lock_number()
+            if await uow.webhooks.count() >= MOST_ENDPOINTS:
+                raise TooManyEndpoints
+            await uow.webhooks.insert(endpoint)
+            item = _settling(caller.organization_id, endpoint.id)
+            await uow.queue.add(item, due_at=endpoint.created_at + INTENT_DEADLINE)
+            await uow.commit()
+
+    async def _seal(self, organization_id: str, endpoint: WebhookEndpoint, secret: SigningSecret) -> None:
+        try:
+            await self._store.write(
+                ref_of(organization_id, endpoint.id),
+                secret,
+                intent_id=endpoint.intent_id,
+                expected_version=_BEFORE_FIRST,
+            )
+        except CasMismatch:
+            # A sweep took this writer for dead and barred its write.
+            raise SecretStoreUnavailable from None
+
+    async def _activate(self, caller: Caller, endpoint: WebhookEndpoint) -> None:
+        async with self._units.writing(caller.organization_id) as uow:
+            moved = await uow.webhooks.move(
+                endpoint.id, expected=EndpointState.INTENT, to=EndpointState.ACTIVE
+            )
+            if moved:
+                await uow.queue.remove(_settling(caller.organization_id, endpoint.id))
+                await audit.record(
+                    uow,
+                    caller,
+                    AuditAction.WEBHOOK_ENDPOINT_CREATED,
+                    None,
+                    webhook_endpoint_id=str(endpoint.id),
+                )
+                await uow.commit()
+        if not moved:
+            await self._store.destroy(ref_of(caller.organization_id, endpoint.id), ONLY_VERSION)
+            raise SecretStoreUnavailable
+
+    async def _empty(self, organization_id: str, endpoint: WebhookEndpoint) -> None:
+        """Nothing is left in the store, and a late write must fail: the only number is taken either way."""
+        ref = ref_of(organization_id, endpoint.id)
+        if endpoint.state is not EndpointState.DELETING:
+            await self._store.tombstone(ref, intent_id=endpoint.intent_id, expected_version=_BEFORE_FIRST)
+        await self._store.purge(ref)
+
+
+def ref_of(organization_id: str, endpoint_id: UUID) -> SecretRef:
+    """Where an endpoint's secret rests."""
+    return SecretRef(
+        organization_id=organization_id, credential_id=endpoint_id, kind=SecretKind.SIGNING_SECRET
+    )
+
+
+def _settling(organization_id: str, endpoint_id: UUID) -> DueItem:
+    return DueItem(organization_id=organization_id, kind=JobKind.SETTLE_WEBHOOK, id=endpoint_id)
