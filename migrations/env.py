@@ -18,6 +18,7 @@ import app.models.idempotency
 import app.models.leases
 import app.models.queue
 import app.models.rate_limits
+import app.models.reports
 import app.models.rotation
 import app.models.usage
 import app.models.validation

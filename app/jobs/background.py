@@ -1,4 +1,4 @@
-"""All background jobs: periodic checks of keys, keeping the two stores in step, dropping what has expired."""
+"""All background jobs: periodic checks of keys, keeping the two stores in step, summing up use, dropping what has expired."""
 
 import asyncio
 from functools import partial
@@ -14,5 +14,6 @@ async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio
     await asyncio.gather(
         repeat("sweep", services.sweep.run, seconds=interval_seconds, stop=stop),
         repeat("revalidate", partial(services.revalidation.run, stop), seconds=interval_seconds, stop=stop),
+        repeat("fold", partial(services.folding.run, stop), seconds=interval_seconds, stop=stop),
         repeat("purge", services.sweep.purge, seconds=PURGE_SECONDS, stop=stop),
     )

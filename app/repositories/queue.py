@@ -21,6 +21,7 @@ class JobKind(StrEnum):
     RETRY_ROTATION = "retry_rotation"  # a rotation that could not be checked yet
     DESTROY_VERSION = "destroy_version"  # by its intent: retired, or marked destroyed and not yet gone
     PURGE_CREDENTIAL = "purge_credential"  # a deleted credential whose secrets are not all gone
+    FOLD_USAGE = "fold_usage"  # an organization whose ledger has rows that are not in the sums yet
     REVALIDATE = "revalidate"  # a credential; one item for good, put off from check to check
 
 

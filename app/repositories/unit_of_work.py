@@ -16,6 +16,8 @@ from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.leases import LeaseRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
+from app.repositories.reports import ReportRepository
+from app.repositories.rollups import RollupRepository
 from app.repositories.rotation import RotationRepository
 from app.repositories.validation import ValidationRepository
 from app.repositories.versions import VersionRepository
@@ -63,6 +65,14 @@ class UnitOfWork:
     @cached_property
     def rate_limits(self) -> RateLimitRepository:
         return RateLimitRepository(self._session, self._organization_id)
+
+    @cached_property
+    def reports(self) -> ReportRepository:
+        return ReportRepository(self._session, self._organization_id)
+
+    @cached_property
+    def rollups(self) -> RollupRepository:
+        return RollupRepository(self._session, self._organization_id)
 
     @cached_property
     def queue(self) -> QueueRepository:

@@ -65,6 +65,7 @@ CredentialWriter = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_WRIT
 BillingReader = Annotated[Caller, Depends(_caller_with(Scope.BILLING_READ))]
 BillingWriter = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE))]
 Leaser = Annotated[Caller, Depends(_caller_with(Scope.LEASES_CREATE, service_only=True))]
+UsageReader = Annotated[Caller, Depends(_caller_with(Scope.USAGE_READ))]
 AuditReader = Annotated[Caller, Depends(_caller_with(Scope.AUDIT_READ))]
 
 

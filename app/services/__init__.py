@@ -7,10 +7,12 @@ from app.services.auth import Authenticator
 from app.services.billing import Billing
 from app.services.checks import Checks
 from app.services.credentials import Credentials
+from app.services.folding import Folding
 from app.services.health import Health
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases
 from app.services.provider_urls import ProviderUrls
+from app.services.reports import Reports
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
@@ -40,3 +42,5 @@ class Services:
     rollback: Rollback
     leases: Leases
     suspension: Suspension
+    reports: Reports
+    folding: Folding

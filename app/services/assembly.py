@@ -14,11 +14,13 @@ from app.services.billing import Billing
 from app.services.checks import Checks, CheckSchedule, Prober
 from app.services.credentials import Credentials
 from app.services.destinations import Destinations
+from app.services.folding import Folding
 from app.services.health import Health, Ping
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases, Wrapper
 from app.services.provider_urls import HostGuard, ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
+from app.services.reports import Reports
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
@@ -97,6 +99,8 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         rotation=rotation,
         rollback=Rollback(units, retention=rules.retention),
         suspension=Suspension(units),
+        reports=Reports(units),
+        folding=Folding(units),
         retirement=retirement,
         revalidation=Revalidation(
             units, validation, concurrency=rules.checks_at_once, per_host=rules.checks_per_host
