@@ -33,7 +33,10 @@ _BEGIN = Statement(
     insert(usage_fold)
     .from_select(
         ["organization_id", "folded_before", "folded_at"],
-        sa.select(ORGANIZATION, sa.literal_column("0"), sa.func.statement_timestamp()),
+        # Looked for first: the conflict alone would wait for whoever is moving the watermark.
+        sa.select(ORGANIZATION, sa.literal_column("0"), sa.func.statement_timestamp()).where(
+            ~sa.select(usage_fold.c.folded_at).where(usage_fold.c.organization_id == ORGANIZATION).exists()
+        ),
     )
     .on_conflict_do_nothing()
 )
