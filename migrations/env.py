@@ -20,6 +20,7 @@ import app.models.prices
 import app.models.limits
 import app.models.queue
 import app.models.rate_limits
+import app.models.reports
 import app.models.rotation
 import app.models.usage
 import app.models.validation

@@ -4,6 +4,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+"""Rows of the ledger, written as ingestion writes them: by the service's role, under the shared lock, the queue item last."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -103,3 +108,86 @@ async def ingest(database: Database, organization_id: str, *rows: LedgerRow) -> 
 def reserved_by(reservation_id: str, cost: int | None = PICO_PER_USD, **fields: Any) -> LedgerRow:
     """The event of a request that a reservation was made for."""
     return make_row(cost, reservation_id=UUID(reservation_id), **fields)
+from app.core.database import Database, Session, Statement
+from app.domain.clock import now
+from app.domain.usage import Outcome
+from app.models.usage import usage_event
+from app.repositories.queue import QueueRepository
+from app.services.folding import fold_of
+
+_COLUMNS = [column for column in usage_event.c if column.name not in {"ingest_xid", "ingested_at"}]
+_INSERT = Statement(
+    sa.insert(usage_event).values(
+        {column.name: sa.bindparam(column.name, type_=column.type) for column in _COLUMNS}
+        | {
+            "ingested_at": sa.func.clock_timestamp(),
+            "ingest_xid": sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger),
+        }
+    )
+)
+_LOCK_SHARED = Statement(
+    sa.select(
+        sa.func.pg_advisory_xact_lock_shared(
+            sa.func.hashtext(sa.literal_column("'byok.usage_mode'")),
+            sa.func.hashtext(sa.bindparam("organization_id", type_=sa.Text)),
+        )
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What counts of a row. `cost` is pico-USD; None: no price is known."""
+
+    started_at: datetime
+    event_id: str
+    correction: int = 0
+    mode: str = "managed"
+    model: str = "claude-sonnet-4-5"
+    endpoint_id: str | None = None
+    feature: str | None = None
+    session_id: str | None = None
+    prompt_id: str | None = None
+    credential_id: UUID | None = None
+    key_version: int | None = None
+    outcome: str = Outcome.SUCCEEDED
+    uncached_input_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    cache_read_tokens: int = 0
+    output_tokens: int = 0
+    web_search_requests: int = 0
+    cost: int | None = 0
+
+    @property
+    def billed(self) -> int:
+        return self.cost or 0 if self.mode == "managed" else 0
+
+
+def event(started_at: datetime, **fields: Any) -> Event:
+    return Event(started_at=started_at, **{"event_id": uuid4().hex} | fields)
+
+
+async def add(session: Session, organization_id: str, events: Sequence[Event]) -> None:
+    """In a transaction that the caller commits."""
+    await session.first(_LOCK_SHARED, organization_id=organization_id)
+    unset: dict[str, Any] = {column.name: None for column in _COLUMNS}
+    for it in events:
+        own = {name: getattr(it, name) for name in unset if hasattr(it, name)}
+        values = unset | {"usage_source": "reported", "flags": 0, "organization_id": organization_id} | own
+        await session.execute(_INSERT, **values)
+    await QueueRepository(session).add(fold_of(organization_id), due_at=now())
+
+
+async def ingest(database: Database, organization_id: str, *events: Event) -> None:
+    async with database.session(organization_id) as session:
+        await add(session, organization_id, events)
+        await session.commit()
+
+
+async def make_room(owner: Any, start: datetime, end: datetime) -> None:
+    """Partitions for the tests' months."""
+    async with owner.begin() as connection:
+        await connection.execute(
+            sa.text("SELECT ensure_usage_partitions(:start, :end)"), {"start": start, "end": end}
+        )

@@ -1,4 +1,5 @@
 """All background jobs: periodic checks of keys, keeping the two stores in step, delivering webhooks, dropping what has expired."""
+"""All background jobs: periodic checks of keys, keeping the two stores in step, summing up use, dropping what has expired."""
 
 import asyncio
 from functools import partial
@@ -16,6 +17,7 @@ async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio
         repeat("sweep", services.sweep.run, seconds=interval_seconds, stop=stop),
         repeat("revalidate", partial(services.revalidation.run, stop), seconds=interval_seconds, stop=stop),
         repeat("deliver_webhooks", services.deliveries.run, seconds=interval_seconds, stop=stop),
+        repeat("fold", partial(services.folding.run, stop), seconds=interval_seconds, stop=stop),
         repeat("purge", services.sweep.purge, seconds=PURGE_SECONDS, stop=stop),
         repeat("usage_retention", services.usage_retention.run, seconds=USAGE_RETENTION_SECONDS, stop=stop),
     )

@@ -24,6 +24,13 @@ _LOCK = Statement(
         )
     )
 )
+_TRY_LOCK = Statement(
+    sa.select(
+        sa.func.pg_try_advisory_xact_lock(
+            sa.func.hashtext(sa.literal_column("'byok.usage_mode'")), sa.func.hashtext(_ORGANIZATION)
+        ).label("is_held")
+    )
+)
 _CLOCK = Statement(sa.select(sa.func.clock_timestamp().label("now")))
 _IN_FORCE = (
     sa.select(t)
@@ -85,6 +92,11 @@ class BillingRepository:
     async def lock(self) -> None:
         """Wait until no other switch of this organization is under way; held until the transaction ends."""
         await self._session.first(_LOCK, organization_id=self._organization_id)
+
+    async def try_lock(self) -> bool:
+        """As `lock`, but without waiting: whether no switch and no ingestion of this organization is under way."""
+        found = await self._session.first(_TRY_LOCK, organization_id=self._organization_id)
+        return found is not None and bool(found["is_held"])
 
     async def in_force(self) -> UsageModePoint:
         """The mode right now, by the database's clock."""

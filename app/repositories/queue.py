@@ -24,6 +24,7 @@ class JobKind(StrEnum):
     FOLD_USAGE = "fold_usage"  # of an organization whose ledger has grown; its id is nobody's
     SETTLE_WEBHOOK = "settle_webhook"  # an endpoint whose secret is on the way into the store, or out of it
     DELIVER_WEBHOOK = "deliver_webhook"  # a delivery; put off from attempt to attempt
+    FOLD_USAGE = "fold_usage"  # an organization whose ledger has rows that are not in the sums yet
     REVALIDATE = "revalidate"  # a credential; one item for good, put off from check to check
 
 

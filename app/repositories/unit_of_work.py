@@ -20,6 +20,8 @@ from app.repositories.limits import LimitRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
 from app.repositories.reservations import ReservationRepository
+from app.repositories.reports import ReportRepository
+from app.repositories.rollups import RollupRepository
 from app.repositories.rotation import RotationRepository
 from app.repositories.usage import UsageRepository
 from app.repositories.usage_listing import UsageListingRepository
@@ -101,6 +103,12 @@ class UnitOfWork:
     @cached_property
     def webhooks(self) -> WebhookRepository:
         return WebhookRepository(self._session, self._organization_id)
+    def reports(self) -> ReportRepository:
+        return ReportRepository(self._session, self._organization_id)
+
+    @cached_property
+    def rollups(self) -> RollupRepository:
+        return RollupRepository(self._session, self._organization_id)
 
     @cached_property
     def queue(self) -> QueueRepository:

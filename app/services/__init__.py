@@ -8,6 +8,7 @@ from app.services.billing import Billing
 from app.services.checks import Checks
 from app.services.credentials import Credentials
 from app.services.deliveries import Deliveries
+from app.services.folding import Folding
 from app.services.health import Health
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases
@@ -16,6 +17,7 @@ from app.services.prices import Prices
 from app.services.limits import Limits
 from app.services.provider_urls import ProviderUrls
 from app.services.reservations import Reservations
+from app.services.reports import Reports
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
@@ -58,3 +60,5 @@ class Services:
     reservations: Reservations
     webhooks: Webhooks
     deliveries: Deliveries
+    reports: Reports
+    folding: Folding

@@ -17,6 +17,7 @@ from app.services.checks import Checks, CheckSchedule, Prober
 from app.services.credentials import Credentials
 from app.services.deliveries import Deliveries
 from app.services.destinations import Destinations
+from app.services.folding import Folding
 from app.services.health import Health, Ping
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases, Wrapper
@@ -26,6 +27,7 @@ from app.services.limits import Limits
 from app.services.provider_urls import HostGuard, ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
 from app.services.reservations import PriceOf, Reservations, no_prices
+from app.services.reports import Reports
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
@@ -126,6 +128,8 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         reservations=Reservations(units, adapters.price_of),
         webhooks=webhooks,
         deliveries=Deliveries(units, store, adapters.webhooks),
+        reports=Reports(units),
+        folding=Folding(units),
         retirement=retirement,
         usage=Usage(
             units,

@@ -135,6 +135,13 @@ def _in_paths(text: str, organization: str) -> Iterator[Sent]:
             yield _sent(name, method, path, "{}" if method in {"POST", "PUT", "PATCH"} else "")
 
 
+_REPORT = (
+    *("starting_at", "ending_at", "bucket_width", "time_zone", "group_by[]", "usage_mode[]", "model[]"),
+    *("endpoint_id[]", "feature[]", "session_id[]", "prompt_id[]", "credential_id[]", "key_version[]"),
+    *("outcome[]", "limit", "page"),
+)
+
+
 def _in_queries(text: str, organization: str, credential: str) -> Iterator[Sent]:
     collection = credential.rpartition("/")[0]
     audit = f"/v1/organizations/{organization}/audit-events"
@@ -142,6 +149,7 @@ def _in_queries(text: str, organization: str, credential: str) -> Iterator[Sent]
         (collection, ("page", "limit", "state", "other")),
         (audit, ("page", "limit", "credential_id", "action", "actor", "starting_at", "ending_at")),
         (credential, ("other",)),
+        (f"/v1/organizations/{organization}/usage-report", _REPORT),
         (f"{credential}/versions", ("page", "limit")),
         (f"{credential}/validations", ("page", "limit")),
         *((route, ("key",)) for route in ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs")),

@@ -5,6 +5,7 @@ The policies hold even for a query that forgets its WHERE.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from uuid import uuid4
 
 import asyncpg
@@ -15,8 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.core.database import Database, Row, Statement
 from tests.api.usage import event
 from tests.conftest import MakeTenant, MakeToken, Tenant
+from app.domain.clock import now
+from app.services import Services
+from tests.conftest import MakeTenant, Tenant
 from tests.fake_anthropic import make_key
+from tests.ledger import event, ingest
 from tests.rows import change, fetch
+from tests.waiting import until
 
 GUARDED = {
     "audit_event",
@@ -37,6 +43,13 @@ GUARDED = {
     "spend_counter",
     "spend_limit",
     "spend_reservation",
+    "usage_day",
+    "usage_day_detail",
+    "usage_event",
+    "usage_event_key",
+    "usage_fold",
+    "usage_hour",
+    "usage_hour_detail",
     "usage_mode_change",
     "webhook_delivery",
     "webhook_endpoint",
@@ -58,6 +71,9 @@ async def execute(database: Database, organization_id: str | None, statement: st
 
 @pytest.fixture
 async def two(make_tenant: MakeTenant, make_token: MakeToken, owner: AsyncEngine) -> tuple[Tenant, Tenant]:
+async def two(
+    make_tenant: MakeTenant, owner: AsyncEngine, database: Database, services: Services
+) -> tuple[Tenant, Tenant]:
     """Two organizations with a row in every guarded table."""
     tenants = make_tenant(), make_tenant()
     for tenant in tenants:
@@ -103,6 +119,20 @@ async def spend(owner: AsyncEngine, organization: str) -> None:
             0, NULL, now(), NULL FROM webhook_endpoint WHERE organization_id = :organization""",
     ):
         await change(owner, statement, organization=organization)
+        await change(
+            owner,
+            "INSERT INTO usage_event_key VALUES (:organization, 'an event', '', now())",
+            organization=tenant.organization,
+        )
+        await ingest(database, tenant.organization, event(now()))
+        await until(partial(fold, services, database, tenant.organization), bool)
+    return tenants
+
+
+async def fold(services: Services, database: Database, organization: str) -> bool:
+    """Whether the rows are in the sums."""
+    await services.folding.fold(organization)
+    return bool(await rows(database, organization, "SELECT 1 FROM usage_day"))
 
 
 class TestForgottenWhere:
@@ -198,9 +228,22 @@ class TestEveryTable:
             "SELECT table_name FROM information_schema.columns"
             " JOIN pg_class ON oid = to_regclass(table_name) AND NOT relispartition"
             " WHERE table_schema = 'public' AND column_name = 'organization_id'",
+            "SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
+            " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"
+            " AND attname = 'organization_id'",
         )
 
-        assert {row["table_name"] for row in found} - GUARDED == {"job_queue"}
+        assert {row["relname"] for row in found} - GUARDED == {"job_queue"}
+
+    async def test_that_is_a_part_of_another_is_closed_to_the_service(self, owner: AsyncEngine) -> None:
+        found = await fetch(
+            owner,
+            "SELECT has_table_privilege('byok_service', oid, 'SELECT, INSERT, UPDATE, DELETE') AS is_open"
+            " FROM pg_class WHERE relispartition AND relkind = 'r'",
+        )
+
+        assert found
+        assert not any(row["is_open"] for row in found)
 
     async def test_partition_is_closed_to_the_service(self, database: Database, owner: AsyncEngine) -> None:
         partitions = await fetch(
