@@ -19,6 +19,7 @@ import app.models.leases
 import app.models.queue
 import app.models.rate_limits
 import app.models.rotation
+import app.models.statements
 import app.models.usage
 import app.models.validation
 import app.secret_store.embedded  # noqa: F401  # imported for their tables

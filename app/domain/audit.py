@@ -26,6 +26,12 @@ class AuditAction(StrEnum):
     ROLLED_BACK = "credential.rolled_back"
     VERSION_DESTROYED = "version.destroyed"
     USAGE_MODE_CHANGED = "usage_mode.changed"
+    USAGE_MODE_SCHEDULED = "usage_mode.scheduled"
+    USAGE_MODE_SCHEDULE_REPLACED = "usage_mode.schedule_replaced"
+    USAGE_MODE_SCHEDULE_CANCELLED = "usage_mode.schedule_cancelled"
+    SUBSCRIPTION_CHANGED = "subscription.changed"
+    ENDPOINTS_COUNTED = "endpoints.counted"
+    STATEMENT_CLOSED = "statement.closed"
     EXEMPT_HOSTS_IN_FORCE = "egress.exempt_hosts_in_force"
 
 

@@ -17,6 +17,8 @@ from app.repositories.leases import LeaseRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
 from app.repositories.rotation import RotationRepository
+from app.repositories.statements import StatementRepository
+from app.repositories.subscriptions import SubscriptionRepository
 from app.repositories.validation import ValidationRepository
 from app.repositories.versions import VersionRepository
 
@@ -47,6 +49,14 @@ class UnitOfWork:
     @cached_property
     def billing(self) -> BillingRepository:
         return BillingRepository(self._session, self._organization_id)
+
+    @cached_property
+    def statements(self) -> StatementRepository:
+        return StatementRepository(self._session, self._organization_id)
+
+    @cached_property
+    def subscriptions(self) -> SubscriptionRepository:
+        return SubscriptionRepository(self._session, self._organization_id)
 
     @cached_property
     def rotations(self) -> RotationRepository:

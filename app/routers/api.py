@@ -10,6 +10,8 @@ from app.routers import (
     provider_urls,
     retirement,
     rotation,
+    statements,
+    subscriptions,
     validation,
 )
 
@@ -22,6 +24,8 @@ ROUTERS = tuple(
         validation,
         provider_urls,
         billing,
+        subscriptions,
+        statements,
         leases,
         audit,
         health,

@@ -64,6 +64,7 @@ CredentialReader = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_READ
 CredentialWriter = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_WRITE))]
 BillingReader = Annotated[Caller, Depends(_caller_with(Scope.BILLING_READ))]
 BillingWriter = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE))]
+BillingService = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE, service_only=True))]
 Leaser = Annotated[Caller, Depends(_caller_with(Scope.LEASES_CREATE, service_only=True))]
 AuditReader = Annotated[Caller, Depends(_caller_with(Scope.AUDIT_READ))]
 

@@ -21,6 +21,7 @@ TAGS = {
     "rotation": "Bring a new key without downtime, or put the one before back.",
     "retirement": "Disable, destroy and delete.",
     "billing": "Whose key pays, and whether work may start.",
+    "statements": "What a month costs: subscription, endpoints, managed usage.",
     "leases": "Hand the key in force to an internal service.",
     "validation": "Whether the provider accepts a key.",
     "audit": "Who did what to which credential.",

@@ -10,11 +10,14 @@ from app.services.credentials import Credentials
 from app.services.health import Health
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases
+from app.services.mode_previews import ModePreviews
 from app.services.provider_urls import ProviderUrls
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
 from app.services.rotation import Rotation
+from app.services.statements import Statements
+from app.services.subscriptions import Subscriptions
 from app.services.suspension import Suspension
 from app.services.sweep import Sweep
 from app.services.validation import Validation
@@ -33,6 +36,9 @@ class Services:
     sweep: Sweep
     health: Health
     billing: Billing
+    mode_previews: ModePreviews
+    statements: Statements
+    subscriptions: Subscriptions
     provider_urls: ProviderUrls
     revalidation: Revalidation
     rotation: Rotation

@@ -1,10 +1,11 @@
 """Puts the use cases together over whatever adapters they are given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.repositories.unit_of_work import UnitsOfWork
+from app.domain.mode_previews import CountingLimit
+from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.secret_store.base import SecretStore
 from app.services import Services
 from app.services.activation import Activation
@@ -17,6 +18,7 @@ from app.services.destinations import Destinations
 from app.services.health import Health, Ping
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases, Wrapper
+from app.services.mode_previews import ModePreviews
 from app.services.provider_urls import HostGuard, ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
 from app.services.retirement import Retirement
@@ -24,6 +26,8 @@ from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
 from app.services.rotation import Rotation
 from app.services.secret_writes import SecretWrites
+from app.services.statements import Statements
+from app.services.subscriptions import Subscriptions
 from app.services.suspension import Suspension
 from app.services.sweep import Sweep
 from app.services.validation import Validation
@@ -54,6 +58,11 @@ class Rules:
     checks_per_host: int
     credential_writes_per_minute: int
     url_checks_per_minute: int
+
+
+async def limits_of(_uow: UnitOfWork) -> Sequence[CountingLimit]:
+    """There are no spend limits yet: none counts anything."""
+    return ()
 
 
 def assemble(adapters: Adapters, rules: Rules) -> Services:
@@ -92,6 +101,9 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement),
         health=Health(adapters.pings),
         billing=Billing(units),
+        mode_previews=ModePreviews(units, limits_of),
+        statements=Statements(units),
+        subscriptions=Subscriptions(units),
         provider_urls=provider_urls,
         leases=leases,
         rotation=rotation,
