@@ -42,7 +42,7 @@ _last_begun = (
     .scalar_subquery()
 )
 _STATE = Statement(
-    sa.select(t, (t.c.effective_from > _now.c.now).label("is_scheduled"))
+    sa.select(t, (t.c.effective_from > _now.c.now).label("is_to_come"))
     .select_from(t.join(_now, sa.true()))
     .where(
         t.c.organization_id == _ORGANIZATION,
@@ -62,7 +62,11 @@ _LAST = Statement(
 # The policy on the table allows no other deletion.
 _CANCEL = Statement(
     sa.delete(t)
-    .where(t.c.organization_id == _ORGANIZATION, t.c.effective_from > sa.func.clock_timestamp())
+    .where(
+        t.c.organization_id == _ORGANIZATION,
+        t.c.is_scheduled,
+        t.c.effective_from > sa.func.clock_timestamp(),
+    )
     .returning(t)
 )
 _INSERT = Statement(
@@ -119,8 +123,8 @@ class BillingRepository:
     async def state(self) -> UsageModeState:
         """What is in force right now, by the database's clock, and what is to come."""
         found = await self._session.rows(_STATE, organization_id=self._organization_id)
-        begun = [_point_of(row) for row in found if not row["is_scheduled"]]
-        coming = [_point_of(row) for row in found if row["is_scheduled"]]
+        begun = [_point_of(row) for row in found if not row["is_to_come"]]
+        coming = [_point_of(row) for row in found if row["is_to_come"] and row["is_scheduled"]]
         return UsageModeState(
             in_force=begun[-1] if begun else INITIAL_MODE, scheduled=coming[-1] if coming else None
         )
@@ -138,6 +142,7 @@ class BillingRepository:
 
         Call `lock` and `cancel_scheduled` first: then its instant is later than every other's.
         """
+        is_scheduled = at is not None
         if at is None:
             at = await self.clock()
             newest = await self._session.first(_LAST, organization_id=self._organization_id)
@@ -152,6 +157,7 @@ class BillingRepository:
             mode=mode,
             credential_id=credential_id,
             changed_by=changed_by,
+            is_scheduled=is_scheduled,
         )
         return UsageModePoint(
             mode=mode, credential_id=credential_id, effective_from=at, changed_by=changed_by

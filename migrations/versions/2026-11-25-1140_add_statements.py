@@ -34,10 +34,14 @@ GRANTS = {
 
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '3s'")
+    # Told apart, so that a clock that is set back makes no switch of the past look like one to come.
+    op.add_column(
+        "usage_mode_change", sa.Column("is_scheduled", sa.Boolean, nullable=False, server_default="false")
+    )
     op.execute("GRANT DELETE ON usage_mode_change TO byok_service")
     op.execute(
         "CREATE POLICY only_what_is_to_come ON usage_mode_change AS RESTRICTIVE FOR DELETE TO byok_service "
-        "USING (effective_from > clock_timestamp())"
+        "USING (is_scheduled AND effective_from > clock_timestamp())"
     )
     create_subscription()
     create_statement()
@@ -147,3 +151,8 @@ def downgrade() -> None:
         op.drop_table(table)
     op.execute("DROP POLICY only_what_is_to_come ON usage_mode_change")
     op.execute("REVOKE DELETE ON usage_mode_change FROM byok_service")
+    # The previous release cannot take a switch to come away, and puts every later one behind it.
+    op.execute("ALTER TABLE usage_mode_change NO FORCE ROW LEVEL SECURITY")
+    op.execute("DELETE FROM usage_mode_change WHERE is_scheduled AND effective_from > clock_timestamp()")
+    op.execute("ALTER TABLE usage_mode_change FORCE ROW LEVEL SECURITY")
+    op.drop_column("usage_mode_change", "is_scheduled")

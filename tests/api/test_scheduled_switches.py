@@ -15,7 +15,7 @@ from tests.api.rotating import actions, refusal, saved, seen
 from tests.api.switching import EMPTY_BYO, MANAGED, ahead, history, mode_of, switch, switched, wire
 from tests.conftest import MakeTenant, Tenant
 from tests.integration.repositories.test_row_level_security import execute
-from tests.rows import fetch
+from tests.rows import change, fetch
 from tests.waiting import until
 
 
@@ -244,6 +244,26 @@ class TestManyAtOnce:
         assert not any(point["is_to_come"] for point in found)
         kept = done["usage_mode.scheduled"] - done["usage_mode.schedule_cancelled"]
         assert len(found) == done["usage_mode.changed"] + kept
+
+
+class TestClock:
+    async def test_that_was_set_back_undoes_no_switch(self, tenant: Tenant, owner: AsyncEngine) -> None:
+        """A switch of a moment ago then lies ahead. It was not scheduled, so it stays, and the next one follows it."""
+        await switched(tenant, EMPTY_BYO)
+        await change(
+            owner,
+            "UPDATE usage_mode_change SET effective_from = effective_from + interval '1 hour'"
+            " WHERE organization_id = :o",
+            o=tenant.organization,
+        )
+
+        state = await mode_of(tenant)
+        await switched(tenant, EMPTY_BYO | {"effective_at": ahead(days=1)})
+        await switched(tenant, EMPTY_BYO)
+
+        assert (state["mode"], state["scheduled"]) == ("managed", None)
+        first, second = await points(owner, tenant)
+        assert second["effective_from"] - first["effective_from"] == timedelta(microseconds=1)
 
 
 class TestHistory:

@@ -27,6 +27,7 @@ def requests_with(text: str, *, organization: str, credential_id: str = str(NOBO
     credential = f"{credentials}/{credential_id}"
     yield from _in_bodies("POST", credentials, text, create=True)
     yield from _in_bodies("PATCH", credential, text, create=False)
+    yield from _in_billing(f"/v1/organizations/{organization}", text)
     yield _sent("a body that nobody reads", "POST", f"{credential}/validations", json.dumps({text: text}))
     yield _sent("no JSON that nobody reads", "POST", f"{credential}/validations", text)
     if text.isascii():
@@ -81,6 +82,40 @@ def _in_bodies(method: str, path: str, text: str, *, create: bool) -> Iterator[S
     ):
         yield _sent(media_type, method, path, content, media_type=media_type)
     yield _sent("no media type", method, path, json.dumps(whole), media_type="")
+
+
+def _in_billing(organization: str, text: str) -> Iterator[Sent]:
+    money = {"amount": "1.00", "currency": "USD"}
+    terms = {
+        "plan": "x",
+        "monthly_fee": money,
+        "included_endpoints": 1,
+        "endpoint_overage_fee": money,
+    }
+    switch: dict[str, Any] = {"mode": "byo", "credential_id": None, "effective_at": None}
+    routes: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("PUT", "usage-mode", switch),
+        ("POST", "usage-mode/preview", switch),
+        ("PUT", "subscription", terms),
+        ("PUT", "endpoint-counts/2026-10-01", {"endpoints": 1}),
+    )
+    for method, route, whole in routes:
+        for name in (*whole, text):
+            yield _sent(f"{route} field", method, f"{organization}/{route}", json.dumps(whole | {name: text}))
+            nested = json.dumps(whole | {name: {"amount": text, "currency": text, text: text}})
+            yield _sent(f"{route} nested", method, f"{organization}/{route}", nested)
+    quoted = quote(text, safe="")
+    for method, route in (
+        ("PUT", f"endpoint-counts/{quoted}"),
+        ("GET", f"billing-statements/{quoted}"),
+        ("POST", f"billing-statements/{quoted}/close"),
+        ("GET", f"billing-statements?page={quoted}"),
+        ("GET", f"usage-mode/history?page={quoted}"),
+    ):
+        content = json.dumps({"endpoints": 1}) if method == "PUT" else ""
+        yield _sent(
+            f"{route.partition('/')[0].partition('?')[0]} path", method, f"{organization}/{route}", content
+        )
 
 
 def _in_paths(text: str, organization: str) -> Iterator[Sent]:

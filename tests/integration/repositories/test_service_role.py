@@ -61,6 +61,10 @@ class TestRole:
             granted.setdefault(row["table_name"], set()).add(row["privilege_type"])
         assert set(granted) == GUARDED | OF_NO_ORGANIZATION
         assert granted["audit_event"] == {"SELECT", "INSERT"}
+        assert granted["statement"] == granted["statement_line"] == {"SELECT", "INSERT"}
+        assert granted["usage_event"] == granted["usage_event_key"] == {"SELECT", "INSERT"}
+        assert granted["subscription"] == granted["endpoint_count"] == {"SELECT", "INSERT", "UPDATE"}
+        assert granted["usage_mode_change"] == {"SELECT", "INSERT", "DELETE"}
         assert granted["alembic_version"] == {"SELECT"}
         assert granted["sealing_keyset"] == {"SELECT", "INSERT"}
         assert "DELETE" not in granted["sealed_secret"] | granted["credential_validation"]
@@ -69,7 +73,13 @@ class TestRole:
 
     @pytest.mark.parametrize(
         "statement",
-        ["UPDATE audit_event SET actor = 'x'", "DELETE FROM audit_event", "DELETE FROM sealed_secret"],
+        [
+            "UPDATE audit_event SET actor = 'x'",
+            "DELETE FROM audit_event",
+            "DELETE FROM sealed_secret",
+            "UPDATE usage_event SET billed = 0",
+            "DELETE FROM usage_event_key",
+        ],
     )
     async def test_cannot_rewrite_what_is_for_good(
         self, tenant: Tenant, database: Database, statement: str
