@@ -3,8 +3,7 @@
 import asyncio
 import sys
 
-from bench import egress, footprint, ingestion, prices, requests, url_policy
-from bench import egress, footprint, limits, requests, url_policy
+from bench import egress, footprint, ingestion, limits, prices, requests, url_policy
 from bench.measures import Measure, table
 
 
@@ -14,9 +13,6 @@ async def _measure() -> list[Measure]:
     for title, benchmark in (
         ("Requests", requests),
         ("Ingestion", ingestion),
-    measures: list[Measure] = []
-    for title, benchmark in (
-        ("Requests", requests),
         ("Limits", limits),
         ("Egress", egress),
         ("Footprint", footprint),

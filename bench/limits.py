@@ -23,8 +23,9 @@ from app.domain.errors import SpendLimitExceeded
 from app.domain.limits import Enforcement, LimitPeriod, LimitScope, LimitTerms
 from app.repositories.unit_of_work import UnitsOfWork
 from app.services.limits import Limits
-from app.services.reservations import Request, Reservations, no_prices
+from app.services.reservations import Request, Reservations
 from bench.measures import Measure, progress, table
+from tests.unpriced import Unpriced
 
 WORKERS = 32
 ORGANIZATIONS = 200
@@ -48,7 +49,7 @@ REQUEST = Request(
 async def _database() -> AsyncIterator[Database]:
     with tempfile.TemporaryDirectory(prefix="byok-bench-") as directory:
         # PostgreSQL runs as another user where root starts it.
-        Path(directory).chmod(0o711)
+        Path(directory).chmod(0o711)  # noqa: ASYNC240  # nobody waits for this loop
         with embedded_postgres(Path(directory)) as server:
             url: sa.URL = server.set(database="byok_bench")
             await migrations.create_database(url)
@@ -74,7 +75,7 @@ async def _set_limits(limits: Limits, organizations: Sequence[str], amount: int)
 
 async def _reserve(database: Database, organizations: Sequence[str]) -> tuple[float, int, int]:
     """Reservations tried a second, how many were granted, and how many refused."""
-    reservations = Reservations(UnitsOfWork(database), no_prices)
+    reservations = Reservations(UnitsOfWork(database), Unpriced())
     granted = refused = 0
     began_at = time.perf_counter()
 

@@ -16,12 +16,13 @@ import app.models.billing
 import app.models.credentials
 import app.models.idempotency
 import app.models.leases
-import app.models.prices
 import app.models.limits
+import app.models.prices
 import app.models.queue
 import app.models.rate_limits
 import app.models.reports
 import app.models.rotation
+import app.models.statements
 import app.models.usage
 import app.models.validation
 import app.models.webhooks

@@ -18,7 +18,6 @@ from app.services.assembly import assemble as assemble_services
 from app.services.checks import Prober
 from app.services.leases import Wrapper
 from app.services.provider_urls import HostGuard
-from app.services.reservations import PriceOf, no_prices
 
 # Where no webhook is to go anywhere.
 NOBODY = httpx.MockTransport(lambda _request: httpx.Response(503))
@@ -46,7 +45,6 @@ def assemble(
     wrapper: Wrapper | None = None,
     vault_address: str | None = None,
     webhooks: WebhookClient | None = None,
-    price_of: PriceOf = no_prices,
 ) -> Services:
     """Services over these parts, for the callers that `services` lets in."""
     return assemble_services(
@@ -61,7 +59,6 @@ def assemble(
             wrapper=wrapper,
             vault_address=vault_address,
             webhooks=webhooks or WebhookClient(httpx.AsyncClient(transport=NOBODY, trust_env=False)),
-            price_of=price_of,
         ),
         Rules(
             default_messages_url=messages_url,

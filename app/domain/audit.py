@@ -32,6 +32,12 @@ class AuditAction(StrEnum):
     WEBHOOK_ENDPOINT_DELETED = "webhook_endpoint.deleted"
     USAGE_MODE_CHANGED = "usage_mode.changed"
     PRICES_OVERRIDDEN = "prices.overridden"
+    USAGE_MODE_SCHEDULED = "usage_mode.scheduled"
+    USAGE_MODE_SCHEDULE_REPLACED = "usage_mode.schedule_replaced"
+    USAGE_MODE_SCHEDULE_CANCELLED = "usage_mode.schedule_cancelled"
+    SUBSCRIPTION_CHANGED = "subscription.changed"
+    ENDPOINTS_COUNTED = "endpoints.counted"
+    STATEMENT_CLOSED = "statement.closed"
     EXEMPT_HOSTS_IN_FORCE = "egress.exempt_hosts_in_force"
 
 

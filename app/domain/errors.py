@@ -11,7 +11,7 @@ ByokError
 ├── Conflict
 │   ├── DuplicateKey        the same key is in another live credential of the organization
 │   ├── CredentialDeleted   the credential was deleted
-│   ├── CredentialInUse     it is the BYO credential in force
+│   ├── CredentialInUse     it is the BYO credential in force, or of a scheduled switch
 │   ├── RotationInProgress  another key is on its way into use
 │   ├── RotationNotPending  the rotation is decided and cannot be cancelled
 │   ├── NoPreviousVersion   nothing is kept that a rollback could restore
@@ -22,6 +22,8 @@ ByokError
 │   ├── TooManyLimits       the organization has as many spend limits as it may
 │   ├── TooManyEndpoints    the organization has as many webhook endpoints as it may
 │   ├── ReservationEnded    it was settled, or expired and is charged until its event comes
+│   ├── StatementClosed     the month's statement is closed and never changes
+│   ├── MonthNotOver        a month is closed when it is over
 │   ├── IdempotencyInProgress
 │   └── ConcurrentChange    somebody else changed it between read and write
 ├── IdempotencyKeyReused    same Idempotency-Key, another request
@@ -149,10 +151,10 @@ class CredentialDeleted(Conflict):
 
 
 class CredentialInUse(Conflict):
-    """The credential is the BYO credential in force."""
+    """The credential is the BYO credential in force, or of a scheduled switch."""
 
     code = "credential_in_use"
-    detail = "The credential is in use as the organization's own key. Switch the usage mode first, or force the deletion of a leaked key."
+    detail = "The credential is in use as the organization's own key, or will be by a scheduled switch. Switch the usage mode first, or force the deletion of a leaked key."
 
 
 class RotationInProgress(Conflict):
@@ -244,6 +246,20 @@ class SpendLimitExceeded(ByokError):
         self.limit_id = limit_id
         self.limit_name = limit_name
         self.reason = reason
+
+
+class StatementClosed(Conflict):
+    """The statement of the month is closed."""
+
+    code = "statement_closed"
+    detail = "The statement of this month is closed and does not change any more."
+
+
+class MonthNotOver(Conflict):
+    """A month is closed when it is over."""
+
+    code = "month_not_over"
+    detail = "This month is not over yet, in UTC. It can be closed when it is."
 
 
 class LeaseRequiresVault(ByokError):

@@ -1,5 +1,4 @@
-"""All background jobs: periodic checks of keys, keeping the two stores in step, delivering webhooks, dropping what has expired."""
-"""All background jobs: periodic checks of keys, keeping the two stores in step, summing up use, dropping what has expired."""
+"""All background jobs: keys checked again, the two stores kept in step, use summed up, webhooks delivered, the expired dropped."""
 
 import asyncio
 from functools import partial

@@ -13,6 +13,8 @@ usage_mode_change = sa.Table(
     sa.Column("mode", sa.Text, nullable=False),
     sa.Column("credential_id", UUID),
     sa.Column("changed_by", sa.Text, nullable=False),
+    # Of a switch that was put for later. It may be taken away until its instant; no other point ever.
+    sa.Column("is_scheduled", sa.Boolean, nullable=False, server_default="false"),
     one_of("mode", *UsageMode),
     sa.CheckConstraint("mode = 'byo' OR credential_id IS NULL", name="managed_names_no_credential"),
     sa.ForeignKeyConstraint(

@@ -7,7 +7,15 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.database import Row, Session, Statement
-from app.domain.billing import INITIAL_MODE, Readiness, UsageMode, UsageModePoint, blockers_of
+from app.domain.billing import (
+    INITIAL_MODE,
+    Blocker,
+    Readiness,
+    UsageMode,
+    UsageModePoint,
+    UsageModeState,
+    blockers_of,
+)
 from app.domain.credentials import CredentialState
 from app.domain.validation import ValidationStatus
 from app.models.billing import usage_mode_change as t
@@ -32,15 +40,42 @@ _TRY_LOCK = Statement(
     )
 )
 _CLOCK = Statement(sa.select(sa.func.clock_timestamp().label("now")))
+# The clock is read once, after the snapshot is taken: a switch that can be seen has begun, and none is in both halves.
+_now = sa.select(sa.func.clock_timestamp().label("now")).cte("clock")
+_last_begun = (
+    sa.select(sa.func.max(t.c.effective_from))
+    .where(
+        t.c.organization_id == _ORGANIZATION, t.c.effective_from <= sa.select(_now.c.now).scalar_subquery()
+    )
+    .scalar_subquery()
+)
+_STATE = Statement(
+    sa.select(t, (t.c.effective_from > _now.c.now).label("is_to_come"))
+    .select_from(t.join(_now, sa.true()))
+    .where(
+        t.c.organization_id == _ORGANIZATION,
+        t.c.effective_from >= sa.func.coalesce(_last_begun, sa.literal_column("'-infinity'::timestamptz")),
+    )
+    .order_by(t.c.effective_from)
+)
 _IN_FORCE = (
     sa.select(t)
     .where(t.c.organization_id == _ORGANIZATION, t.c.effective_from <= sa.func.statement_timestamp())
     .order_by(t.c.effective_from.desc())
     .limit(sa.literal_column("1"))
 )
-_FIND = Statement(_IN_FORCE)
 _LAST = Statement(
     sa.select(sa.func.max(t.c.effective_from).label("last")).where(t.c.organization_id == _ORGANIZATION)
+)
+# The policy on the table allows no other deletion.
+_CANCEL = Statement(
+    sa.delete(t)
+    .where(
+        t.c.organization_id == _ORGANIZATION,
+        t.c.is_scheduled,
+        t.c.effective_from > sa.func.clock_timestamp(),
+    )
+    .returning(t)
 )
 _INSERT = Statement(
     sa.insert(t).values({column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns})
@@ -50,6 +85,7 @@ _PAGE = Statement(
     .where(
         t.c.organization_id == _ORGANIZATION,
         t.c.effective_from < sa.bindparam("before", type_=t.c.effective_from.type),
+        t.c.effective_from <= sa.func.statement_timestamp(),
     )
     .order_by(t.c.effective_from.desc())
     .limit(sa.bindparam("at_most", type_=sa.Integer))
@@ -58,6 +94,11 @@ _point = _IN_FORCE.subquery("point")
 # One row, also for an organization that never chose.
 _organization = sa.select(_ORGANIZATION.label("organization_id")).subquery("organization")
 _mode = sa.func.coalesce(_point.c.mode, sa.literal_column(f"'{INITIAL_MODE.mode}'"))
+_in_use = sa.and_(
+    v.c.organization_id == c.c.organization_id,
+    v.c.credential_id == c.c.id,
+    v.c.key_version == c.c.current_key_version,
+)
 _READINESS = Statement(
     sa.select(
         _mode.label("mode"),
@@ -70,15 +111,16 @@ _READINESS = Statement(
         .outerjoin(
             c, sa.and_(c.c.organization_id == _point.c.organization_id, c.c.id == _point.c.credential_id)
         )
-        .outerjoin(
-            v,
-            sa.and_(
-                v.c.organization_id == c.c.organization_id,
-                v.c.credential_id == c.c.id,
-                v.c.key_version == c.c.current_key_version,
-            ),
-        )
+        .outerjoin(v, _in_use)
     )
+)
+_LIMIT_REACHED = Statement(
+    sa.select(is_limit_reached(_ORGANIZATION, sa.bindparam("mode", type_=sa.Text)).label("is_limit_reached"))
+)
+_CREDENTIAL = Statement(
+    sa.select(c.c.state, v.c.definite_status)
+    .select_from(c.outerjoin(v, _in_use))
+    .where(c.c.organization_id == _ORGANIZATION, c.c.id == sa.bindparam("credential_id", type_=c.c.id.type))
 )
 
 
@@ -98,36 +140,62 @@ class BillingRepository:
         found = await self._session.first(_TRY_LOCK, organization_id=self._organization_id)
         return found is not None and bool(found["is_held"])
 
+    async def clock(self) -> datetime:
+        """The database's clock, which the timeline goes by."""
+        row = await self._session.first(_CLOCK)
+        assert row is not None
+        now: datetime = row["now"]
+        return now
+
+    async def state(self) -> UsageModeState:
+        """What is in force right now, by the database's clock, and what is to come."""
+        found = await self._session.rows(_STATE, organization_id=self._organization_id)
+        begun = [_point_of(row) for row in found if not row["is_to_come"]]
+        coming = [_point_of(row) for row in found if row["is_to_come"] and row["is_scheduled"]]
+        return UsageModeState(
+            in_force=begun[-1] if begun else INITIAL_MODE, scheduled=coming[-1] if coming else None
+        )
+
     async def in_force(self) -> UsageModePoint:
         """The mode right now, by the database's clock."""
-        row = await self._session.first(_FIND, organization_id=self._organization_id)
-        return INITIAL_MODE if row is None else _point_of(row)
+        return (await self.state()).in_force
 
-    async def append(self, mode: UsageMode, credential_id: UUID | None, *, changed_by: str) -> UsageModePoint:
-        """A point from now on. Call `lock` first: then its instant is later than every other's."""
-        clock = await self._session.first(_CLOCK)
-        newest = await self._session.first(_LAST, organization_id=self._organization_id)
-        assert clock is not None
-        assert newest is not None
-        now: datetime = clock["now"]
-        last: datetime | None = newest["last"]
-        if last is not None and now <= last:
-            now = last + timedelta(microseconds=1)  # the clock was set back
-        point = UsageModePoint(
-            mode=mode, credential_id=credential_id, effective_from=now, changed_by=changed_by
-        )
+    async def cancel_scheduled(self) -> UsageModePoint | None:
+        """Take away what is still to come, and return it. Call `lock` first."""
+        found = await self._session.rows(_CANCEL, organization_id=self._organization_id)
+        coming = sorted((_point_of(row) for row in found), key=lambda point: point.microseconds)
+        return coming[-1] if coming else None
+
+    async def append(
+        self, mode: UsageMode, credential_id: UUID | None, *, at: datetime | None = None, changed_by: str
+    ) -> UsageModePoint:
+        """A point from now on, or from an instant to come.
+
+        Call `lock` and `cancel_scheduled` first: then its instant is later than every other's.
+        """
+        is_scheduled = at is not None
+        if at is None:
+            at = await self.clock()
+            newest = await self._session.first(_LAST, organization_id=self._organization_id)
+            assert newest is not None
+            last: datetime | None = newest["last"]
+            if last is not None and at <= last:
+                at = last + timedelta(microseconds=1)  # the clock was set back
         await self._session.execute(
             _INSERT,
             organization_id=self._organization_id,
-            effective_from=now,
+            effective_from=at,
             mode=mode,
             credential_id=credential_id,
             changed_by=changed_by,
+            is_scheduled=is_scheduled,
         )
-        return point
+        return UsageModePoint(
+            mode=mode, credential_id=credential_id, effective_from=at, changed_by=changed_by
+        )
 
     async def page(self, *, at_most: int, before: datetime) -> Sequence[UsageModePoint]:
-        """Newest first."""
+        """Those that have begun, newest first."""
         found = await self._session.rows(
             _PAGE, organization_id=self._organization_id, at_most=at_most, before=before
         )
@@ -138,10 +206,30 @@ class BillingRepository:
         row = await self._session.first(_READINESS, organization_id=self._organization_id)
         assert row is not None
         mode = UsageMode(row["mode"])
-        state = None if row["state"] is None else CredentialState(row["state"])
-        verdict = None if row["definite_status"] is None else ValidationStatus(row["definite_status"])
-        blockers = blockers_of(mode, state, verdict, is_limit_reached=row["is_limit_reached"])
-        return Readiness(mode=mode, credential_id=row["credential_id"], blockers=blockers)
+        return Readiness(
+            mode=mode,
+            credential_id=row["credential_id"],
+            blockers=_blockers(mode, row, is_limit_reached=row["is_limit_reached"]),
+        )
+
+    async def blockers(self, mode: UsageMode, credential_id: UUID | None) -> tuple[Blocker, ...]:
+        """What would be in the way if this were in force right now."""
+        reached = await self._session.first(_LIMIT_REACHED, organization_id=self._organization_id, mode=mode)
+        assert reached is not None
+        found = None
+        if credential_id is not None:
+            found = await self._session.first(
+                _CREDENTIAL, organization_id=self._organization_id, credential_id=credential_id
+            )
+        return _blockers(mode, found, is_limit_reached=reached["is_limit_reached"])
+
+
+def _blockers(mode: UsageMode, row: Row | None, *, is_limit_reached: bool) -> tuple[Blocker, ...]:
+    state = None if row is None or row["state"] is None else CredentialState(row["state"])
+    verdict = (
+        None if row is None or row["definite_status"] is None else ValidationStatus(row["definite_status"])
+    )
+    return blockers_of(mode, state, verdict, is_limit_reached=is_limit_reached)
 
 
 def _point_of(row: Row) -> UsageModePoint:

@@ -21,7 +21,6 @@ class JobKind(StrEnum):
     RETRY_ROTATION = "retry_rotation"  # a rotation that could not be checked yet
     DESTROY_VERSION = "destroy_version"  # by its intent: retired, or marked destroyed and not yet gone
     PURGE_CREDENTIAL = "purge_credential"  # a deleted credential whose secrets are not all gone
-    FOLD_USAGE = "fold_usage"  # of an organization whose ledger has grown; its id is nobody's
     SETTLE_WEBHOOK = "settle_webhook"  # an endpoint whose secret is on the way into the store, or out of it
     DELIVER_WEBHOOK = "deliver_webhook"  # a delivery; put off from attempt to attempt
     FOLD_USAGE = "fold_usage"  # an organization whose ledger has rows that are not in the sums yet

@@ -14,15 +14,17 @@ from app.repositories.billing import BillingRepository
 from app.repositories.credentials import CredentialRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.leases import LeaseRepository
+from app.repositories.limits import LimitRepository
 from app.repositories.price_backfill import PriceBackfillRepository
 from app.repositories.prices import PriceRepository
-from app.repositories.limits import LimitRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
-from app.repositories.reservations import ReservationRepository
 from app.repositories.reports import ReportRepository
+from app.repositories.reservations import ReservationRepository
 from app.repositories.rollups import RollupRepository
 from app.repositories.rotation import RotationRepository
+from app.repositories.statements import StatementRepository
+from app.repositories.subscriptions import SubscriptionRepository
 from app.repositories.usage import UsageRepository
 from app.repositories.usage_listing import UsageListingRepository
 from app.repositories.usage_retention import UsageRetentionRepository
@@ -71,6 +73,14 @@ class UnitOfWork:
         return PriceBackfillRepository(self._session, self._organization_id)
 
     @cached_property
+    def statements(self) -> StatementRepository:
+        return StatementRepository(self._session, self._organization_id)
+
+    @cached_property
+    def subscriptions(self) -> SubscriptionRepository:
+        return SubscriptionRepository(self._session, self._organization_id)
+
+    @cached_property
     def rotations(self) -> RotationRepository:
         return RotationRepository(self._session, self._organization_id)
 
@@ -93,6 +103,8 @@ class UnitOfWork:
     @cached_property
     def usage_listing(self) -> UsageListingRepository:
         return UsageListingRepository(self._session, self._organization_id)
+
+    @cached_property
     def limits(self) -> LimitRepository:
         return LimitRepository(self._session, self._organization_id)
 
@@ -103,6 +115,8 @@ class UnitOfWork:
     @cached_property
     def webhooks(self) -> WebhookRepository:
         return WebhookRepository(self._session, self._organization_id)
+
+    @cached_property
     def reports(self) -> ReportRepository:
         return ReportRepository(self._session, self._organization_id)
 

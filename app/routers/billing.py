@@ -1,10 +1,9 @@
 """Read and switch the usage mode; ask whether work may start."""
 
-from datetime import UTC, datetime
-
 from fastapi import APIRouter, Response
 
 from app.domain.billing import UsageModePoint
+from app.domain.billing import UsageModeState as State
 from app.domain.errors import (
     CredentialDeleted,
     InsufficientScope,
@@ -18,9 +17,15 @@ from app.routers.pages import Paging
 from app.routers.problems import problems
 from app.schemas.base import Page
 from app.schemas.billing import OrganizationReadiness, UsageModeChange, UsageModeState, UsageModeSwitch
-from app.services.billing import revision_of
+from app.schemas.mode_previews import UsageModePreview
+from app.services.billing import Wish
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"])
+
+_REFUSED_SWITCHES = (
+    *("unknown_field", "credential_not_found", "credential_not_used"),
+    *("effective_at_in_past", "effective_at_too_far"),
+)
 
 
 @router.get(
@@ -28,7 +33,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"
     response_model=UsageModeState,
     operation_id="getUsageMode",
     summary="Read the usage mode",
-    response_description="The mode in force.",
+    response_description="The mode in force, and the switch to come.",
     responses=problems(InsufficientScope, NotFound),
 )
 async def get_usage_mode(caller: BillingReader, services: ServicesOfApp) -> Response:
@@ -41,7 +46,7 @@ async def get_usage_mode(caller: BillingReader, services: ServicesOfApp) -> Resp
     response_model=UsageModeState,
     operation_id="setUsageMode",
     summary="Switch the usage mode",
-    response_description="The mode in force now.",
+    response_description="The mode in force, and the switch to come.",
     responses=problems(
         InvalidInput,
         InsufficientScope,
@@ -51,24 +56,18 @@ async def get_usage_mode(caller: BillingReader, services: ServicesOfApp) -> Resp
         400,
         413,
         415,
-        codes={
-            422: (
-                "unknown_field",
-                "credential_not_found",
-                "credential_not_used",
-                "effective_at_in_past",
-                "scheduling_unavailable",
-            )
-        },
+        codes={422: _REFUSED_SWITCHES},
     ),
 )
 async def set_usage_mode(
     body: UsageModeSwitch, caller: BillingWriter, services: ServicesOfApp, revisions: Revisions
 ) -> Response:
-    """Takes force at once and counts from that instant on. Rows of the past keep the mode they ran under."""
-    if body.effective_at is not None:
-        _refuse_time(body.effective_at)
-    return _answer(await services.billing.switch(caller, body.mode, body.credential_id, revisions=revisions))
+    """Counts from its instant on: now, or `effective_at`. Rows of the past keep the mode they ran under.
+
+    One switch at a time can be scheduled. Whatever is put next replaces it; an immediate switch, also
+    to the mode in force, leaves none.
+    """
+    return _answer(await services.billing.switch(caller, _wish(body), revisions=revisions))
 
 
 @router.get(
@@ -80,10 +79,34 @@ async def set_usage_mode(
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )
 async def list_usage_mode_changes(caller: BillingReader, services: ServicesOfApp, paging: Paging) -> Response:
-    """The newest first. Before the oldest the organization was managed."""
+    """Those that have begun, the newest first. Before the oldest the organization was managed."""
     before = paging.before_instant()
     points = await services.billing.history(caller.organization_id, at_most=paging.at_most, before=before)
     return paging.answer(points, UsageModeChange.of, _instant)
+
+
+@router.post(
+    "/usage-mode/preview",
+    response_model=UsageModePreview,
+    operation_id="previewUsageMode",
+    summary="Try a switch of the usage mode",
+    response_description="What it would change.",
+    responses=problems(
+        InvalidInput,
+        InsufficientScope,
+        NotFound,
+        CredentialDeleted,
+        400,
+        413,
+        415,
+        codes={422: _REFUSED_SWITCHES},
+    ),
+)
+async def preview_usage_mode(
+    body: UsageModeSwitch, caller: BillingReader, services: ServicesOfApp
+) -> Response:
+    """A dry run: this month's statement, a projection of managed usage, spend limits, and blockers. Writes nothing."""
+    return answer(UsageModePreview.of(await services.mode_previews.preview(caller, _wish(body))))
 
 
 @router.get(
@@ -99,23 +122,13 @@ async def get_readiness(caller: BillingReader, services: ServicesOfApp) -> Respo
     return answer(OrganizationReadiness.of(await services.billing.readiness(caller.organization_id)))
 
 
-def _answer(point: UsageModePoint) -> Response:
-    return answer(UsageModeState.of(point), headers={"ETag": etag(revision_of(point))})
+def _wish(body: UsageModeSwitch) -> Wish:
+    return Wish(mode=body.mode, credential_id=body.credential_id, effective_at=body.effective_at)
+
+
+def _answer(state: State) -> Response:
+    return answer(UsageModeState.of(state), headers={"ETag": etag(state.revision)})
 
 
 def _instant(point: UsageModePoint) -> int:
-    return revision_of(point)
-
-
-def _refuse_time(effective_at: datetime) -> None:
-    if effective_at < datetime.now(UTC):
-        raise InvalidInput.of(
-            "effective_at",
-            "effective_at_in_past",
-            "A switch counts from now on or later, never from the past.",
-        )
-    raise InvalidInput.of(
-        "effective_at",
-        "scheduling_unavailable",
-        "Scheduled switches are not available yet. Leave effective_at out.",
-    )
+    return point.microseconds

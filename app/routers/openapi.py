@@ -23,7 +23,7 @@ TAGS = {
     "retirement": "Disable, destroy and delete.",
     "billing": "Whose key pays, and whether work may start.",
     "usage": "The ledger: take in what was used, and read it back.",
-    "usage": "What was used, by whom and for how much.",
+    "statements": "What a month costs: subscription, endpoints, managed usage.",
     "leases": "Hand the key in force to an internal service.",
     "validation": "Whether the provider accepts a key.",
     "audit": "Who did what to which credential.",

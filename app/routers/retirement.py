@@ -25,7 +25,9 @@ router = APIRouter(
     prefix="/v1/organizations/{organization_id}/provider-credentials/{credential_id}", tags=["retirement"]
 )
 
-Force = Annotated[bool, Query(description="Delete even the credential in force: for a leaked key.")]
+Force = Annotated[
+    bool, Query(description="Delete even the credential in force or of a scheduled switch: for a leaked key.")
+]
 
 
 @router.delete(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
@@ -23,7 +23,7 @@ from app.domain.errors import (
 from app.domain.usage import LedgerRow, Outcome
 from app.domain.usage_filter import RowCursor, UsageFilter
 from app.routers.answers import answer
-from app.routers.csv import csv_row
+from app.routers.csv import MEDIA_TYPE, WantsCsv, csv_row
 from app.routers.dependencies import InstantQuery, ServicesOfApp, UsageReader, UsageWriter
 from app.routers.pages import Paging
 from app.routers.problems import problem_response, problems
@@ -34,7 +34,6 @@ from app.schemas.usage import CSV_HEADER, EventResults, UsageRow, csv_cells
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/usage-events", tags=["usage"])
 
-_CSV = "text/csv"
 _NDJSON = "application/x-ndjson"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -127,7 +126,9 @@ async def _filter(
     summary="List the ledger's rows",
     response_description="One page of rows; all of them as CSV.",
     responses={
-        200: {"content": {_CSV: {"schema": {"type": "string"}, "examples": {"default": {"value": ""}}}}},
+        200: {
+            "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "examples": {"default": {"value": ""}}}}
+        },
         **problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
     },
 )
@@ -136,25 +137,17 @@ async def list_usage_events(
     services: ServicesOfApp,
     paging: Paging,
     found_by: Annotated[UsageFilter, Depends(_filter)],
-    accept: Annotated[
-        str | None,
-        Header(max_length=1000, description="`text/csv` exports all that is found, without `limit`."),
-    ] = None,
+    wants_csv: WantsCsv,
 ) -> Response:
-    """The newest first, by `started_at`. A row stays as it was written; a correction is a row of its own."""
+    """The newest first, by `started_at`. `Accept: text/csv` exports all that is found, without `limit`. A row stays as it was written; a correction is a row of its own."""
     after = paging.after(_place)
-    if _wants_csv(accept):
+    if wants_csv:
         pages = services.usage_listing.pages(caller.organization_id, found_by, after=after)
         return _export(caller, pages)
     rows = await services.usage_listing.page(
         caller.organization_id, found_by, at_most=paging.at_most, after=after
     )
     return paging.answer(rows, UsageRow.of, _cursor)
-
-
-def _wants_csv(accept: str | None) -> bool:
-    named = (part.partition(";")[0].strip().lower() for part in (accept or "").split(","))
-    return _CSV in named
 
 
 def _export(caller: Caller, pages: AsyncIterator[Sequence[LedgerRow]]) -> Response:
@@ -165,7 +158,7 @@ def _export(caller: Caller, pages: AsyncIterator[Sequence[LedgerRow]]) -> Respon
 
     name = f"usage-events-{caller.organization_id}.csv"
     return StreamingResponse(
-        lines(), media_type=_CSV, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+        lines(), media_type=MEDIA_TYPE, headers={"Content-Disposition": f'attachment; filename="{name}"'}
     )
 
 

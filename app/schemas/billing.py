@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from app.domain.billing import Blocker, Readiness, UsageMode, UsageModePoint
+from app.domain.billing import UsageModeState as State
 from app.schemas.base import Instant, RequestModel, ResponseModel, Subject
 
 Mode = Annotated[UsageMode, Field(examples=[UsageMode.BYO.value])]
@@ -26,7 +27,9 @@ class UsageModeSwitch(RequestModel):
 
     mode: Mode
     credential_id: CredentialInForce = None
-    effective_at: Annotated[AwareDatetime | None, Field(description="Null: now.")] = None
+    effective_at: Annotated[
+        AwareDatetime | None, Field(description="Null: now. Otherwise a time to come, a year ahead at most.")
+    ] = None
 
 
 class ScheduledSwitch(ResponseModel):
@@ -36,9 +39,14 @@ class ScheduledSwitch(ResponseModel):
     credential_id: CredentialInForce
     effective_at: Instant
 
+    @classmethod
+    def of(cls, point: UsageModePoint) -> "ScheduledSwitch":
+        assert point.effective_from is not None
+        return cls(mode=point.mode, credential_id=point.credential_id, effective_at=point.effective_from)
+
 
 class UsageModeState(ResponseModel):
-    """The mode in force."""
+    """The mode in force, and the switch to come."""
 
     mode: Mode
     credential_id: CredentialInForce
@@ -47,13 +55,14 @@ class UsageModeState(ResponseModel):
     scheduled: Annotated[ScheduledSwitch | None, Field(description="Null: none.", examples=[None])]
 
     @classmethod
-    def of(cls, point: UsageModePoint) -> "UsageModeState":
+    def of(cls, state: State) -> "UsageModeState":
+        point, coming = state.in_force, state.scheduled
         return cls(
             mode=point.mode,
             credential_id=point.credential_id,
             effective_from=point.effective_from,
             effective_at=point.effective_from,
-            scheduled=None,
+            scheduled=None if coming is None else ScheduledSwitch.of(coming),
         )
 
 

@@ -12,16 +12,19 @@ from app.services.folding import Folding
 from app.services.health import Health
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases
+from app.services.limits import Limits
+from app.services.mode_previews import ModePreviews
 from app.services.price_backfill import PriceBackfill
 from app.services.prices import Prices
-from app.services.limits import Limits
 from app.services.provider_urls import ProviderUrls
-from app.services.reservations import Reservations
 from app.services.reports import Reports
+from app.services.reservations import Reservations
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
 from app.services.rotation import Rotation
+from app.services.statements import Statements
+from app.services.subscriptions import Subscriptions
 from app.services.suspension import Suspension
 from app.services.sweep import Sweep
 from app.services.usage import Usage
@@ -46,6 +49,9 @@ class Services:
     billing: Billing
     prices: Prices
     price_backfill: PriceBackfill
+    mode_previews: ModePreviews
+    statements: Statements
+    subscriptions: Subscriptions
     provider_urls: ProviderUrls
     revalidation: Revalidation
     rotation: Rotation

@@ -21,18 +21,21 @@ from app.services.folding import Folding
 from app.services.health import Health, Ping
 from app.services.idempotency import Idempotency
 from app.services.leases import Leases, Wrapper
-from app.services.price_backfill import PriceBackfill, Unlimited
-from app.services.prices import Prices
 from app.services.limits import Limits
+from app.services.mode_previews import ModePreviews
+from app.services.price_backfill import PriceBackfill
+from app.services.prices import Prices
 from app.services.provider_urls import HostGuard, ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
-from app.services.reservations import PriceOf, Reservations, no_prices
 from app.services.reports import Reports
+from app.services.reservations import Reservations
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
 from app.services.rollback import Rollback
 from app.services.rotation import Rotation
 from app.services.secret_writes import SecretWrites
+from app.services.statements import Statements
+from app.services.subscriptions import Subscriptions
 from app.services.suspension import Suspension
 from app.services.sweep import Sweep
 from app.services.turns import Turns
@@ -60,7 +63,6 @@ class Adapters:
     webhooks: WebhookClient
     wrapper: Wrapper | None = None
     vault_address: str | None = None
-    price_of: PriceOf = no_prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,7 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         destinations=destinations,
     )
     prices = Prices(units, adapters.price_list)
+    limits = Limits(units)
     webhooks = Webhooks(units, store, adapters.guard, rate_limits)
     return Services(
         auth=adapters.auth,
@@ -118,14 +121,17 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         health=Health(adapters.pings),
         billing=Billing(units),
         prices=prices,
-        price_backfill=PriceBackfill(units, prices, Unlimited()),
+        price_backfill=PriceBackfill(units, prices, limits),
+        mode_previews=ModePreviews(units),
+        statements=Statements(units),
+        subscriptions=Subscriptions(units),
         provider_urls=provider_urls,
         leases=leases,
         rotation=rotation,
         rollback=Rollback(units, retention=rules.retention),
         suspension=Suspension(units),
-        limits=Limits(units),
-        reservations=Reservations(units, adapters.price_of),
+        limits=limits,
+        reservations=Reservations(units, prices),
         webhooks=webhooks,
         deliveries=Deliveries(units, store, adapters.webhooks),
         reports=Reports(units),
@@ -134,7 +140,7 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         usage=Usage(
             units,
             prices=prices,
-            limits=Unlimited(),
+            limits=limits,
             turns=Turns(
                 rules.usage_batches_at_once,
                 patience_seconds=rules.usage_patience.total_seconds(),

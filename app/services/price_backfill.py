@@ -3,32 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
 from uuid import UUID
 
 from app.domain.price_backfill import correction_of
-from app.domain.usage import LedgerRow
 from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.services.prices import Prices
+from app.services.pricing import Limits
 
 _AT_ONCE = 500
 _ORGANIZATIONS_AT_ONCE = 100
 _NOBODY = UUID(int=0)
 _BEGINNING = (datetime(1970, 1, 1, tzinfo=UTC), "")
-
-
-class Limits(Protocol):
-    """Counts spend against limits, in the ledger's own transaction."""
-
-    async def settle(self, uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None: ...
-
-
-class Unlimited:
-    """No limits are set."""
-
-    async def settle(self, uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None:
-        """There is nothing to count against."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

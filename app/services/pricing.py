@@ -1,4 +1,4 @@
-"""The seams between the ledger and what prices it and settles it, and a list without prices."""
+"""The seams between the ledger and what prices it and settles it. Tests set prices of their own behind them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -37,30 +37,3 @@ class Limits(Protocol):
     """Counts spend against limits, in the ledger's own transaction."""
 
     async def settle(self, uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None: ...
-
-
-class Unpriced:
-    """A list that knows no price: every request is in the ledger, without a cost."""
-
-    cost: int | None = None
-    price_version: str | None = None
-    flags = UsageFlag.NONE
-
-    async def of(self, _uow: UnitOfWork) -> "Unpriced":
-        return self
-
-    def price(
-        self,
-        parts: Sequence[ModelUsage],  # noqa: ARG002  # the seam's
-        *,
-        at: datetime,  # noqa: ARG002  # likewise
-        is_compatible_endpoint: bool = False,  # noqa: ARG002  # likewise
-    ) -> "Unpriced":
-        return self
-
-
-class Unlimited:
-    """No limits are set."""
-
-    async def settle(self, uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None:
-        """There is nothing to count against."""

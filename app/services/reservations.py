@@ -1,23 +1,17 @@
 """Reservations: put spend aside before a request is made, so that no two requests spend the same rest of a limit."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
-from typing import TypeAlias
 from uuid import UUID
 
 from app.domain.auth import Caller
+from app.domain.billing import UsageModePoint
 from app.domain.counting import gains_of
 from app.domain.errors import NotFound, ReservationEnded, SpendLimitExceeded
 from app.domain.limits import Enforcement, Spender, SpendLimit, estimate
 from app.domain.reservations import Reservation, ReservationState
-from app.domain.usage import ModelUsage
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
-
-# What tokens cost at an instant, in pico-USD; None where no price is known.
-Price: TypeAlias = Callable[[ModelUsage, datetime], int | None]
-PriceOf: TypeAlias = Callable[[UnitOfWork], Awaitable[Price]]
+from app.services.pricing import Prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +32,12 @@ class Reservations:
 
     Args:
         units: of work.
-        price_of: the organization's prices.
+        prices: as the organization pays them.
     """
 
-    def __init__(self, units: UnitsOfWork, price_of: PriceOf) -> None:
+    def __init__(self, units: UnitsOfWork, prices: Prices) -> None:
         self._units = units
-        self._price_of = price_of
+        self._prices = prices
 
     async def reserve(self, caller: Caller, request: Request, *, reservation_id: UUID) -> Reservation:
         """Put the amount aside in every limit that applies, or in none.
@@ -55,8 +49,9 @@ class Reservations:
         """
         async with self._units.writing(caller.organization_id) as uow:
             now = await uow.limits.lock_shared()
+            in_force = await uow.billing.in_force()
             spender = Spender(
-                mode=(await uow.billing.in_force()).mode,
+                mode=in_force.mode,
                 model=request.model,
                 endpoint_id=request.endpoint_id,
                 feature=request.feature,
@@ -64,7 +59,7 @@ class Reservations:
             reservation = Reservation(
                 id=reservation_id,
                 spender=spender,
-                amount=await self._amount(uow, request, now),
+                amount=await self._amount(uow, request, in_force, now),
                 state=ReservationState.OPEN,
                 created_at=now,
                 created_by=caller.subject,
@@ -103,20 +98,27 @@ class Reservations:
                 raise ReservationEnded
         return replace(reservation, state=ReservationState.RELEASED)
 
-    async def _amount(self, uow: UnitOfWork, request: Request, now: datetime) -> int | None:
+    async def _amount(
+        self, uow: UnitOfWork, request: Request, in_force: UsageModePoint, now: datetime
+    ) -> int | None:
         if request.model is None or request.amount is not None:
             return request.amount
-        price = await self._price_of(uow)
+        prices = await self._prices.of(uow)
+        is_compatible = await _is_compatible_endpoint(uow, in_force)
         return estimate(
-            partial(_at, price, now),
+            lambda usage: prices.price([usage], at=now, is_compatible_endpoint=is_compatible).cost,
             model=request.model,
             input_tokens=request.input_tokens,
             max_output_tokens=request.max_output_tokens,
         )
 
 
-def _at(price: Price, now: datetime, usage: ModelUsage) -> int | None:
-    return price(usage, now)
+async def _is_compatible_endpoint(uow: UnitOfWork, in_force: UsageModePoint) -> bool:
+    """Whether the request would go to an endpoint that is not Anthropic's, whose prices only the organization knows."""
+    if in_force.credential_id is None:
+        return False
+    credential = await uow.credentials.find(in_force.credential_id)
+    return credential is not None and credential.current.destination.base_url is not None
 
 
 async def _hold(uow: UnitOfWork, reservation: Reservation, limits: list[SpendLimit]) -> None:
@@ -136,8 +138,3 @@ async def _hold(uow: UnitOfWork, reservation: Reservation, limits: list[SpendLim
 
 def _exceeded(limit: SpendLimit, reason: str) -> SpendLimitExceeded:
     return SpendLimitExceeded(limit_id=limit.id, limit_name=limit.terms.name, reason=reason)
-
-
-async def no_prices(_uow: UnitOfWork) -> Price:
-    """Where there is no price list: nothing has a known price."""
-    return lambda _usage, _at: None

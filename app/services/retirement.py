@@ -11,7 +11,6 @@ from uuid import UUID
 
 from app.domain.audit import AuditAction
 from app.domain.auth import Caller
-from app.domain.billing import UsageMode
 from app.domain.clock import now
 from app.domain.credentials import CredentialState, VersionState
 from app.domain.errors import (
@@ -74,7 +73,7 @@ class Retirement:
             if found[0] not in _GONE:
                 if revisions is not None and found[1] not in revisions:
                     raise PreconditionFailed
-                if not force and await _is_in_force(uow, credential_id):
+                if not force and (await uow.billing.state()).names(credential_id):
                     raise CredentialInUse
                 await self._mark_deleted(uow, caller, credential_id, standing)
             await uow.commit()
@@ -207,11 +206,6 @@ class Retirement:
         if deleted_at is None:
             raise SecretStoreUnavailable
         return DeletionReceipt(id=credential_id, deleted_at=deleted_at, versions_destroyed=tuple(destroyed))
-
-
-async def _is_in_force(uow: UnitOfWork, credential_id: UUID) -> bool:
-    point = await uow.billing.in_force()
-    return point.mode is UsageMode.BYO and point.credential_id == credential_id
 
 
 def _purge_of(organization_id: str, credential_id: UUID) -> DueItem:

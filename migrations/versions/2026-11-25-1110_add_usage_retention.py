@@ -1,13 +1,13 @@
 """Add retention of the ledger: months go whole and give way to readers, event ids go in bounded batches.
 
 Revision ID: 7c1d0e5a9b42
-Revises: e2a94b7f1c60
+Revises: b7d20c5e8f13
 """
 
 from alembic import op
 
 revision = "7c1d0e5a9b42"
-down_revision = "e2a94b7f1c60"
+down_revision = "b7d20c5e8f13"
 branch_labels = None
 depends_on = None
 

@@ -1,7 +1,7 @@
 """Add spend limits, reservations, and webhooks with their outbox.
 
 Revision ID: 5d81c3e6a4f7
-Revises: e2a94b7f1c60
+Revises: 7c1d0e5a9b42
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "5d81c3e6a4f7"
-down_revision = "e2a94b7f1c60"
+down_revision = "7c1d0e5a9b42"
 branch_labels = None
 depends_on = None
 

@@ -1,7 +1,7 @@
 """Add the sums of the ledger by hour and day, and their watermark.
 
 Revision ID: 5b1c7e94d2a8
-Revises: e2a94b7f1c60
+Revises: 5d81c3e6a4f7
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "5b1c7e94d2a8"
-down_revision = "e2a94b7f1c60"
+down_revision = "5d81c3e6a4f7"
 branch_labels = None
 depends_on = None
 

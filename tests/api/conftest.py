@@ -8,10 +8,9 @@ import pytest
 from app.core.settings import Settings
 from app.egress.anthropic import AnthropicClient
 from app.egress.http import http_client
-from tests.api.usage import Ledger
-from tests.conftest import MakeTenant, MakeToken
 from tests.api.spending import Spenders, spenders_of
-from tests.conftest import MakeToken, Tenant
+from tests.api.usage import Ledger
+from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.fake_anthropic import FakeAnthropic
 
 
@@ -44,5 +43,8 @@ def ledger(make_tenant: MakeTenant, make_token: MakeToken) -> Ledger:
     """An organization's ledger of its own."""
     tenant = make_tenant()
     return Ledger(tenant=tenant, service=replace(tenant, token=make_token("service")))
+
+
+@pytest.fixture
 def spenders(tenant: Tenant, make_token: MakeToken) -> Spenders:
     return spenders_of(tenant, make_token)

@@ -19,8 +19,8 @@ from tests.assembly import assemble
 from tests.conftest import Tenant
 from tests.integration.egress.far_side import ADDRESS, HOST, Detour, FixedResolver, client
 from tests.interruptions import ApprovingProber
-from tests.ledger import ingest, make_row, usd
 from tests.rows import change, fetch
+from tests.spend_ledger import ingest, make_row, usd
 
 URL = f"https://{HOST}/hooks"
 

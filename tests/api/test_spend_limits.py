@@ -11,8 +11,8 @@ from app.domain.billing import UsageMode
 from tests.api.rotating import refusal, seen
 from tests.api.spending import MONTHLY, Spenders, usd_of
 from tests.conftest import MakeTenant
-from tests.ledger import ingest, make_row, usd
 from tests.rows import change, fetch
+from tests.spend_ledger import ingest, make_row, usd
 
 FIRST_OF_MONTH = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 

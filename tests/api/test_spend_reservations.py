@@ -1,6 +1,7 @@
 """Reservations: granted within every limit or by none, released, settled by their events, charged when forgotten."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -12,39 +13,43 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.core.database import Database
 from app.domain.billing import UsageMode
 from app.domain.usage import ModelUsage
-from app.egress.anthropic import AnthropicClient
-from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
+from app.repositories.unit_of_work import UnitsOfWork
 from app.services import Services
-from app.services.reservations import Price
+from app.services.reservations import Reservations
 from tests.api.rotating import refusal, seen
 from tests.api.spending import Spenders, spenders_of, usd_of
-from tests.assembly import assemble, client_of
+from tests.assembly import client_of
 from tests.conftest import MakeToken, Tenant
-from tests.fakes import FakeSecretStore
-from tests.ledger import ingest, make_row, reserved_by, usd
 from tests.rows import change
+from tests.spend_ledger import ingest, make_row, reserved_by, usd
+from tests.unpriced import Unpriced
 
 # Micro-USD a token: the dearest input class is writing to the cache for an hour.
 _RATES = {"uncached_input": 3, "cache_write_5m": 4, "cache_write_1h": 6, "cache_read": 1, "output": 15}
 
 
-async def price_list(_uow: UnitOfWork) -> Price:
-    def price(usage: ModelUsage, _at: datetime) -> int | None:
-        if usage.model != "claude-sonnet-4-5":
-            return None
-        return sum(getattr(usage.tokens, name) * rate * 10**6 for name, rate in _RATES.items())
+class OneModel(Unpriced):
+    """A price list of one model."""
 
-    return price
+    def price(
+        self,
+        parts: Sequence[ModelUsage],
+        *,
+        at: datetime,  # noqa: ARG002  # the seam's
+        is_compatible_endpoint: bool = False,  # noqa: ARG002  # likewise
+    ) -> "OneModel":
+        found = OneModel()
+        (usage,) = parts
+        if usage.model == "claude-sonnet-4-5":
+            found.cost = sum(getattr(usage.tokens, name) * rate * 10**6 for name, rate in _RATES.items())
+        return found
 
 
 @pytest.fixture
 async def priced(
-    services: Services, database: Database, prober: AnthropicClient, tenant: Tenant, make_token: MakeToken
+    services: Services, database: Database, tenant: Tenant, make_token: MakeToken
 ) -> AsyncIterator[Spenders]:
-    """Over a price list of one model."""
-    own = assemble(
-        services, units=UnitsOfWork(database), store=FakeSecretStore(), prober=prober, price_of=price_list
-    )
+    own = replace(services, reservations=Reservations(UnitsOfWork(database), OneModel()))
     async with client_of(own) as http:
         yield spenders_of(tenant, make_token, http)
 

@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.domain.usage import ModelUsage, UsageFlag
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.services import Services
-from app.services.pricing import Unlimited
 from app.services.turns import Turns
 from app.services.usage import Usage
 from tests.api.usage import Ledger, event, instant
@@ -22,6 +21,7 @@ from tests.assembly import client_of
 from tests.conftest import Tenant
 from tests.fake_anthropic import make_key
 from tests.rows import change, fetch
+from tests.unpriced import Unlimited
 
 
 async def switch(tenant: Tenant, mode: str, credential_id: str | None = None) -> datetime:

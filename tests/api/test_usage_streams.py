@@ -16,13 +16,13 @@ from app.domain.errors import DatabaseUnavailable, IngestionOverloaded
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.routers.usage_intake import Intake
 from app.services import Services
-from app.services.pricing import Unlimited, Unpriced
 from app.services.turns import Turns
 from app.services.usage import Usage
 from tests.api.test_conventions import assert_problem
 from tests.api.usage import NDJSON, Ledger, event, lines
 from tests.assembly import client_of
 from tests.rows import fetch
+from tests.unpriced import Unlimited, Unpriced
 from tests.waiting import until
 
 LINE_LIMIT = 64 * 1024

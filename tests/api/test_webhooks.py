@@ -30,8 +30,8 @@ from tests.fakes import FakeSecretStore
 from tests.integration.egress.far_side import ADDRESS, HOST, far_server, silence
 from tests.integration.egress.receiver import Receiver, receiver
 from tests.interruptions import Crash, InterruptedUnits, crash
-from tests.ledger import make_row, usd, write
 from tests.rows import fetch
+from tests.spend_ledger import make_row, usd, write
 
 MakeTelling = Callable[..., AbstractAsyncContextManager[Telling]]
 

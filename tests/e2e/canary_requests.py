@@ -29,6 +29,7 @@ def requests_with(text: str, *, organization: str, credential_id: str = str(NOBO
     yield from _in_bodies("PATCH", credential, text, create=False)
     yield from _in_price_overrides(f"/v1/organizations/{organization}/price-overrides", text)
     yield from _in_spending(organization, text)
+    yield from _in_billing(f"/v1/organizations/{organization}", text)
     yield _sent("a body that nobody reads", "POST", f"{credential}/validations", json.dumps({text: text}))
     yield _sent("no JSON that nobody reads", "POST", f"{credential}/validations", text)
     if text.isascii():
@@ -104,6 +105,8 @@ def _in_price_overrides(path: str, text: str) -> Iterator[Sent]:
         yield _sent(f"{name} of price overrides", "PUT", path, json.dumps(body))
     yield _sent("price overrides", "GET", path, "")
     yield _sent("query of price overrides", "GET", f"{path}?{urlencode({text: text})}", "")
+
+
 def _in_spending(organization: str, text: str) -> Iterator[Sent]:
     """Where names and URLs are kept and shown, and a key may be pasted by mistake."""
     path = f"/v1/organizations/{organization}"
@@ -119,6 +122,40 @@ def _in_spending(organization: str, text: str) -> Iterator[Sent]:
         yield _sent("a reservation", "POST", f"{path}/spend-reservations", json.dumps(body))
     for url in (text, f"https://hooks.example.com/{text}", f"https://{quote(text)}@hooks.example.com/"):
         yield _sent("a webhook", "POST", f"{path}/webhook-endpoints", json.dumps({"url": url}))
+
+
+def _in_billing(organization: str, text: str) -> Iterator[Sent]:
+    money = {"amount": "1.00", "currency": "USD"}
+    terms = {
+        "plan": "x",
+        "monthly_fee": money,
+        "included_endpoints": 1,
+        "endpoint_overage_fee": money,
+    }
+    switch: dict[str, Any] = {"mode": "byo", "credential_id": None, "effective_at": None}
+    routes: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("PUT", "usage-mode", switch),
+        ("POST", "usage-mode/preview", switch),
+        ("PUT", "subscription", terms),
+        ("PUT", "endpoint-counts/2026-10-01", {"endpoints": 1}),
+    )
+    for method, route, whole in routes:
+        for name in (*whole, text):
+            yield _sent(f"{route} field", method, f"{organization}/{route}", json.dumps(whole | {name: text}))
+            nested = json.dumps(whole | {name: {"amount": text, "currency": text, text: text}})
+            yield _sent(f"{route} nested", method, f"{organization}/{route}", nested)
+    quoted = quote(text, safe="")
+    for method, route in (
+        ("PUT", f"endpoint-counts/{quoted}"),
+        ("GET", f"billing-statements/{quoted}"),
+        ("POST", f"billing-statements/{quoted}/close"),
+        ("GET", f"billing-statements?page={quoted}"),
+        ("GET", f"usage-mode/history?page={quoted}"),
+    ):
+        content = json.dumps({"endpoints": 1}) if method == "PUT" else ""
+        yield _sent(
+            f"{route.partition('/')[0].partition('?')[0]} path", method, f"{organization}/{route}", content
+        )
 
 
 def _in_paths(text: str, organization: str) -> Iterator[Sent]:

@@ -14,7 +14,6 @@ from tests.conftest import Tenant
 from tests.integration.repositories.test_row_level_security import GUARDED, OF_NO_ORGANIZATION, execute, rows
 from tests.rows import fetch
 
-PURGES = {"purge_idempotency_keys", "purge_rate_counters"}
 LEDGERS = {"ensure_usage_partitions", "drop_usage_partitions", "purge_usage_event_keys"}
 PURGES = {
     "purge_idempotency_keys",
@@ -69,6 +68,10 @@ class TestRole:
         assert set(granted) == GUARDED | OF_NO_ORGANIZATION
         assert granted["audit_event"] == {"SELECT", "INSERT"}
         assert granted["usage_event"] == granted["usage_event_key"] == {"SELECT", "INSERT"}
+        assert granted["statement"] == granted["statement_line"] == {"SELECT", "INSERT"}
+        assert granted["usage_event"] == granted["usage_event_key"] == {"SELECT", "INSERT"}
+        assert granted["subscription"] == granted["endpoint_count"] == {"SELECT", "INSERT", "UPDATE"}
+        assert granted["usage_mode_change"] == {"SELECT", "INSERT", "DELETE"}
         assert granted["alembic_version"] == {"SELECT"}
         assert granted["sealing_keyset"] == {"SELECT", "INSERT"}
         assert "DELETE" not in granted["sealed_secret"] | granted["credential_validation"]
@@ -83,6 +86,7 @@ class TestRole:
             "DELETE FROM sealed_secret",
             "UPDATE usage_event SET mode = 'byo'",
             "DELETE FROM usage_event",
+            "UPDATE usage_event SET billed = 0",
             "DELETE FROM usage_event_key",
         ],
     )

@@ -22,8 +22,9 @@ from app.domain.clock import new_id
 from app.domain.errors import SpendLimitExceeded
 from app.domain.reservations import Reservation
 from app.repositories.unit_of_work import UnitsOfWork
-from app.services.reservations import Request, Reservations, no_prices
-from tests.ledger import ingest, make_row
+from app.services.reservations import Request, Reservations
+from tests.spend_ledger import ingest, make_row
+from tests.unpriced import Unpriced
 
 FEATURES = ("assistant", "search", "summaries")
 
@@ -47,7 +48,7 @@ class Worker:
     def __init__(self, orders: Orders, database: Database, number: int) -> None:
         self._orders = orders
         self._database = database
-        self._reservations = Reservations(UnitsOfWork(database), no_prices)
+        self._reservations = Reservations(UnitsOfWork(database), Unpriced())
         self._random = random.Random(f"{orders.seed}-{number}")
         self._caller = Caller(
             subject=f"worker-{orders.seed}-{number}", organization_id=orders.organization, request_id=""

@@ -20,8 +20,8 @@ from app.repositories.unit_of_work import UnitsOfWork
 from app.services.limits import Limits
 from tests.conftest import Tenant
 from tests.integration.services.reserving import FEATURES, Orders, run_apart
-from tests.ledger import ingest, make_row
 from tests.rows import change, fetch
+from tests.spend_ledger import ingest, make_row
 
 PROCESSES, WORKERS = 2, 16
 # As many as asked for or a few more: each worker tries the same number.

@@ -23,7 +23,7 @@ from app.domain.limits import (
     estimate,
 )
 from app.domain.usage import ModelUsage
-from tests.ledger import make_row
+from tests.spend_ledger import make_row
 
 NOON = datetime(2026, 3, 15, 12, tzinfo=UTC)
 

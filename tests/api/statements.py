@@ -1,0 +1,67 @@
+"""What tests of statements share: an internal service, and its words for subscription, counts and closing."""
+
+from typing import Any
+
+import httpx
+
+from app.domain.auth import ANY_ORGANIZATION, Scope
+from app.domain.billing_month import BillingMonth
+from tests.conftest import MakeToken, Tenant
+
+
+def usd(amount: str) -> dict[str, str]:
+    return {"amount": amount, "currency": "USD"}
+
+
+def plan(*, fee: str = "99.00", included: int = 2, overage: str = "10.00") -> dict[str, Any]:
+    return {
+        "plan": "production",
+        "monthly_fee": usd(fee),
+        "included_endpoints": included,
+        "endpoint_overage_fee": usd(overage),
+    }
+
+
+def service_of(tenant: Tenant, make_token: MakeToken) -> Tenant:
+    """The billing service, acting for that organization."""
+    token = make_token("service", ANY_ORGANIZATION, scopes={Scope.BILLING_READ, Scope.BILLING_WRITE})
+    return Tenant(http=tenant.http, organization=tenant.organization, token=token)
+
+
+async def subscribe(service: Tenant, **terms: Any) -> httpx.Response:
+    response = await service.request("PUT", f"{service.path}/subscription", json=plan(**terms))
+    assert response.status_code == 200, response.text
+    return response
+
+
+async def count(service: Tenant, day: str, endpoints: int) -> httpx.Response:
+    return await service.request(
+        "PUT", f"{service.path}/endpoint-counts/{day}", json={"endpoints": endpoints}
+    )
+
+
+async def close(service: Tenant, month: BillingMonth) -> httpx.Response:
+    return await service.post(f"{service.path}/billing-statements/{month}/close")
+
+
+async def closed(service: Tenant, month: BillingMonth) -> dict[str, Any]:
+    response = await close(service, month)
+    assert response.status_code == 200, response.text
+    statement: dict[str, Any] = response.json()
+    assert statement["status"] == "closed"
+    return statement
+
+
+async def statement_of(tenant: Tenant, month: BillingMonth) -> dict[str, Any]:
+    response = await tenant.get(f"{tenant.path}/billing-statements/{month}")
+    assert response.status_code == 200, response.text
+    statement: dict[str, Any] = response.json()
+    return statement
+
+
+def brief(statement: dict[str, Any]) -> list[tuple[str, str | None, str, str | None]]:
+    """Lines by type, model, amount and the month that they adjust."""
+    return [
+        (line["type"], line["model"], line["amount"]["amount"], line["adjusts_month"])
+        for line in statement["lines"]
+    ]

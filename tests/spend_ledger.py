@@ -1,0 +1,105 @@
+"""Rows of the ledger for tests that are about what becomes of them, written as ingestion writes them."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+
+from app.core.database import Database, Statement
+from app.domain.billing import UsageMode
+from app.domain.money import PICO_PER_USD
+from app.domain.usage import LedgerRow, Outcome, TokenUsage, UsageFlag, UsageSource
+from app.models.usage import usage_event
+from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
+from app.services.limits import Limits
+
+_INSERT = Statement(
+    sa.insert(usage_event).values(
+        {
+            column.name: sa.literal_column("pg_current_xact_id()::text::bigint")
+            if column.name == "ingest_xid"
+            else sa.bindparam(column.name, type_=column.type)
+            for column in usage_event.columns
+        }
+    )
+)
+_TOKENS = {
+    "uncached_input_tokens": "uncached_input",
+    "cache_write_5m_tokens": "cache_write_5m",
+    "cache_write_1h_tokens": "cache_write_1h",
+    "cache_read_tokens": "cache_read",
+    "output_tokens": "output",
+    "web_search_requests": "web_search_requests",
+}
+_counter = itertools.count()
+
+
+def usd(amount: float | str) -> int:
+    """Pico-USD."""
+    whole, _, fraction = str(amount).partition(".")
+    return int(whole) * PICO_PER_USD + int(fraction.ljust(12, "0") or "0")
+
+
+def make_row(cost: int | None = PICO_PER_USD, **fields: Any) -> LedgerRow:
+    """An event of now that cost a dollar; managed, so billed too."""
+    mode = fields.get("mode", UsageMode.MANAGED)
+    row = LedgerRow(
+        started_at=datetime.now(UTC),
+        event_id=f"event-{next(_counter)}-{uuid4().hex[:8]}",
+        correction=0,
+        completed_at=None,
+        ingested_at=datetime.now(UTC),
+        mode=mode,
+        credential_id=None,
+        key_version=None,
+        model="claude-sonnet-4-5",
+        endpoint_id=None,
+        feature=None,
+        session_id=None,
+        prompt_id=None,
+        outcome=Outcome.SUCCEEDED,
+        usage_source=UsageSource.REPORTED,
+        service_tier=None,
+        speed=None,
+        inference_geo=None,
+        tokens=TokenUsage(uncached_input=100, output=10),
+        cost=cost,
+        billed=cost if cost is not None and mode is UsageMode.MANAGED else 0,
+        price_version=None,
+        flags=UsageFlag.NONE,
+        provider_request_id=None,
+        reservation_id=None,
+    )
+    return replace(row, **fields)
+
+
+async def write(uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None:
+    """As ingestion does: into the ledger in the order of the key."""
+    for row in sorted(rows, key=lambda one: (one.started_at, one.event_id)):
+        values = {
+            column.name: getattr(row, column.name, None)
+            for column in usage_event.columns
+            if column.name not in _TOKENS and column.name not in {"organization_id", "ingest_xid"}
+        }
+        tokens = {column: getattr(row.tokens, name) for column, name in _TOKENS.items()}
+        session = uow._session  # the repository of the ledger is not what is tested
+        await session.execute(_INSERT, organization_id=uow.organization_id, **values, **tokens)
+
+
+async def ingest(database: Database, organization_id: str, *rows: LedgerRow) -> None:
+    """One batch: rows into the ledger and into the limits, in one transaction, under the shared lock."""
+    units = UnitsOfWork(database)
+    async with units.writing(organization_id) as uow:
+        await uow.limits.lock_shared()
+        await write(uow, rows)
+        await Limits(units).settle(uow, rows)
+        await uow.commit()
+
+
+def reserved_by(reservation_id: str, cost: int | None = PICO_PER_USD, **fields: Any) -> LedgerRow:
+    """The event of a request that a reservation was made for."""
+    return make_row(cost, reservation_id=UUID(reservation_id), **fields)

@@ -1,0 +1,47 @@
+"""Months of billing: UTC, ordered, without gaps."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from app.domain.billing_month import BillingMonth
+
+
+class TestBillingMonth:
+    @pytest.mark.parametrize("text", ["2026-11", "2000-01", "2099-12"])
+    def test_is_read_as_it_is_written(self, text: str) -> None:
+        assert str(BillingMonth.parse(text)) == text
+
+    @pytest.mark.parametrize(
+        "text", ["2026-13", "2026-00", "2026-1", "1999-12", "2100-01", "2026-11\n", " 2026-11", "٢٠٢٦-11"]
+    )
+    def test_is_nothing_else(self, text: str) -> None:
+        with pytest.raises(ValueError, match="not a month"):
+            BillingMonth.parse(text)
+
+    def test_has_its_first_instant_and_not_its_last(self) -> None:
+        month = BillingMonth(2026, 12)
+
+        assert BillingMonth.of(month.starts_at) == month
+        assert BillingMonth.of(month.ends_at) == month.next == BillingMonth(2027, 1)
+        assert BillingMonth.of(month.ends_at - timedelta(microseconds=1)) == month
+
+    def test_is_of_utc_whatever_the_zone(self) -> None:
+        elsewhere = timezone(timedelta(hours=14))
+
+        assert BillingMonth.of(datetime(2026, 12, 1, 13, 59, tzinfo=elsewhere)) == BillingMonth(2026, 11)
+        assert BillingMonth.of(datetime(2026, 12, 1, 14, 0, tzinfo=elsewhere)) == BillingMonth(2026, 12)
+
+    def test_goes_on_and_back_over_years(self) -> None:
+        month = BillingMonth(2024, 1)
+        for _ in range(30):
+            assert month.next.previous == month
+            assert month.next.number == month.number + 1
+            assert BillingMonth.numbered(month.number) == month
+            assert month.ends_at == month.next.starts_at
+            assert month < month.next
+            month = month.next
+        assert month == BillingMonth(2026, 7)
+
+    def test_starts_at_midnight_utc(self) -> None:
+        assert BillingMonth(2026, 3).starts_at == datetime(2026, 3, 1, tzinfo=UTC)
