@@ -1,6 +1,6 @@
 """Prices as an organization pays them, and setting its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,7 +9,7 @@ from app.domain.auth import Caller
 from app.domain.clock import now
 from app.domain.errors import InvalidInput, PreconditionFailed
 from app.domain.prices import OrganizationPrices, OverrideList, PriceList, PriceOverride, in_force_at
-from app.domain.usage import FURTHEST_BACK
+from app.domain.usage import FURTHEST_BACK, ModelUsage
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.services import audit
 
@@ -45,6 +45,11 @@ class Prices:
         """
         since = now() - FURTHEST_BACK - _LEEWAY if since is None else since
         return OrganizationPrices(self.listed, await uow.prices.lists(since=since))
+
+    async def cost_of(self, uow: UnitOfWork) -> Callable[[ModelUsage, datetime], int | None]:
+        """What tokens cost at an instant, in pico-USD, for those who ask before a request is made."""
+        prices = await self.of(uow)
+        return lambda used, at: prices.price((used,), at=at).cost
 
     async def overrides(self, organization_id: str) -> OverrideState:
         async with self._units.reading(organization_id) as uow:

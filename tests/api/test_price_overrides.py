@@ -133,6 +133,17 @@ class TestSet:
         assert (after.cost, after.price_version) == (21_600_000_000_000, "override-1")
         assert (before.cost, before.price_version) == (24_000_000_000_000, services.prices.listed.version)
 
+    async def test_is_what_is_put_aside_beforehand(
+        self, service: Tenant, services: Services, database: Database
+    ) -> None:
+        at = datetime.fromisoformat((await set_to(service, override()))["in_force"]["effective_from"])
+
+        async with UnitsOfWork(database).reading(service.organization) as uow:
+            cost_of = await services.prices.cost_of(uow)
+
+        assert cost_of(ModelUsage(model="claude-opus-5-5", tokens=TOKENS), at) == 21_600_000_000_000
+        assert cost_of(ModelUsage(model="nobody-knows", tokens=TOKENS), at) is None
+
     async def test_is_the_only_price_at_a_compatible_endpoint(
         self, service: Tenant, services: Services, database: Database
     ) -> None:
