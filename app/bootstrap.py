@@ -13,7 +13,6 @@ from app.core.database import Database, DatabaseLogin
 from app.core.embedded_postgres import EmbeddedPostgresFailed, embedded_postgres
 from app.core.metrics import watch_pool
 from app.core.migrations import create_database, current_revision, migrate, newest_revision
-from app.core.price_list import load_price_list
 from app.core.private_file import PrivateFileRefused
 from app.core.readiness import DATABASE_ERRORS, OLDEST_POSTGRESQL, login_powers, server_version
 from app.core.settings import Settings, SettingsRefused
@@ -149,6 +148,8 @@ async def open_services(
     Raises:
         SettingsRefused: a file of the data directory cannot be used.
     """
+    from app.core.price_list import load_price_list  # noqa: PLC0415  # heavy, and needed only by a service
+
     async with AsyncExitStack() as resources:
         database = Database(
             access.login,

@@ -1,7 +1,8 @@
 """Events of the ledger without a cost, and the corrections that give them one."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -30,14 +31,17 @@ _LOCK = Statement(
 )
 _CLOCK = Statement(sa.select(sa.func.clock_timestamp().label("now")))
 
+# A look-up for each event of a page. As a condition it would be a join that reads the ledger from its beginning.
 _corrected = t.alias("corrected")
-_NOT_CORRECTED = ~sa.exists(
-    sa.select(sa.literal_column("1")).where(
+_CORRECTED_BY = (
+    sa.select(sa.func.max(_corrected.c.correction))
+    .where(
         _corrected.c.organization_id == _ORGANIZATION,
         _corrected.c.started_at == t.c.started_at,
         _corrected.c.event_id == t.c.event_id,
         _corrected.c.cost.is_not(None),
     )
+    .scalar_subquery()
 )
 # As ingestion decides: by the key's own destination, or by any of them where the version is not known.
 _IS_COMPATIBLE = sa.exists(
@@ -49,7 +53,7 @@ _IS_COMPATIBLE = sa.exists(
     )
 )
 _UNPRICED = Statement(
-    sa.select(t, _IS_COMPATIBLE.label("is_compatible"))
+    sa.select(t, _CORRECTED_BY.label("corrected_by"), _IS_COMPATIBLE.label("is_compatible"))
     .where(
         t.c.organization_id == _ORGANIZATION,
         t.c.cost.is_(None),
@@ -59,7 +63,6 @@ _UNPRICED = Statement(
             sa.bindparam("after_event", type_=sa.Text),
         ),
         t.c.correction == sa.literal_column("0"),
-        _NOT_CORRECTED,
     )
     .order_by(t.c.started_at, t.c.event_id)
     .limit(sa.bindparam("at_most", type_=sa.Integer))
@@ -106,6 +109,18 @@ _APPEND = Statement(
 )
 
 
+Position = tuple[datetime, str]
+BEGINNING: Position = (datetime(1970, 1, 1, tzinfo=UTC), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpricedPage:
+    """Events without a cost. `last`: where the next page begins; None at the end."""
+
+    events: Sequence[UnpricedEvent]
+    last: Position | None
+
+
 class PriceBackfillRepository:
     """One organization's events without a cost."""
 
@@ -122,8 +137,8 @@ class PriceBackfillRepository:
         now: datetime = row["now"]
         return now
 
-    async def unpriced(self, *, after: tuple[datetime, str], at_most: int) -> Sequence[UnpricedEvent]:
-        """The next ones, by instant and id, that no correction has given a cost."""
+    async def unpriced(self, *, after: Position, at_most: int) -> UnpricedPage:
+        """The next ones, by instant and id, but for those that a correction has given a cost."""
         found = await self._session.rows(
             _UNPRICED,
             organization_id=self._organization_id,
@@ -131,7 +146,9 @@ class PriceBackfillRepository:
             after_event=after[1],
             at_most=at_most,
         )
-        return [_event_of(row) for row in found]
+        last = (found[-1]["started_at"], found[-1]["event_id"]) if len(found) == at_most else None
+        events = [_event_of(row) for row in found if row["corrected_by"] is None]
+        return UnpricedPage(events=events, last=last)
 
     async def append(self, corrections: Sequence[Correction], *, now: datetime) -> Sequence[LedgerRow]:
         """Each beside the event that it corrects, with its dimensions. Call `begin` first."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
-from app.domain.price_backfill import correction_of
+from app.domain.price_backfill import Correction, UnpricedEvent, correction_of
+from app.repositories.price_backfill import BEGINNING, Position
 from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.services.prices import Prices
@@ -14,7 +15,6 @@ from app.services.pricing import Limits
 _AT_ONCE = 500
 _ORGANIZATIONS_AT_ONCE = 100
 _NOBODY = UUID(int=0)
-_BEGINNING = (datetime(1970, 1, 1, tzinfo=UTC), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,43 +63,35 @@ class PriceBackfill:
             organization_id: whose events.
             with_overrides: what has no price at its own instant gets that of the override in force now.
         """
-        priced = seen = 0
-        after: tuple[datetime, str] | None = _BEGINNING
+        priced = unpriced = 0
+        after: Position | None = BEGINNING
         while after is not None:
             async with self._units.writing(organization_id) as uow:
-                page = await self._page(uow, organization_id, after, with_overrides=with_overrides)
-                if page.priced:
+                now = await uow.price_backfill.begin()
+                page = await uow.price_backfill.unpriced(after=after, at_most=_AT_ONCE)
+                corrections = await self._corrections(uow, page.events, now if with_overrides else None)
+                if corrections:
+                    await self._append(uow, organization_id, corrections, now)
                     await uow.commit()
-            priced, seen, after = priced + page.priced, seen + page.seen, page.last
-        return Backfilled(organization_id=organization_id, priced=priced, unpriced=seen - priced)
+            priced += len(corrections)
+            unpriced += len(page.events) - len(corrections)
+            after = page.last
+        return Backfilled(organization_id=organization_id, priced=priced, unpriced=unpriced)
 
-    async def _page(
-        self, uow: UnitOfWork, organization_id: str, after: tuple[datetime, str], *, with_overrides: bool
-    ) -> "_Page":
-        now = await uow.price_backfill.begin()
-        events = await uow.price_backfill.unpriced(after=after, at_most=_AT_ONCE)
+    async def _corrections(
+        self, uow: UnitOfWork, events: Sequence[UnpricedEvent], overrides_of: datetime | None
+    ) -> Sequence[Correction]:
         if not events:
-            return _Page(seen=0, priced=0, last=None)
-        prices = await self._prices.of(uow, since=min(event.started_at for event in events))
-        overrides_of = now if with_overrides else None
-        corrections = [
-            correction
-            for event in events
-            if (correction := correction_of(event, prices, overrides_of=overrides_of)) is not None
-        ]
-        if corrections:
-            await self._limits.settle(uow, await uow.price_backfill.append(corrections, now=now))
-            # Last, since others wait for it where the item is new.
-            item = DueItem(organization_id=organization_id, kind=JobKind.FOLD_USAGE, id=_NOBODY)
-            await uow.queue.add(item, due_at=now)
-        last = (events[-1].started_at, events[-1].event_id) if len(events) == _AT_ONCE else None
-        return _Page(seen=len(events), priced=len(corrections), last=last)
+            return []
+        since = min(min(event.started_at, event.ingested_at) for event in events)
+        prices = await self._prices.of(uow, since=since)
+        found = (correction_of(event, prices, overrides_of=overrides_of) for event in events)
+        return [correction for correction in found if correction is not None]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Page:
-    """One transaction. `last`: where the next one goes on; None at the end."""
-
-    seen: int
-    priced: int
-    last: tuple[datetime, str] | None
+    async def _append(
+        self, uow: UnitOfWork, organization_id: str, corrections: Sequence[Correction], now: datetime
+    ) -> None:
+        await self._limits.settle(uow, await uow.price_backfill.append(corrections, now=now))
+        # Last, since others wait for it where the item is new.
+        item = DueItem(organization_id=organization_id, kind=JobKind.FOLD_USAGE, id=_NOBODY)
+        await uow.queue.add(item, due_at=now)
