@@ -1,6 +1,7 @@
 """What the services' tests share: organizations, and the stores over which the order of writes must hold."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -12,7 +13,15 @@ from app.domain.auth import Caller
 from app.secret_store.base import SecretStore
 from app.secret_store.embedded import EmbeddedSecretStore
 from app.secret_store.keyset import Keyset
+from app.secret_store.vault import VaultSecretStore
+from app.secret_store.vault_client import VaultServer
+from tests.direct_vault import DirectWire, WiredVault
+from tests.fake_vault import ROOT, FakeVault
 from tests.fakes import FakeSecretStore
+from tests.integration.secret_store.server import is_there, real_server
+from tests.integration.secret_store.vaults import Prepared, prepared_vault
+from tests.interrupted_vault import Interruptible, interrupted_vault
+from tests.interruptions import Course, interrupted_store
 from tests.rows import fetch
 
 Secret = tuple[UUID, int]
@@ -22,8 +31,11 @@ Secret = tuple[UUID, int]
 class Vessel:
     """A secret store, and a look past its port at which secrets of an organization rest in it."""
 
+    name: str
     store: SecretStore
     secrets: Callable[[str], Awaitable[set[Secret]]]
+    interrupted: Callable[[SecretStore, Course], SecretStore] = interrupted_store
+    has_leases: bool = False
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +51,7 @@ def fake_vessel() -> Vessel:
             if stored.key is not None
         }
 
-    return Vessel(store=store, secrets=secrets)
+    return Vessel(name="memory", store=store, secrets=secrets)
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +65,63 @@ def embedded_vessel(database: Database, owner: AsyncEngine) -> Vessel:
         )
         return {(row["credential_id"], row["store_version"]) for row in rows}
 
-    return Vessel(store=EmbeddedSecretStore(database, Keyset.generate()), secrets=secrets)
+    return Vessel(
+        name="the embedded store", store=EmbeddedSecretStore(database, Keyset.generate()), secrets=secrets
+    )
 
 
-@pytest.fixture(params=["fake_vessel", "embedded_vessel"])
+@pytest.fixture(scope="session")
+def direct_wire() -> DirectWire:
+    return DirectWire(FakeVault())
+
+
+@pytest.fixture(scope="session")
+async def vault_vessel(direct_wire: DirectWire) -> AsyncIterator[Vessel]:
+    """The Vault adapter over the fake, with a step at every HTTP call."""
+    async with (
+        prepared_vault(
+            "http://vault.test", ROOT, connect=lambda: Interruptible(WiredVault(direct_wire))
+        ) as vault,
+        vault.store() as store,
+    ):
+        yield _vault_vessel("Vault's fake", vault, store)
+
+
+@pytest.fixture(scope="session")
+async def real_vault_vessel() -> AsyncIterator[Vessel]:
+    """The Vault adapter over a real server, each role logged in by itself."""
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(real_server())
+        vault = await stack.enter_async_context(
+            prepared_vault(
+                server.address, server.token, connect=lambda: Interruptible(VaultServer(server.address))
+            )
+        )
+        store = await stack.enter_async_context(vault.store(await vault.logins()))
+        yield _vault_vessel("a real Vault", vault, store)
+
+
+def _vault_vessel(name: str, vault: Prepared, store: VaultSecretStore) -> Vessel:
+    return Vessel(
+        name=name, store=store, secrets=vault.secrets_of, interrupted=interrupted_vault, has_leases=True
+    )
+
+
+@pytest.fixture(params=["fake_vessel", "embedded_vessel", "vault_vessel"])
 def vessel(request: pytest.FixtureRequest) -> Vessel:
+    found: Vessel = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=["fake_vessel", "vault_vessel"])
+def quick_vessel(request: pytest.FixtureRequest) -> Vessel:
+    """Those in memory: for what takes thousands of runs."""
+    found: Vessel = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=["vault_vessel", *(["real_vault_vessel"] if is_there() else [])])
+def any_vault_vessel(request: pytest.FixtureRequest) -> Vessel:
     found: Vessel = request.getfixturevalue(request.param)
     return found
 

@@ -78,7 +78,7 @@ async def assert_still_true(bench: Bench, answer: Answer) -> None:
 def count(capsys: pytest.CaptureFixture[str], name: str, vessel: Vessel, points: int, kind: str) -> None:
     """A line of the run's output: how often it was interrupted."""
     with capsys.disabled():
-        print(f"\n  {name}, over {type(vessel.store).__name__}: {points} {kind}", end="")
+        print(f"\n  {name}, over {vessel.name}: {points} {kind}", end="")
 
 
 class TestCrash:

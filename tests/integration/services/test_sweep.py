@@ -162,7 +162,7 @@ class TestSweeps:
         async def secrets(_organization_id: str) -> set[tuple[UUID, int]]:
             return set()
 
-        vessel = Vessel(store=store, secrets=secrets)
+        vessel = Vessel(name="poisoned", store=store, secrets=secrets)
         places = [
             Workplace(services=services, database=database, owner=owner, vessel=vessel, caller=make_caller())
             for _ in range(3)

@@ -2,7 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -18,9 +18,10 @@ from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.base import SecretRef, SecretStore
 from app.services import Services
 from app.services.credentials import NewCredential
+from app.services.leases import Wrapper
 from tests.assembly import assemble
 from tests.integration.services.conftest import Vessel
-from tests.interruptions import ApprovingProber, Course, InterruptedUnits, interrupted_store
+from tests.interruptions import ApprovingProber, Course, InterruptedUnits
 from tests.rows import fetch, make_due
 
 
@@ -51,16 +52,20 @@ class Workplace:
         return self.with_store(self.vessel.store)
 
     def with_store(self, store: SecretStore) -> Services:
-        return assemble(
-            self.services, units=UnitsOfWork(self.database), store=store, prober=ApprovingProber()
-        )
+        return self._assembled(UnitsOfWork(self.database), store, ApprovingProber())
 
     def interrupted(self, course: Course) -> Services:
+        store = self.vessel.interrupted(self.vessel.store, course)
+        return self._assembled(InterruptedUnits(self.database, course), store, ApprovingProber(course))
+
+    def _assembled(self, units: UnitsOfWork, store: SecretStore, prober: ApprovingProber) -> Services:
         return assemble(
             self.services,
-            units=InterruptedUnits(self.database, course),
-            store=interrupted_store(self.vessel.store, course),
-            prober=ApprovingProber(course),
+            units=units,
+            store=store,
+            prober=prober,
+            wrapper=cast("Wrapper", store) if self.vessel.has_leases else None,
+            vault_address="https://vault.test" if self.vessel.has_leases else None,
         )
 
     async def register(self, services: Services, key: ApiKey) -> CredentialRecord:
