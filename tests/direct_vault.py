@@ -64,6 +64,9 @@ class DirectWire:
         self.sent = 0
         self._tears = {at: lost}
 
+    def mend(self) -> None:
+        self._tears = {}
+
     def request(
         self, method: str, target: str, /, *, body: bytes | None, headers: Mapping[str, str], **_options: Any
     ) -> urllib3.HTTPResponse:

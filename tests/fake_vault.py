@@ -179,7 +179,12 @@ class FakeVault:
             return answered(**answer)
         text = f"s.{secrets.token_hex(12)}"
         self.tokens[text] = token = Token(wrapped=answer)
-        info = {"token": text, "accessor": token.accessor, "creation_path": asked.path, "ttl": int(asked.wrap_ttl[:-1])}
+        info = {
+            "token": text,
+            "accessor": token.accessor,
+            "creation_path": asked.path,
+            "ttl": int(asked.wrap_ttl[:-1]),
+        }
         return JSONResponse({"data": None, "wrap_info": info})
 
     def _unwrap(self, text: str) -> Response:

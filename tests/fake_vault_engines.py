@@ -58,16 +58,19 @@ class FakeVersions:
             versions = {str(n): {"destroyed": content is None} for n, content in enumerate(kept, 1)}
             return answered(current_version=len(kept), versions=versions)
         if asked.method == "POST":
-            if asked.body["options"]["cas"] != len(kept):
-                raise Refused(400, "check-and-set parameter did not match the current version")
-            self._kept.setdefault(path, kept).append(asked.body["data"])
-            return answered(version=len(kept))
+            return self._put(asked, path, kept)
         if not 0 < version <= len(kept):
             raise Refused(404)
         found, metadata = kept[version - 1], {"version": version, "destroyed": kept[version - 1] is None}
         if found is None:
             raise Refused(404, data={"data": None, "metadata": metadata})
         return answered(data=found, metadata=metadata)
+
+    def _put(self, asked: Asked, path: str, kept: list[JSON | None]) -> Response:
+        if asked.body["options"]["cas"] != len(kept):
+            raise Refused(400, "check-and-set parameter did not match the current version")
+        self._kept.setdefault(path, kept).append(asked.body["data"])
+        return answered(version=len(kept))
 
     def _names(self, path: str) -> Response:
         """What lies below, one floor down."""

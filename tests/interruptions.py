@@ -5,6 +5,7 @@ done, and after it, with the answer lost. Wrap the ports, run, and count up n un
 through untouched.
 """
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
 from app.domain.validation import Reason, ValidationStatus, Verdict
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.secret_store.base import SecretRef, SecretStore
+
+# BYOK_TEST_CRASHES=all: no step is left out, and a real Vault is asked at each. Takes an hour.
+ALL_CRASHES = os.environ.get("BYOK_TEST_CRASHES") == "all"
 
 
 class Crash(BaseException):

@@ -83,11 +83,21 @@ class Prepared:
         content: Mapping[str, Any] = answer.data["data"]
         return content
 
+    async def opens(self, wrapping_token: str) -> bool:
+        """Whether it does, as its consumer would find out; it opens no second time."""
+        unwrap = {"token": wrapping_token}
+        answer = await self.root_session.call(
+            lambda vault: vault.write_data("sys/wrapping/unwrap", data=unwrap)
+        )
+        return answer.is_success
+
     async def secrets_of(self, organization_id: str) -> set[tuple[UUID, int]]:
         """Every version of this organization's in which a key rests, found by looking as root."""
         under = f"{self.mounts.kv}/metadata/orgs/{organization_id}/creds"
         found = set()
-        for name in (await self.as_root(lambda vault: vault.adapter.list(f"/v1/{under}"), 404)).data.get("keys", ()):
+        for name in (await self.as_root(lambda vault: vault.adapter.list(f"/v1/{under}"), 404)).data.get(
+            "keys", ()
+        ):
             metadata = await self.as_root(lambda vault, name=name: vault.read(f"{under}/{name}"))
             for number, version in metadata.data["versions"].items():
                 if not version["destroyed"]:

@@ -2,40 +2,29 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from uuid import UUID, uuid4
+from typing import TypeAlias
+from uuid import uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.database import Database
 from app.domain.auth import Caller
-from app.secret_store.base import SecretStore
 from app.secret_store.embedded import EmbeddedSecretStore
 from app.secret_store.keyset import Keyset
-from app.secret_store.vault import VaultSecretStore
 from app.secret_store.vault_client import VaultServer
+from app.services import Services
 from tests.direct_vault import DirectWire, WiredVault
 from tests.fake_vault import ROOT, FakeVault
 from tests.fakes import FakeSecretStore
 from tests.integration.secret_store.server import is_there, real_server
-from tests.integration.secret_store.vaults import Prepared, prepared_vault
-from tests.interrupted_vault import Interruptible, interrupted_vault
-from tests.interruptions import Course, interrupted_store
+from tests.integration.secret_store.vaults import prepared_vault
+from tests.integration.services.deeds import rotation
+from tests.integration.services.soundness import Bench
+from tests.integration.services.vessels import Secret, Vessel, over_vault
+from tests.integration.services.workplace import Workplace, make_key
+from tests.interrupted_vault import Interruptible
 from tests.rows import fetch
-
-Secret = tuple[UUID, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vessel:
-    """A secret store, and a look past its port at which secrets of an organization rest in it."""
-
-    name: str
-    store: SecretStore
-    secrets: Callable[[str], Awaitable[set[Secret]]]
-    interrupted: Callable[[SecretStore, Course], SecretStore] = interrupted_store
-    has_leases: bool = False
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +73,7 @@ async def vault_vessel(direct_wire: DirectWire) -> AsyncIterator[Vessel]:
         ) as vault,
         vault.store() as store,
     ):
-        yield _vault_vessel("Vault's fake", vault, store)
+        yield over_vault("Vault's fake", vault, store)
 
 
 @pytest.fixture(scope="session")
@@ -98,13 +87,7 @@ async def real_vault_vessel() -> AsyncIterator[Vessel]:
             )
         )
         store = await stack.enter_async_context(vault.store(await vault.logins()))
-        yield _vault_vessel("a real Vault", vault, store)
-
-
-def _vault_vessel(name: str, vault: Prepared, store: VaultSecretStore) -> Vessel:
-    return Vessel(
-        name=name, store=store, secrets=vault.secrets_of, interrupted=interrupted_vault, has_leases=True
-    )
+        yield over_vault("a real Vault", vault, store)
 
 
 @pytest.fixture(params=["fake_vessel", "embedded_vessel", "vault_vessel"])
@@ -126,7 +109,9 @@ def any_vault_vessel(request: pytest.FixtureRequest) -> Vessel:
     return found
 
 
-MakeCaller = Callable[[], Caller]
+MakeCaller: TypeAlias = Callable[[], Caller]
+MakeWorkplace: TypeAlias = Callable[[Vessel], Workplace]
+MakeBench: TypeAlias = Callable[[Vessel, int], Awaitable[Bench]]
 
 
 @pytest.fixture
@@ -135,3 +120,27 @@ def make_caller() -> MakeCaller:
     return lambda: Caller(
         subject="ada@example.com", organization_id=f"org_{uuid4().hex[:16]}", request_id="req_test"
     )
+
+
+@pytest.fixture
+def make_workplace(
+    services: Services, database: Database, owner: AsyncEngine, make_caller: MakeCaller
+) -> MakeWorkplace:
+    return lambda vessel: Workplace(
+        services=services, database=database, owner=owner, vessel=vessel, caller=make_caller()
+    )
+
+
+@pytest.fixture
+def make_bench(make_workplace: MakeWorkplace) -> MakeBench:
+    """A credential that was given so many keys."""
+
+    async def make(vessel: Vessel, keys: int) -> Bench:
+        place, key = make_workplace(vessel), make_key()
+        record = await place.register(place.healthy, key)
+        bench = Bench(place=place, credential_id=record.id, keys=[key])
+        for _ in range(keys - 1):
+            await rotation()(bench, place.healthy)
+        return bench
+
+    return make

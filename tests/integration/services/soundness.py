@@ -1,6 +1,7 @@
 """What must be true of a credential and its keys once a run and the sweep are over, whatever interrupted the run."""
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +37,10 @@ class Bench:
                 return
             await (services or self.place.healthy).sweep.run()
         raise AssertionError("the sweep does not come to rest")
+
+    async def versions(self) -> list[dict[str, Any]]:
+        """Those of every key that was given, the first one first."""
+        return sorted(await self.place.rows("credential_version"), key=itemgetter("key_version"))
 
     async def let_retention_pass(self) -> None:
         await self.place.sweep()

@@ -20,7 +20,7 @@ from app.services import Services
 from app.services.credentials import NewCredential
 from app.services.leases import Wrapper
 from tests.assembly import assemble
-from tests.integration.services.conftest import Vessel
+from tests.integration.services.vessels import Vessel
 from tests.interruptions import ApprovingProber, Course, InterruptedUnits
 from tests.rows import fetch, make_due
 
@@ -59,13 +59,14 @@ class Workplace:
         return self._assembled(InterruptedUnits(self.database, course), store, ApprovingProber(course))
 
     def _assembled(self, units: UnitsOfWork, store: SecretStore, prober: ApprovingProber) -> Services:
+        has_leases = self.vessel.opens is not None
         return assemble(
             self.services,
             units=units,
             store=store,
             prober=prober,
-            wrapper=cast("Wrapper", store) if self.vessel.has_leases else None,
-            vault_address="https://vault.test" if self.vessel.has_leases else None,
+            wrapper=cast("Wrapper", store) if has_leases else None,
+            vault_address="https://vault.test" if has_leases else None,
         )
 
     async def register(self, services: Services, key: ApiKey) -> CredentialRecord:
