@@ -32,7 +32,7 @@ class Wire(Protocol):
     """What the client asks of urllib3's pool."""
 
     def request(
-        self, method: str, target: str, /, *, body: bytes | None, **options: Any
+        self, method: str, target: str, /, *, body: bytes | None, headers: Mapping[str, str], **options: Any
     ) -> urllib3.HTTPResponse: ...
 
 
@@ -68,7 +68,14 @@ class DirectWire:
         self._tears = {}
 
     def request(
-        self, method: str, target: str, /, *, body: bytes | None, headers: Mapping[str, str], **_options: Any
+        self,
+        method: str,
+        target: str,
+        /,
+        *,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        **_options: Any,
     ) -> urllib3.HTTPResponse:
         self.sent += 1
         lost = self._tears.get(self.sent)

@@ -4,7 +4,7 @@ The store's own log-ins and sessions serve them all, so that a run costs no more
 """
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from io import BytesIO
 from typing import Any, Protocol, cast
@@ -137,7 +137,14 @@ class _Ear:
     heard_a_key = False
 
     def request(
-        self, _method: str, target: str, /, *, body: bytes | None, **_options: Any
+        self,
+        _method: str,
+        target: str,
+        /,
+        *,
+        body: bytes | None,
+        headers: Mapping[str, str],  # noqa: ARG002  # the wire's signature
+        **_options: Any,
     ) -> urllib3.HTTPResponse:
         self.heard_a_key = "/data/orgs/" in target and body is not None and "ct" in json.loads(body)["data"]
         return urllib3.HTTPResponse(BytesIO(b"{}"), status=200, preload_content=False)

@@ -55,7 +55,7 @@ def real_server() -> Iterator[RealServer]:
 
 
 @contextmanager
-def dev_server() -> Iterator[RealServer]:
+def dev_server(*options: str) -> Iterator[RealServer]:
     """A server in memory that ends with the test: it may be sealed or lose its mounts."""
     found = binary()
     assert found is not None
@@ -69,7 +69,9 @@ def dev_server() -> Iterator[RealServer]:
             f"-dev-root-token-id={_ROOT_TOKEN}",
             f"-dev-listen-address={listen}",
             "-dev-no-store-token",
+            *options,
         ],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
@@ -80,7 +82,7 @@ def dev_server() -> Iterator[RealServer]:
         yield server
     finally:
         process.kill()
-        process.wait()
+        process.wait(_START_SECONDS)
 
 
 def _wait_until_up(server: RealServer, process: "subprocess.Popen[bytes]") -> None:

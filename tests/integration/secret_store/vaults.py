@@ -65,6 +65,9 @@ class Prepared:
     async def write(self, path: str, /, **data: object) -> Answer:
         return await self.as_root(lambda vault: vault.write_data(path, data=data))
 
+    async def read(self, path: str) -> Answer:
+        return await self.as_root(lambda vault: vault.read(path))
+
     async def delete(self, path: str) -> Answer:
         # hvac's own delete gives nothing back.
         return await self.as_root(lambda vault: vault.adapter.delete(f"/v1/{path}"))
@@ -98,7 +101,7 @@ class Prepared:
         for name in (await self.as_root(lambda vault: vault.adapter.list(f"/v1/{under}"), 404)).data.get(
             "keys", ()
         ):
-            metadata = await self.as_root(lambda vault, name=name: vault.read(f"{under}/{name}"))
+            metadata = await self.read(f"{under}/{name}")
             for number, version in metadata.data["versions"].items():
                 if not version["destroyed"]:
                     content = await self.get(f"orgs/{organization_id}/creds/{name}", int(number))
