@@ -22,7 +22,7 @@ from app.services.leases import Wrapper
 from tests.assembly import assemble
 from tests.integration.services.vessels import Vessel
 from tests.interruptions import ApprovingProber, Course, InterruptedUnits
-from tests.rows import fetch, make_due
+from tests.rows import look, make_due
 
 
 def make_key() -> ApiKey:
@@ -78,8 +78,10 @@ class Workplace:
         await (services or self.healthy).sweep.run()
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
-        statement = f"SELECT * FROM {table} WHERE organization_id = :organization"
-        return await fetch(self.owner, statement, organization=self.organization)
+        return (await self.look(table))[table]
+
+    async def look(self, *tables: str) -> dict[str, list[dict[str, Any]]]:
+        return await look(self.owner, *tables, organization_id=self.organization)
 
     async def assert_in_step(self, key: ApiKey) -> list[UUID]:
         """Database and store agree, nothing is left to do, and all that is there is visible and whole."""
