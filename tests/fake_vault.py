@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from tests.fake_vault_engines import JSON, Asked, FakeTransit, FakeVersions, Refused, answered
 
 ROOT = "root"
+_END_SECONDS = 30
 
 
 @dataclass(kw_only=True)
@@ -233,4 +234,5 @@ async def serve(*, certificate: Path | None = None) -> AsyncIterator[ServedVault
     finally:
         fake.release.set()
         server.should_exit = True
-        await serving
+        async with asyncio.timeout(_END_SECONDS):
+            await serving

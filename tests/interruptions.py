@@ -23,7 +23,7 @@ from app.domain.validation import Reason, ValidationStatus, Verdict
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.secret_store.base import SecretRef, SecretStore
 
-# BYOK_TEST_CRASHES=all: no step is left out, and a real Vault is asked at each. Takes an hour.
+# BYOK_TEST_CRASHES=all: no step is left out, and a real Vault is crashed at in each deed.
 ALL_CRASHES = os.environ.get("BYOK_TEST_CRASHES") == "all"
 
 
