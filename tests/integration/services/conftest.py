@@ -20,11 +20,18 @@ from tests.fakes import FakeSecretStore
 from tests.integration.secret_store.server import is_there, real_server
 from tests.integration.secret_store.vaults import prepared_vault
 from tests.integration.services.deeds import rotation
+from tests.integration.services.interrupting import TRIED
 from tests.integration.services.soundness import Bench
 from tests.integration.services.vessels import Secret, Vessel, over_vault
 from tests.integration.services.workplace import Workplace, make_key
 from tests.interrupted_vault import Interruptible
 from tests.rows import fetch
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TRIED:
+        tried = ", ".join(f"{times} times over {store}" for store, times in TRIED.items())
+        terminalreporter.write_line(f"Order of writes: interrupted {tried}.")
 
 
 @pytest.fixture(scope="session")

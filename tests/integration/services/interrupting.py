@@ -1,5 +1,7 @@
 """Do something while something comes between, and see that it is mended."""
 
+from collections import Counter
+
 import pytest
 
 from app.domain.credentials import CredentialRecord
@@ -13,6 +15,7 @@ from tests.interruptions import Course, Crash
 
 MOST_STEPS = 80
 every_deed = pytest.mark.parametrize("name", DEEDS)
+TRIED: Counter[str] = Counter()  # over which store, how often
 
 
 async def interrupt(bench: Bench, deed: Deed, course: Course) -> None:
@@ -45,6 +48,7 @@ async def assert_still_true(bench: Bench, answer: Answer) -> None:
 
 
 def count(capsys: pytest.CaptureFixture[str], name: str, vessel: Vessel, points: int, kind: str) -> None:
-    """A line of the run's output: how often it was interrupted."""
+    """A line of the run's output: how often it was interrupted. The run's last lines have the sum."""
+    TRIED[vessel.name] += points
     with capsys.disabled():
         print(f"\n  {name}, over {vessel.name}: {points} {kind}", end="")

@@ -9,6 +9,7 @@ from app.domain.credentials import CredentialRecord
 from app.domain.errors import ByokError, SecretStoreUnavailable
 from app.secret_store.base import CasMismatch
 from tests.integration.services.conftest import MakeWorkplace
+from tests.integration.services.interrupting import TRIED
 from tests.integration.services.vessels import Vessel
 from tests.integration.services.workplace import Workplace, make_key
 from tests.interruptions import ALL_CRASHES, Course, Crash, HoldingStore, Step, crash, outage
@@ -29,6 +30,7 @@ async def _interrupt(place: Workplace, course: Course) -> None:
     ids = await place.assert_in_step(key)
     await _assert_still_true(place, record, ids)
     await place.assert_registrable(key, ids)
+    TRIED[place.vessel.name] += not course.got_through
 
 
 async def _assert_still_true(place: Workplace, record: CredentialRecord | None, ids: list[UUID]) -> None:
