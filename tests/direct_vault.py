@@ -82,14 +82,15 @@ class DirectWire:
         if lost is Lost.REQUEST:
             raise ProtocolError
         url = urlsplit(target)
+        query = parse_qs(url.query)
         response = self._fake.respond(
             Asked(
-                method=method,
+                method="LIST" if "list" in query else method,
                 path=url.path.removeprefix("/v1/"),
                 token=headers.get("X-Vault-Token"),
                 namespace=headers.get("X-Vault-Namespace"),
                 body=json.loads(body) if body else {},
-                version=int(parse_qs(url.query).get("version", ["0"])[0]),
+                version=int(query.get("version", ["0"])[0]),
                 wrap_ttl=headers.get("X-Vault-Wrap-TTL"),
             )
         )

@@ -82,7 +82,7 @@ class FakeVault:
         request = Request(scope, receive)
         raw = await request.body()
         asked = Asked(
-            method=request.method,
+            method="LIST" if "list" in request.query_params else request.method,
             path=request.url.path.removeprefix("/v1/"),
             token=request.headers.get("x-vault-token"),
             namespace=request.headers.get("x-vault-namespace"),

@@ -74,7 +74,8 @@ class FakeVersions:
 
     def _names(self, path: str) -> Response:
         """What lies below, one floor down."""
-        below = [name.removeprefix(f"{path}/") for name in self._kept if name.startswith(f"{path}/")]
+        floor = f"{path.rstrip('/')}/" if path else ""
+        below = [name.removeprefix(floor) for name in self._kept if name.startswith(floor)]
         if not below:
             raise Refused(404)
         return answered(keys=sorted({f"{name.split('/')[0]}{'/' * ('/' in name)}" for name in below}))

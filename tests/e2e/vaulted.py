@@ -59,7 +59,7 @@ class OpenVault:
 
     async def _collect_below(self, sinks: Sinks, path: str) -> None:
         under = f"{self.prepared.mounts.kv}/metadata/{path}"
-        listed = await self.prepared.as_root(lambda vault: vault.adapter.list(f"/v1/{under}"), 404)
+        listed = await self.prepared.as_root(lambda vault: vault.list(under), 404)
         for name in listed.data.get("keys", ()):
             if name.endswith("/"):
                 await self._collect_below(sinks, f"{path}{name}")

@@ -98,9 +98,7 @@ class Prepared:
         """Every version of this organization's in which a key rests, found by looking as root."""
         under = f"{self.mounts.kv}/metadata/orgs/{organization_id}/creds"
         found = set()
-        for name in (await self.as_root(lambda vault: vault.adapter.list(f"/v1/{under}"), 404)).data.get(
-            "keys", ()
-        ):
+        for name in (await self.as_root(lambda vault: vault.list(under), 404)).data.get("keys", ()):
             metadata = await self.read(f"{under}/{name}")
             for number, version in metadata.data["versions"].items():
                 if not version["destroyed"]:
