@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from tests.fake_vault_engines import JSON, Asked, FakeTransit, FakeVersions, Refused, answered
 
 ROOT = "root"
+_END_SECONDS = 30
 
 
 @dataclass(kw_only=True)
@@ -80,23 +81,27 @@ class FakeVault:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         raw = await request.body()
-        path = request.url.path.removeprefix("/v1/")
         asked = Asked(
-            method=request.method,
-            path=path,
+            method="LIST" if "list" in request.query_params else request.method,
+            path=request.url.path.removeprefix("/v1/"),
             token=request.headers.get("x-vault-token"),
             namespace=request.headers.get("x-vault-namespace"),
             body=json.loads(raw) if raw else {},
+            version=int(request.query_params.get("version", 0)),
+            wrap_ttl=request.headers.get("x-vault-wrap-ttl"),
         )
         self.asked.append(asked)
         await self.release.wait()
-        response = self._scripted(path)
+        await self.respond(asked)(scope, receive, send)
+
+    def respond(self, asked: Asked) -> Response:
+        response = self._scripted(asked.path)
         if response is None:
             try:
-                response = self._answer(asked, request)
+                response = self._answer(asked)
             except Refused as refused:
                 response = refused.response
-        await response(scope, receive, send)
+        return response
 
     def _scripted(self, path: str) -> Response | None:
         for script in self._scripts:
@@ -107,7 +112,7 @@ class FakeVault:
                 return JSONResponse(script.body, script.status)
         return None
 
-    def _answer(self, asked: Asked, request: Request) -> Response:
+    def _answer(self, asked: Asked) -> Response:
         head, _, rest = asked.path.partition("/")
         if head == "auth" and rest.endswith("/login"):
             return self._log_in(asked)
@@ -120,10 +125,10 @@ class FakeVault:
         engine = self._engines.get(head)
         operation, _, rest = rest.partition("/")
         if isinstance(engine, FakeVersions):
-            return engine.answer(asked, operation, rest, int(request.query_params.get("version", 0)))
+            return engine.answer(asked, operation, rest)
         if isinstance(engine, FakeTransit):
             answer = engine.answer(asked, operation, rest.partition("/")[0])
-            return self._wrap(asked, answer, request.headers.get("x-vault-wrap-ttl"))
+            return self._wrap(asked, answer)
         raise Refused(404, f'no handler for route "{asked.path}". route entry not found.')
 
     def _log_in(self, asked: Asked) -> Response:
@@ -170,12 +175,17 @@ class FakeVault:
             self.roles[asked.path.split("/")[-1]] = asked.body
         return Response(status_code=204)
 
-    def _wrap(self, asked: Asked, answer: JSON, ttl: str | None) -> Response:
-        if not ttl:
+    def _wrap(self, asked: Asked, answer: JSON) -> Response:
+        if not asked.wrap_ttl:
             return answered(**answer)
         text = f"s.{secrets.token_hex(12)}"
         self.tokens[text] = token = Token(wrapped=answer)
-        info = {"token": text, "accessor": token.accessor, "creation_path": asked.path, "ttl": int(ttl[:-1])}
+        info = {
+            "token": text,
+            "accessor": token.accessor,
+            "creation_path": asked.path,
+            "ttl": int(asked.wrap_ttl[:-1]),
+        }
         return JSONResponse({"data": None, "wrap_info": info})
 
     def _unwrap(self, text: str) -> Response:
@@ -224,4 +234,5 @@ async def serve(*, certificate: Path | None = None) -> AsyncIterator[ServedVault
     finally:
         fake.release.set()
         server.should_exit = True
-        await serving
+        async with asyncio.timeout(_END_SECONDS):
+            await serving

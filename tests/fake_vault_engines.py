@@ -31,6 +31,8 @@ class Asked:
     token: str | None
     namespace: str | None
     body: JSON
+    version: int = 0
+    wrap_ttl: str | None = None
 
 
 class FakeVersions:
@@ -40,29 +42,43 @@ class FakeVersions:
         self.config: JSON = {"max_versions": 0, "cas_required": False}
         self._kept: dict[str, list[JSON | None]] = {}  # None: destroyed
 
-    def answer(self, asked: Asked, operation: str, path: str, version: int) -> Response:
+    def answer(self, asked: Asked, operation: str, path: str) -> Response:
         if operation == "config":
             self.config |= asked.body
             return answered(**self.config) if asked.method == "GET" else Response(status_code=204)
-        kept = self._kept.get(path, [])
+        if asked.method == "LIST":
+            return self._names(path)
+        kept, version = self._kept.get(path, []), asked.version
         if operation == "destroy":
             for number in asked.body["versions"]:
                 if number <= len(kept):
                     kept[number - 1] = None
             return Response(status_code=204)
         if operation == "metadata" and kept:
-            return answered(current_version=len(kept), versions={str(n): {} for n in range(1, len(kept) + 1)})
+            versions = {str(n): {"destroyed": content is None} for n, content in enumerate(kept, 1)}
+            return answered(current_version=len(kept), versions=versions)
         if asked.method == "POST":
-            if asked.body["options"]["cas"] != len(kept):
-                raise Refused(400, "check-and-set parameter did not match the current version")
-            self._kept.setdefault(path, kept).append(asked.body["data"])
-            return answered(version=len(kept))
+            return self._put(asked, path, kept)
         if not 0 < version <= len(kept):
             raise Refused(404)
         found, metadata = kept[version - 1], {"version": version, "destroyed": kept[version - 1] is None}
         if found is None:
             raise Refused(404, data={"data": None, "metadata": metadata})
         return answered(data=found, metadata=metadata)
+
+    def _put(self, asked: Asked, path: str, kept: list[JSON | None]) -> Response:
+        if asked.body["options"]["cas"] != len(kept):
+            raise Refused(400, "check-and-set parameter did not match the current version")
+        self._kept.setdefault(path, kept).append(asked.body["data"])
+        return answered(version=len(kept))
+
+    def _names(self, path: str) -> Response:
+        """What lies below, one floor down."""
+        floor = f"{path.rstrip('/')}/" if path else ""
+        below = [name.removeprefix(floor) for name in self._kept if name.startswith(floor)]
+        if not below:
+            raise Refused(404)
+        return answered(keys=sorted({f"{name.split('/')[0]}{'/' * ('/' in name)}" for name in below}))
 
 
 class FakeTransit:

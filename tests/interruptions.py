@@ -5,6 +5,7 @@ done, and after it, with the answer lost. Wrap the ports, run, and count up n un
 through untouched.
 """
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from app.domain.validation import Reason, ValidationStatus, Verdict
 from app.domain.webhooks import SigningSecret
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.secret_store.base import SecretRef, SecretStore
+
+# BYOK_TEST_CRASHES=all: no step is left out, and a real Vault is crashed at in each deed.
+ALL_CRASHES = os.environ.get("BYOK_TEST_CRASHES") == "all"
 
 
 class Crash(BaseException):

@@ -1,5 +1,6 @@
 """What the tests look up and alter in the database as its owner, past every policy."""
 
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -7,14 +8,26 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 
 async def fetch(owner: AsyncEngine, statement: str, **values: Any) -> list[dict[str, Any]]:
-    async with owner.connect() as connection:
+    async with _at_once(owner).connect() as connection:
         found = await connection.execute(sa.text(statement), values)
         return [dict(row) for row in found.mappings()]
 
 
+async def look(owner: AsyncEngine, *tables: str, organization_id: str) -> dict[str, list[dict[str, Any]]]:
+    """All that one organization has in these tables, asked of the driver itself: it is done thousands of times."""
+    async with _at_once(owner).connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        statement = "SELECT * FROM {} WHERE organization_id = $1"
+        return {
+            table: [dict(row) for row in await driver.fetch(statement.format(table), organization_id)]
+            for table in tables
+        }
+
+
 async def change(owner: AsyncEngine, statement: str, **values: Any) -> int:
     """Returns how many rows were touched."""
-    async with owner.begin() as connection:
+    async with _at_once(owner).connect() as connection:
         return (await connection.execute(sa.text(statement), values)).rowcount
 
 
@@ -31,3 +44,9 @@ async def make_due(owner: AsyncEngine, organization_id: str) -> None:
         "UPDATE job_queue SET due_at = now() - interval '1 second' WHERE organization_id = :organization_id",
         organization_id=organization_id,
     )
+
+
+@cache
+def _at_once(owner: AsyncEngine) -> AsyncEngine:
+    """One round trip for a statement, not three."""
+    return owner.execution_options(isolation_level="AUTOCOMMIT")

@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,9 +206,11 @@ class Database:
         return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
 
     async def close(self) -> None:
-        """Wait for what is under way, then close every connection."""
+        """Wait for what is under way, as long as it may take, then close every connection."""
         if self._pool is not None:
-            await self._pool.close()
+            with suppress(TimeoutError):  # a connection that never came back: cut off by the pool itself
+                async with asyncio.timeout(self._timeout_seconds * 3):
+                    await self._pool.close()
             self._pool = None
 
 

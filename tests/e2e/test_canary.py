@@ -34,6 +34,10 @@ class Attack:
         self.sinks = sinks
         self.statuses: dict[str, set[int]] = {}
 
+    @property
+    def key(self) -> str:
+        return self._texts["key"]
+
     def leaks(self, sink: str) -> list[Leak]:
         return self.sinks.leaks(self._detector, sink)
 

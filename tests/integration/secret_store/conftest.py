@@ -24,9 +24,7 @@ REAL_VAULT = ["vault"] if is_there() else []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    line = summary()
-    if line is not None:
-        terminalreporter.write_line(line, yellow=True)
+    terminalreporter.write_line(summary(), yellow=not is_there())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Finds a real Vault or OpenBao for tests: BYOK_TEST_VAULT_ADDR, else `bao` or `vault` on PATH in dev mode."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,6 @@ from dataclasses import dataclass, field
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-_ROOT_TOKEN = "root"
 _START_SECONDS = 30
 _BINARIES = ("bao", "vault")
 
@@ -33,10 +33,12 @@ def is_there() -> bool:
     return bool(os.environ.get("BYOK_TEST_VAULT_ADDR")) or binary() is not None
 
 
-def summary() -> str | None:
-    """What to tell whoever runs the tests without one."""
+def summary() -> str:
+    """What to tell whoever runs the tests."""
     if is_there():
-        return None
+        return (
+            f"Vault: the secret store ran over {os.environ.get('BYOK_TEST_VAULT_ADDR') or binary()} as well."
+        )
     return (
         "No Vault: the secret store ran over the embedded store and fakes only."
         " Set BYOK_TEST_VAULT_ADDR, or put bao or vault on PATH."
@@ -55,32 +57,36 @@ def real_server() -> Iterator[RealServer]:
 
 
 @contextmanager
-def dev_server() -> Iterator[RealServer]:
+def dev_server(*options: str) -> Iterator[RealServer]:
     """A server in memory that ends with the test: it may be sealed or lose its mounts."""
     found = binary()
     assert found is not None
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         listen = f"127.0.0.1:{reserved.getsockname()[1]}"
+    # Of its own, so that a server of somebody else's who was given that port meanwhile is not taken for ours.
+    token = secrets.token_hex(16)
     process = subprocess.Popen(
         [
             found,
             "server",
             "-dev",
-            f"-dev-root-token-id={_ROOT_TOKEN}",
+            f"-dev-root-token-id={token}",
             f"-dev-listen-address={listen}",
             "-dev-no-store-token",
+            *options,
         ],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
     )
     try:
-        server = RealServer(address=f"http://{listen}", token=_ROOT_TOKEN)
+        server = RealServer(address=f"http://{listen}", token=token)
         _wait_until_up(server, process)
         yield server
     finally:
         process.kill()
-        process.wait()
+        process.wait(_START_SECONDS)
 
 
 def _wait_until_up(server: RealServer, process: "subprocess.Popen[bytes]") -> None:

@@ -1,10 +1,11 @@
 """Vaults set up for a test, and stores over them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from app.secret_store.vault import VaultMounts, VaultSecretStore
 from app.secret_store.vault_answers import Answer, expect, part
@@ -19,6 +20,7 @@ class Prepared:
     """A Vault after set-up, with names of its own so that several fit on one server."""
 
     address: str
+    connect: Callable[[], VaultServer]
     root: VaultLogin = field(repr=False)
     root_session: VaultSession = field(repr=False)
     mounts: VaultMounts
@@ -27,7 +29,7 @@ class Prepared:
 
     @asynccontextmanager
     async def session(self, login: VaultLogin | None = None) -> AsyncIterator[VaultSession]:
-        server = VaultServer(self.address)
+        server = self.connect()
         session = VaultSession(server, login or self.root)
         yield session
         await session.close()
@@ -39,7 +41,7 @@ class Prepared:
     ) -> AsyncIterator[VaultSecretStore]:
         """A store whose roles all log in as given; by default as root."""
         logins = logins or dict.fromkeys(VaultRole, self.root)
-        store = VaultSecretStore(VaultSessions(VaultServer(self.address), logins), self.mounts, **options)
+        store = VaultSecretStore(VaultSessions(self.connect(), logins), self.mounts, **options)
         yield store
         await store.close()
 
@@ -57,11 +59,14 @@ class Prepared:
     async def logins(self) -> dict[VaultRole, VaultLogin]:
         return {role: await self.login(role) for role in VaultRole}
 
-    async def as_root(self, question: Question) -> Answer:
-        return expect(await self.root_session.call(question))
+    async def as_root(self, question: Question, *others: int) -> Answer:
+        return expect(await self.root_session.call(question), *others)
 
     async def write(self, path: str, /, **data: object) -> Answer:
         return await self.as_root(lambda vault: vault.write_data(path, data=data))
+
+    async def read(self, path: str) -> Answer:
+        return await self.as_root(lambda vault: vault.read(path))
 
     async def delete(self, path: str) -> Answer:
         # hvac's own delete gives nothing back.
@@ -81,19 +86,46 @@ class Prepared:
         content: Mapping[str, Any] = answer.data["data"]
         return content
 
+    async def opens(self, wrapping_token: str) -> bool:
+        """Whether it does, as its consumer would find out; it opens no second time."""
+        unwrap = {"token": wrapping_token}
+        answer = await self.root_session.call(
+            lambda vault: vault.write_data("sys/wrapping/unwrap", data=unwrap)
+        )
+        return answer.is_success
+
+    async def secrets_of(self, organization_id: str) -> set[tuple[UUID, int]]:
+        """Every version of this organization's in which a key rests, found by looking as root."""
+        under = f"{self.mounts.kv}/metadata/orgs/{organization_id}/creds"
+        found = set()
+        for name in (await self.as_root(lambda vault: vault.list(under), 404)).data.get("keys", ()):
+            metadata = await self.read(f"{under}/{name}")
+            for number, version in metadata.data["versions"].items():
+                if not version["destroyed"]:
+                    content = await self.get(f"orgs/{organization_id}/creds/{name}", int(number))
+                    if "ct" in content:
+                        found.add((UUID(name), int(number)))
+        return found
+
 
 @asynccontextmanager
 async def prepared_vault(
-    address: str, token: str, *, namespace: str | None = None
+    address: str,
+    token: str,
+    *,
+    namespace: str | None = None,
+    connect: Callable[[], VaultServer] | None = None,
 ) -> AsyncIterator[Prepared]:
-    """Set up under names that nobody has."""
+    """Set up under names that nobody has. `connect` makes another way there than by HTTP to the address."""
     unique = uuid4().hex[:8]
     root = VaultLogin(method="token", token=token, namespace=namespace)
     mounts = VaultMounts(kv=f"kv-{unique}", transit=f"transit-{unique}")
-    server = VaultServer(address)
+    connect = connect or partial(VaultServer, address)
+    server = connect()
     session = VaultSession(server, root)
     yield Prepared(
         address=address,
+        connect=connect,
         root=root,
         root_session=session,
         mounts=mounts,

@@ -67,6 +67,21 @@ async def delete(bench: Bench, services: Services) -> Answer:
     return await services.retirement.delete(bench.place.caller, bench.credential_id, force=False)
 
 
+async def disable(bench: Bench, services: Services) -> Answer:
+    return await services.suspension.disable(bench.place.caller, bench.credential_id)
+
+
+async def enable(bench: Bench, services: Services) -> Answer:
+    await disable(bench, bench.place.healthy)
+    return await services.suspension.enable(bench.place.caller, bench.credential_id)
+
+
+async def let_go(bench: Bench, services: Services) -> Answer:
+    """The sweep itself, when the retention is over."""
+    await bench.place.sweep(services)
+    return None
+
+
 NOW, GONE = Activate.IMMEDIATELY, DestroyPrevious.IMMEDIATELY
 # What is done, and to how many keys it is done.
 DEEDS: dict[str, tuple[Deed, int]] = {
@@ -79,4 +94,7 @@ DEEDS: dict[str, tuple[Deed, int]] = {
     "roll back": (roll_back, 2),
     "destroy a version": (destroy_version, 2),
     "delete": (delete, 2),
+    "disable": (disable, 2),
+    "enable": (enable, 2),
+    "let a kept key go": (let_go, 2),
 }

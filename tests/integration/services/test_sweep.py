@@ -13,7 +13,8 @@ from app.domain.errors import SecretStoreUnavailable
 from app.secret_store.base import SecretRef
 from app.services import Services
 from tests.fakes import FakeSecretStore
-from tests.integration.services.conftest import MakeCaller, Vessel
+from tests.integration.services.conftest import MakeCaller
+from tests.integration.services.vessels import Vessel
 from tests.integration.services.workplace import Workplace, make_key
 from tests.interruptions import Course, Crash, Dependency, Step, crash
 from tests.rows import change, fetch, make_due
@@ -162,7 +163,7 @@ class TestSweeps:
         async def secrets(_organization_id: str) -> set[tuple[UUID, int]]:
             return set()
 
-        vessel = Vessel(store=store, secrets=secrets)
+        vessel = Vessel(name="poisoned", store=store, secrets=secrets)
         places = [
             Workplace(services=services, database=database, owner=owner, vessel=vessel, caller=make_caller())
             for _ in range(3)

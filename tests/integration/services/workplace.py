@@ -2,7 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -18,10 +18,11 @@ from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.base import SecretRef, SecretStore
 from app.services import Services
 from app.services.credentials import NewCredential
+from app.services.leases import Wrapper
 from tests.assembly import assemble
-from tests.integration.services.conftest import Vessel
-from tests.interruptions import ApprovingProber, Course, InterruptedUnits, interrupted_store
-from tests.rows import fetch, make_due
+from tests.integration.services.vessels import Vessel
+from tests.interruptions import ApprovingProber, Course, InterruptedUnits
+from tests.rows import look, make_due
 
 
 def make_key() -> ApiKey:
@@ -51,16 +52,21 @@ class Workplace:
         return self.with_store(self.vessel.store)
 
     def with_store(self, store: SecretStore) -> Services:
-        return assemble(
-            self.services, units=UnitsOfWork(self.database), store=store, prober=ApprovingProber()
-        )
+        return self._assembled(UnitsOfWork(self.database), store, ApprovingProber())
 
     def interrupted(self, course: Course) -> Services:
+        store = self.vessel.interrupted(self.vessel.store, course)
+        return self._assembled(InterruptedUnits(self.database, course), store, ApprovingProber(course))
+
+    def _assembled(self, units: UnitsOfWork, store: SecretStore, prober: ApprovingProber) -> Services:
+        has_leases = self.vessel.opens is not None
         return assemble(
             self.services,
-            units=InterruptedUnits(self.database, course),
-            store=interrupted_store(self.vessel.store, course),
-            prober=ApprovingProber(course),
+            units=units,
+            store=store,
+            prober=prober,
+            wrapper=cast("Wrapper", store) if has_leases else None,
+            vault_address="https://vault.test" if has_leases else None,
         )
 
     async def register(self, services: Services, key: ApiKey) -> CredentialRecord:
@@ -72,8 +78,10 @@ class Workplace:
         await (services or self.healthy).sweep.run()
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
-        statement = f"SELECT * FROM {table} WHERE organization_id = :organization"
-        return await fetch(self.owner, statement, organization=self.organization)
+        return (await self.look(table))[table]
+
+    async def look(self, *tables: str) -> dict[str, list[dict[str, Any]]]:
+        return await look(self.owner, *tables, organization_id=self.organization)
 
     async def assert_in_step(self, key: ApiKey) -> list[UUID]:
         """Database and store agree, nothing is left to do, and all that is there is visible and whole."""
