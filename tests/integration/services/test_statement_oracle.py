@@ -1,8 +1,10 @@
 """Every statement against an oracle, through long random lives; and closing against ingestion at the same time."""
 
 import asyncio
+from collections import Counter
 from decimal import Decimal
 from random import Random
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -101,6 +103,38 @@ class Life:
                 sum((Decimal(line[2]) for line in lines), Decimal(0))
             )
 
+    async def check_what_is_not_billed(self) -> None:
+        """Over all statements, frozen and late together, every row is shown once."""
+        shown, unpriced, tokens = Counter[tuple[str, str]](), Counter[str](), Counter[str]()
+        for month in MONTHS:
+            statement = await statement_of(self.service, month)
+            for use in statement["informational"]["byo"]:
+                assert use["billed_cost"]["amount"] == "0.00"
+                shown[use["model"], "requests"] += use["requests"]
+                shown[use["model"], "unpriced"] += use["unpriced_requests"]
+                shown[use["model"], "output"] += use["output_tokens"]
+                shown[use["model"], "cost"] += int(Decimal(use["estimated_cost"]["amount"]) * PICO)
+            for use in statement["informational"]["unpriced_managed"]:
+                unpriced[use["model"]] += use["requests"]
+            for line in statement["lines"]:
+                if line["model"] is not None:
+                    tokens[line["model"]] += line["quantity"]
+        rows = self.oracle.rows
+        for model in MODELS:
+            byo = [r for r in rows if (r["mode"], r["model"]) == ("byo", model)]
+            managed = [r for r in rows if (r["mode"], r["model"]) == ("managed", model)]
+            assert shown[model, "requests"] == sum(r["correction"] == 0 for r in byo)
+            assert shown[model, "unpriced"] == self.unpriced_among(byo)
+            assert shown[model, "output"] == sum(r["output_tokens"] for r in byo)
+            assert shown[model, "cost"] == sum(r["cost"] or 0 for r in byo)
+            assert unpriced[model] == self.unpriced_among(managed)
+            assert tokens[model] == sum(r["output_tokens"] for r in managed)
+
+    @staticmethod
+    def unpriced_among(rows: list[dict[str, Any]]) -> int:
+        priced = {r["event_id"] for r in rows if r["cost"] is not None}
+        return sum(r["correction"] == 0 and r["event_id"] not in priced for r in rows)
+
 
 class TestEveryStatement:
     @pytest.mark.parametrize("seed", range(6))
@@ -115,6 +149,7 @@ class TestEveryStatement:
                 await life.check()
 
         await life.check()
+        await life.check_what_is_not_billed()
 
 
 class TestClosingAgainstIngestion:
