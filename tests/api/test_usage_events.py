@@ -15,7 +15,7 @@ from tests.fake_anthropic import make_key
 from tests.rows import fetch
 
 KEY = make_key()
-NEVER = {
+NEVER: dict[str, tuple[Any, str]] = {
     "nothing": (None, "invalid_event"),
     "a list": ([], "invalid_event"),
     "a text": ("event", "invalid_event"),

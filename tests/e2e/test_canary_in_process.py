@@ -60,12 +60,17 @@ class TestInside:
         detector: Detector,
     ) -> None:
         organization = f"org_{uuid4().hex[:16]}"
-        token = f"Bearer {make_token(organization=organization)}".encode()
+        tokens = {
+            "billing-admin": f"Bearer {make_token(organization=organization)}".encode(),
+            "service": f"Bearer {make_token('service')}".encode(),
+        }
 
         async with client_of(services) as http:
             for text in texts.values():
                 for sent in requests_with(text, organization=organization):
-                    headers = {b"Authorization": token} | {n.encode(): v for n, v in sent.headers.items()}
+                    headers = {b"Authorization": tokens[sent.role]} | {
+                        n.encode(): v for n, v in sent.headers.items()
+                    }
                     response = await http.request(
                         sent.method, sent.path, headers=headers, content=sent.content
                     )
