@@ -145,7 +145,7 @@ async def list_usage_events(
     after = paging.after(_place)
     if _wants_csv(accept):
         pages = services.usage_listing.pages(caller.organization_id, found_by, after=after)
-        return _export(caller, pages)
+        return await _export(caller, pages)
     rows = await services.usage_listing.page(
         caller.organization_id, found_by, at_most=paging.at_most, after=after
     )
@@ -157,16 +157,23 @@ def _wants_csv(accept: str | None) -> bool:
     return _CSV in named
 
 
-def _export(caller: Caller, pages: AsyncIterator[Sequence[LedgerRow]]) -> Response:
+async def _export(caller: Caller, pages: AsyncIterator[Sequence[LedgerRow]]) -> Response:
+    # Before the answer begins: once it has, a failure can only cut it short.
+    first = await anext(pages, ())
+
     async def lines() -> AsyncIterator[str]:
-        yield csv_row(CSV_HEADER)
+        yield csv_row(CSV_HEADER) + _lines(first)
         async for rows in pages:
-            yield "".join(csv_row(csv_cells(row)) for row in rows)
+            yield _lines(rows)
 
     name = f"usage-events-{caller.organization_id}.csv"
     return StreamingResponse(
         lines(), media_type=_CSV, headers={"Content-Disposition": f'attachment; filename="{name}"'}
     )
+
+
+def _lines(rows: Sequence[LedgerRow]) -> str:
+    return "".join(csv_row(csv_cells(row)) for row in rows)
 
 
 def _cursor(row: LedgerRow) -> bytes:
