@@ -1,6 +1,7 @@
 """Usage events: take them into the ledger, and read its rows."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -159,7 +160,9 @@ def _wants_csv(accept: str | None) -> bool:
 
 async def _export(caller: Caller, pages: AsyncIterator[Sequence[LedgerRow]]) -> Response:
     # Before the answer begins: once it has, a failure can only cut it short.
-    first = await anext(pages, ())
+    first: Sequence[LedgerRow] = ()
+    with suppress(StopAsyncIteration):
+        first = await anext(pages)
 
     async def lines() -> AsyncIterator[str]:
         yield csv_row(CSV_HEADER) + _lines(first)

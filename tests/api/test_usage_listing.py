@@ -172,7 +172,7 @@ class TestCsv:
 
     async def test_without_a_database_is_no_half_file(self, ledger: Ledger, services: Services) -> None:
         class Down(UnitsOfWork):
-            def reading(self, organization_id: str) -> Any:
+            def reading(self, organization_id: str) -> Any:  # noqa: ARG002  # UnitsOfWork's
                 raise DatabaseUnavailable
 
         listing = UsageListing(Down(services.usage_listing._units._database))
