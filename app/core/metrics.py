@@ -26,6 +26,12 @@ PROVIDER_SECONDS = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
 )
 SWEPT = Counter("byok_swept_total", "Interrupted work that a sweep settled.", ["kind"], registry=REGISTRY)
+USAGE_EVENTS = Counter(
+    "byok_usage_events_total",
+    "Well-formed usage events that came in, by what became of them.",
+    ["status"],
+    registry=REGISTRY,
+)
 _POOL_IN_USE = Gauge("byok_database_connections_in_use", "Pooled connections in use.", registry=REGISTRY)
 
 
