@@ -32,6 +32,12 @@ WEBHOOKS = Counter(
     ["state"],
     registry=REGISTRY,
 )
+USAGE_EVENTS = Counter(
+    "byok_usage_events_total",
+    "Well-formed usage events that came in, by what became of them.",
+    ["status"],
+    registry=REGISTRY,
+)
 _POOL_IN_USE = Gauge("byok_database_connections_in_use", "Pooled connections in use.", registry=REGISTRY)
 
 

@@ -13,6 +13,7 @@ from app.repositories.audit import AuditRepository
 from app.repositories.billing import BillingRepository
 from app.repositories.credentials import CredentialRepository
 from app.repositories.idempotency import IdempotencyRepository
+from app.repositories.key_uses import KeyUseRepository
 from app.repositories.leases import LeaseRepository
 from app.repositories.limits import LimitRepository
 from app.repositories.price_backfill import PriceBackfillRepository
@@ -99,6 +100,10 @@ class UnitOfWork:
     @cached_property
     def usage(self) -> UsageRepository:
         return UsageRepository(self._session, self._organization_id)
+
+    @cached_property
+    def key_uses(self) -> KeyUseRepository:
+        return KeyUseRepository(self._session, self._organization_id)
 
     @cached_property
     def usage_listing(self) -> UsageListingRepository:

@@ -1,9 +1,8 @@
 """The ledger: exact by event id, written in sorted batches, one round trip a statement."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -11,30 +10,14 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from app.core.database import Session, Statement
 from app.domain.billing import UsageMode, UsageModePoint
 from app.domain.ledger import LedgerRows
-from app.domain.timelines import KeyTimeline, ModeTimeline, VersionInTime
+from app.domain.timelines import ModeTimeline
 from app.domain.usage_events import EventBatch
 from app.models.billing import usage_mode_change as m
-from app.models.credentials import credential_version as v
-from app.models.credentials import provider_credential as c
-from app.models.rotation import credential_rotation as r
 from app.models.usage import usage_event as t
 from app.models.usage import usage_event_key as k
-
-# A key's last use is noted at most this often, so that its row is no hot spot.
-USE_NOTED_EVERY = timedelta(minutes=1)
+from app.repositories.arrays import arrays, given
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
-
-
-def _given(**types: Any) -> sa.TableValuedAlias:
-    """Arrays of a batch as a table."""
-    arrays = (sa.bindparam(f"{name}_of_all", type_=ARRAY(kind)) for name, kind in types.items())
-    columns = (sa.column(name, kind) for name, kind in types.items())
-    return sa.func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
-
-
-def _arrays(**columns: Sequence[Any]) -> dict[str, Sequence[Any]]:
-    return {f"{name}_of_all": values for name, values in columns.items()}
 
 
 # Shared: events of one organization come in together, but not while its mode is switched or a month is closed.
@@ -65,27 +48,7 @@ _TIMELINE = Statement(
     )
     .order_by(m.c.effective_from)
 )
-_VERSIONS = Statement(
-    sa.select(v.c.credential_id, v.c.key_version, v.c.activated_at, v.c.base_url, r.c.decided_at)
-    .select_from(
-        v.outerjoin(
-            r,
-            sa.and_(
-                r.c.organization_id == v.c.organization_id,
-                r.c.credential_id == v.c.credential_id,
-                r.c.key_version == v.c.key_version,
-                r.c.state == sa.literal_column("'activated'"),
-            ),
-        )
-    )
-    .where(
-        v.c.organization_id == _ORGANIZATION,
-        v.c.credential_id == sa.any_(sa.bindparam("credential_ids", type_=ARRAY(v.c.credential_id.type))),
-        v.c.state.not_in(sa.literal_column(word) for word in ("'intent'", "'abandoned'")),
-    )
-)
-
-_keys = _given(event_id=sa.Text, payload_hash=sa.LargeBinary, started_at=k.c.started_at.type)
+_keys = given(event_id=sa.Text, payload_hash=sa.LargeBinary, started_at=k.c.started_at.type)
 # Sorted: overlapping batches then wait for each other in the same order, and never in a circle.
 _FRESH = (
     insert(k)
@@ -138,7 +101,7 @@ _COLUMNS: Mapping[str, Callable[[LedgerRows], Sequence[Any]]] = {
     "provider_request_id": lambda rows: [it.provider_request_id for it in rows.events],
     "reservation_id": lambda rows: [it.reservation_id for it in rows.events],
 }
-_rows = _given(**{name: t.c[name].type for name in _COLUMNS})
+_rows = given(**{name: t.c[name].type for name in _COLUMNS})
 _INSERT = Statement(
     sa.insert(t).from_select(
         ["organization_id", "ingested_at", "ingest_xid", "correction", *_COLUMNS],
@@ -150,53 +113,6 @@ _INSERT = Statement(
             *(_rows.c[name] for name in _COLUMNS),
         ),
     )
-)
-
-_LATEST = {"credential_id": v.c.credential_id.type, "used_at": v.c.last_used_at.type}
-_used = _given(key_version=sa.Integer, **_LATEST)
-_STALE_VERSIONS = (
-    sa.select(v.c.credential_id, v.c.key_version, _used.c.used_at)
-    .where(
-        v.c.organization_id == _ORGANIZATION,
-        v.c.credential_id == _used.c.credential_id,
-        v.c.key_version == _used.c.key_version,
-        sa.or_(
-            v.c.last_used_at.is_(None),
-            v.c.last_used_at < _used.c.used_at - sa.bindparam("apart", type_=sa.Interval),
-        ),
-    )
-    .order_by(v.c.credential_id, v.c.key_version)
-    .with_for_update(key_share=True, of=v)
-    .cte("stale")
-)
-_NOTE_VERSIONS = Statement(
-    sa.update(v)
-    .where(
-        v.c.organization_id == _ORGANIZATION,
-        v.c.credential_id == _STALE_VERSIONS.c.credential_id,
-        v.c.key_version == _STALE_VERSIONS.c.key_version,
-    )
-    .values(last_used_at=sa.func.greatest(v.c.last_used_at, _STALE_VERSIONS.c.used_at))
-)
-_used_credentials = _given(**_LATEST)
-_STALE_CREDENTIALS = (
-    sa.select(c.c.id, _used_credentials.c.used_at)
-    .where(
-        c.c.organization_id == _ORGANIZATION,
-        c.c.id == _used_credentials.c.credential_id,
-        sa.or_(
-            c.c.last_used_at.is_(None),
-            c.c.last_used_at < _used_credentials.c.used_at - sa.bindparam("apart", type_=sa.Interval),
-        ),
-    )
-    # Whoever changes a credential may hold it and wait for a version that we hold; a later event notes the use.
-    .with_for_update(key_share=True, skip_locked=True, of=c)
-    .cte("stale")
-)
-_NOTE_CREDENTIALS = Statement(
-    sa.update(c)
-    .where(c.c.organization_id == _ORGANIZATION, c.c.id == _STALE_CREDENTIALS.c.id)
-    .values(last_used_at=sa.func.greatest(c.c.last_used_at, _STALE_CREDENTIALS.c.used_at))
 )
 
 
@@ -231,29 +147,12 @@ class UsageRepository:
             ]
         )
 
-    async def key_timelines(self, credential_ids: Iterable[UUID]) -> dict[UUID, KeyTimeline]:
-        """Those of the credentials that exist, deleted ones too."""
-        found = await self._session.rows(
-            _VERSIONS, organization_id=self._organization_id, credential_ids=list(credential_ids)
-        )
-        versions: dict[UUID, list[VersionInTime]] = {}
-        for row in found:
-            versions.setdefault(row["credential_id"], []).append(
-                VersionInTime(
-                    key_version=row["key_version"],
-                    activated_at=row["activated_at"],
-                    rotated_at=row["decided_at"],
-                    base_url=row["base_url"],
-                )
-            )
-        return {credential_id: KeyTimeline(its) for credential_id, its in versions.items()}
-
     async def claim(self, batch: EventBatch) -> set[str]:
         """Take the event ids that nobody has; the ids taken. Waits for whoever is taking the same."""
         row = await self._session.first(
             _CLAIM,
             organization_id=self._organization_id,
-            **_arrays(
+            **arrays(
                 event_id=[event.event_id for event in batch.events],
                 payload_hash=batch.digests,
                 started_at=[event.started_at for event in batch.events],
@@ -273,29 +172,5 @@ class UsageRepository:
             _INSERT,
             organization_id=self._organization_id,
             ingested_at=rows.ingested_at,
-            **_arrays(**{name: column(rows) for name, column in _COLUMNS.items()}),
-        )
-
-    async def note_uses(self, uses: Mapping[tuple[UUID, int | None], datetime]) -> None:
-        """When keys were last used: never back in time, and not again within a minute."""
-        versions = [(key[0], key[1], at) for key, at in uses.items() if key[1] is not None]
-        if versions:
-            await self._session.execute(
-                _NOTE_VERSIONS,
-                organization_id=self._organization_id,
-                apart=USE_NOTED_EVERY,
-                **_arrays(
-                    credential_id=[it[0] for it in versions],
-                    key_version=[it[1] for it in versions],
-                    used_at=[it[2] for it in versions],
-                ),
-            )
-        latest: dict[UUID, datetime] = {}
-        for (credential_id, _), at in uses.items():
-            latest[credential_id] = max(at, latest.get(credential_id, at))
-        await self._session.execute(
-            _NOTE_CREDENTIALS,
-            organization_id=self._organization_id,
-            apart=USE_NOTED_EVERY,
-            **_arrays(credential_id=list(latest), used_at=list(latest.values())),
+            **arrays(**{name: column(rows) for name, column in _COLUMNS.items()}),
         )

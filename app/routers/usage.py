@@ -1,6 +1,7 @@
 """Usage events: take them into the ledger, and read its rows."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -143,23 +144,32 @@ async def list_usage_events(
     after = paging.after(_place)
     if wants_csv:
         pages = services.usage_listing.pages(caller.organization_id, found_by, after=after)
-        return _export(caller, pages)
+        return await _export(caller, pages)
     rows = await services.usage_listing.page(
         caller.organization_id, found_by, at_most=paging.at_most, after=after
     )
     return paging.answer(rows, UsageRow.of, _cursor)
 
 
-def _export(caller: Caller, pages: AsyncIterator[Sequence[LedgerRow]]) -> Response:
+async def _export(caller: Caller, pages: AsyncIterator[Sequence[LedgerRow]]) -> Response:
+    # Before the answer begins: once it has, a failure can only cut it short.
+    first: Sequence[LedgerRow] = ()
+    with suppress(StopAsyncIteration):
+        first = await anext(pages)
+
     async def lines() -> AsyncIterator[str]:
-        yield csv_row(CSV_HEADER)
+        yield csv_row(CSV_HEADER) + _lines(first)
         async for rows in pages:
-            yield "".join(csv_row(csv_cells(row)) for row in rows)
+            yield _lines(rows)
 
     name = f"usage-events-{caller.organization_id}.csv"
     return StreamingResponse(
         lines(), media_type=MEDIA_TYPE, headers={"Content-Disposition": f'attachment; filename="{name}"'}
     )
+
+
+def _lines(rows: Sequence[LedgerRow]) -> str:
+    return "".join(csv_row(csv_cells(row)) for row in rows)
 
 
 def _cursor(row: LedgerRow) -> bytes:

@@ -1,10 +1,12 @@
 """Taking events into the ledger: exactly once, with the mode and the price of the instant at which they started."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from app.core.metrics import USAGE_EVENTS
 from app.domain.billing import UsageMode
 from app.domain.clock import now
 from app.domain.ledger import LedgerRows
@@ -54,6 +56,7 @@ class Usage:
                 accepted = await self._take(uow, organization_id, batch, refused)
                 await uow.commit()
         refused.sort(key=lambda it: it.index)
+        _count(accepted, refused)
         return Ingested(accepted=accepted, not_accepted=refused)
 
     async def _take(
@@ -76,11 +79,17 @@ class Usage:
         await self._limits.settle(uow, rows)
         uses = _uses(rows)
         if uses:
-            await uow.usage.note_uses(uses)
+            await uow.key_uses.note(uses)
         # Last, since others wait for it where the item is new.
         item = DueItem(organization_id=organization_id, kind=JobKind.FOLD_USAGE, id=_NOBODY)
         await uow.queue.add(item, due_at=instant)
         return len(rows)
+
+
+def _count(accepted: int, refused: Sequence[NotAccepted]) -> None:
+    USAGE_EVENTS.labels("accepted").inc(accepted)
+    for status, number in Counter(it.status for it in refused).items():
+        USAGE_EVENTS.labels(status).inc(number)
 
 
 def _refusal(
@@ -143,7 +152,7 @@ async def _keys_of(uow: UnitOfWork, batch: EventBatch, modes: ModeTimeline) -> d
     named = {event.credential_id for event in batch.events}
     named |= {point.credential_id for point in modes.points}
     named.discard(None)
-    return await uow.usage.key_timelines(it for it in named if it is not None) if named else {}
+    return await uow.key_uses.timelines(it for it in named if it is not None) if named else {}
 
 
 def _with_known_credentials(

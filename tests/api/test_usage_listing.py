@@ -3,13 +3,19 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from app.domain.errors import DatabaseUnavailable
+from app.repositories.unit_of_work import UnitsOfWork
+from app.services import Services
+from app.services.usage_listing import UsageListing
 from tests.api.test_conventions import assert_problem
 from tests.api.usage import Ledger, event, instant
+from tests.assembly import client_of
 
 CSV = {"Accept": "text/csv"}
 
@@ -163,6 +169,17 @@ class TestCsv:
         response = await ledger.tenant.get(ledger.path, headers=CSV)
 
         assert re.fullmatch(r"event_id,.*,reservation_id\r\n", response.text)
+
+    async def test_without_a_database_is_no_half_file(self, ledger: Ledger, services: Services) -> None:
+        class Down(UnitsOfWork):
+            def reading(self, organization_id: str) -> Any:  # noqa: ARG002  # UnitsOfWork's
+                raise DatabaseUnavailable
+
+        listing = UsageListing(Down(services.usage_listing._units._database))
+        async with client_of(replace(services, usage_listing=listing)) as http:
+            response = await replace(ledger.tenant, http=http).get(ledger.path, headers=CSV)
+
+        assert_problem(response, 503, "database_unavailable")
 
     async def test_is_a_file_of_the_organization(self, ledger: Ledger) -> None:
         response = await ledger.tenant.get(ledger.path, headers={"Accept": "text/csv;q=0.9, */*;q=0.1"})

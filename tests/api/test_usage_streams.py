@@ -267,7 +267,7 @@ class TestOverload:
         turns = Turns(1, patience_seconds=60, at_most_waiting=1)
 
         async with turns.turn():
-            waiting = asyncio.create_task(take(turns))
+            waiting = asyncio.create_task(wait_for_turn(turns))
             await asyncio.sleep(0)
             with pytest.raises(IngestionOverloaded):
                 async with turns.turn():
@@ -275,7 +275,7 @@ class TestOverload:
         await waiting
 
 
-async def take(turns: Turns) -> None:
+async def wait_for_turn(turns: Turns) -> None:
     async with turns.turn():
         pass
 

@@ -2,23 +2,26 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
+_NDJSON = "application/x-ndjson"
 NOBODY = UUID(int=0x0199_0000_0000_7000_8000_0000_0000_0000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """One request. `name` says where the text is, without it."""
+    """One request. `name` says where the text is, without it; `role` whose token it needs."""
 
     name: str
     method: str
     path: str
     headers: dict[str, bytes] = field(default_factory=dict)
     content: bytes = b""
+    role: str = "billing-admin"
 
 
 def requests_with(text: str, *, organization: str, credential_id: str = str(NOBODY)) -> Iterator[Sent]:
@@ -34,6 +37,7 @@ def requests_with(text: str, *, organization: str, credential_id: str = str(NOBO
     yield _sent("no JSON that nobody reads", "POST", f"{credential}/validations", text)
     if text.isascii():
         yield Sent(name="method", method=text, path="/livez")
+    yield from _in_usage_events(text, f"/v1/organizations/{organization}/usage-events", credential_id)
     yield from _in_paths(text, organization)
     yield from _in_queries(text, organization, credential)
     yield from _in_headers(text, credentials, credential)
@@ -156,6 +160,55 @@ def _in_billing(organization: str, text: str) -> Iterator[Sent]:
         yield _sent(
             f"{route.partition('/')[0].partition('?')[0]} path", method, f"{organization}/{route}", content
         )
+
+
+def _in_usage_events(text: str, path: str, credential_id: str) -> Iterator[Sent]:
+    """As JSON and as lines; beside each event one that is taken, so that something is committed."""
+    whole: dict[str, Any] = {
+        "event_id": "canary",
+        "started_at": datetime.now(UTC).isoformat(),
+        "model": "claude-haiku-5-5",
+        "outcome": "succeeded",
+        "usage": {"input_tokens": 1},
+    }
+    fields = (
+        *("event_id", "started_at", "completed_at", "model", "endpoint_id", "feature", "session_id"),
+        *("prompt_id", "credential_id", "key_version", "outcome", "usage", "usage_source"),
+        *("reservation_id", "provider_request_id", "api_key"),
+    )
+    events: dict[str, Any] = {f"{name} of an event": whole | {name: text} for name in fields}
+    for name in ("service_tier", "speed", "inference_geo", "input_tokens", "other"):
+        events[f"{name} of the usage"] = whole | {"usage": {name: text}}
+    events |= {
+        "cut to an event_id": whole | {"event_id": text[:64]},
+        "cut to an event_id of a wrong event": {"event_id": text[:64]},
+        "name of a field of an event": whole | {text: 1},
+        "name of a field of the usage": whole | {"usage": {text: text}},
+        "model of an iteration": whole | {"usage": {"iterations": [{"type": "message", "model": text}]}},
+        "text around it in feature": whole | {"feature": f"my key {text[:80]} is good"},
+        "an event": text,
+        "a list as an event": [text],
+        "credential beside it": whole | {"credential_id": credential_id, "feature": text},
+    }
+    good = whole | {"event_id": "good"}
+    for name, event in events.items():
+        batch = json.dumps({"events": [good, event]})
+        lines = f"{json.dumps(good)}\n{json.dumps(event)}\n"
+        yield replace(_sent(name, "POST", path, batch), role="service")
+        yield replace(_sent(f"{name}, as a line", "POST", path, lines, media_type=_NDJSON), role="service")
+    yield replace(
+        _sent("a field beside the events", "POST", path, json.dumps({"events": [], text: text})),
+        role="service",
+    )
+    yield replace(_sent("no JSON as events", "POST", path, text), role="service")
+    yield replace(_sent("no JSON as a line", "POST", path, f"{text}\n", media_type=_NDJSON), role="service")
+    long = f"{json.dumps(good)}\n{text * 1000}"
+    yield replace(_sent("a line far too long", "POST", path, long, media_type=_NDJSON), role="service")
+    names = (*fields, "usage_mode", "page", "limit", "starting_at", "ending_at", "other", text)
+    for name in names:
+        yield _sent("a filter of usage events", "GET", f"{path}?{urlencode({name: text})}", "")
+    for accept in (b"text/csv", text.encode()):
+        yield Sent(name="Accept of usage events", method="GET", path=path, headers={"Accept": accept})
 
 
 def _in_paths(text: str, organization: str) -> Iterator[Sent]:

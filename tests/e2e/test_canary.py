@@ -43,11 +43,12 @@ class Attack:
 
     async def everywhere(self, stage: str, *chosen: str) -> None:
         """Variants in every part of every request, by HTTP and by what is hardly HTTP."""
-        token = f"Bearer {await self._service.token()}".encode()
+        roles = ("billing-admin", "service")
+        tokens = {role: f"Bearer {await self._service.token(role)}".encode() for role in roles}
         for variant in chosen or self._texts:
             text, organization = self._texts[variant], f"org_{uuid4().hex[:16]}"
             for sent in requests_with(text, organization=organization):
-                headers = {b"Authorization": token} | {
+                headers = {b"Authorization": tokens[sent.role]} | {
                     name.encode(): value for name, value in sent.headers.items()
                 }
                 try:
@@ -151,6 +152,8 @@ class TestRunningService:
     async def test_takes_the_key_only_where_it_belongs(self, attack: Attack) -> None:
         assert attack.statuses["save, the provider answers valid"] == {201}
         assert attack.statuses["key as the new label"] == {422}
+        assert attack.statuses["all is well: key as POST feature of an event"] == {200}
+        assert attack.statuses["all is well: key as POST feature of an event, as a line"] == {200}
         assert attack.statuses["all is well: key as POST label of the body"] == {422}
         refused = {
             f"all is well: {variant} as POST whole" for variant in ("newline", "trailing space", "U+2011")

@@ -60,13 +60,18 @@ class TestInside:
         detector: Detector,
     ) -> None:
         organization = f"org_{uuid4().hex[:16]}"
-        # Of every organization: so the routes for internal services read the body too.
-        token = f"Bearer {make_token()}".encode()
+        tokens = {
+            # Of every organization: so the routes for internal services read the body too.
+            "billing-admin": f"Bearer {make_token()}".encode(),
+            "service": f"Bearer {make_token('service')}".encode(),
+        }
 
         async with client_of(services) as http:
             for text in texts.values():
                 for sent in requests_with(text, organization=organization):
-                    headers = {b"Authorization": token} | {n.encode(): v for n, v in sent.headers.items()}
+                    headers = {b"Authorization": tokens[sent.role]} | {
+                        n.encode(): v for n, v in sent.headers.items()
+                    }
                     response = await http.request(
                         sent.method, sent.path, headers=headers, content=sent.content
                     )

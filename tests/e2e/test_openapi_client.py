@@ -29,7 +29,9 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generated]:
     home = tmp_path_factory.mktemp("generated")
     document, config = home / "openapi.json", home / "config.yaml"
     document.write_text(json.dumps(openapi_document()), encoding="utf-8")
-    config.write_text("post_hooks: []\n", encoding="utf-8")
+    # The generator knows no NDJSON; a single event is a line of it.
+    overrides = "content_type_overrides:\n  application/x-ndjson: application/json\n"
+    config.write_text(f"post_hooks: []\n{overrides}", encoding="utf-8")
 
     made = subprocess.run(
         [
