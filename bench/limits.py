@@ -7,8 +7,8 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,18 +44,23 @@ REQUEST = Request(
 )
 
 
-@asynccontextmanager
-async def _database() -> AsyncIterator[Database]:
+@contextmanager
+def _server() -> Iterator[sa.URL]:
     with tempfile.TemporaryDirectory(prefix="byok-bench-") as directory:
         # PostgreSQL runs as another user where root starts it.
         Path(directory).chmod(0o711)
         with embedded_postgres(Path(directory)) as server:
-            url: sa.URL = server.set(database="byok_bench")
-            await migrations.create_database(url)
-            await migrations.migrate(url)
-            database = Database(DatabaseLogin(url=url, set_role=True), pool_size=WORKERS, timeout_seconds=30)
-            yield database
-            await database.close()
+            yield server.set(database="byok_bench")
+
+
+@asynccontextmanager
+async def _database() -> AsyncIterator[Database]:
+    with _server() as url:
+        await migrations.create_database(url)
+        await migrations.migrate(url)
+        database = Database(DatabaseLogin(url=url, set_role=True), pool_size=WORKERS, timeout_seconds=30)
+        yield database
+        await database.close()
 
 
 async def _set_limits(limits: Limits, organizations: Sequence[str], amount: int) -> None:
@@ -96,7 +101,7 @@ async def _reserve(database: Database, organizations: Sequence[str]) -> tuple[fl
 
 
 async def _excess(limits: Limits, organizations: Sequence[str]) -> int:
-    """Pico-USD beyond the limits, and whatever the counters lack of what was granted."""
+    """Pico-USD beyond the limits."""
     excess = 0
     for organization in organizations:
         for state in await limits.page(organization, at_most=10, before=None):

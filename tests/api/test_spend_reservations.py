@@ -32,7 +32,8 @@ async def price_list(_uow: UnitOfWork) -> Price:
     def price(usage: ModelUsage, _at: datetime) -> int | None:
         if usage.model != "claude-sonnet-4-5":
             return None
-        return sum(getattr(usage.tokens, name) * rate * 10**6 for name, rate in _RATES.items())
+        counts = {name: int(getattr(usage.tokens, name)) for name in _RATES}
+        return sum(counts[name] * rate * 10**6 for name, rate in _RATES.items())
 
     return price
 

@@ -62,7 +62,7 @@ class TestSigningSecret:
         with pytest.raises(TypeError):
             hash(secret)
         with pytest.raises(AttributeError):
-            secret._shown = "x"  # type: ignore[misc]  # it is what is refused
+            secret._shown = "x"
 
 
 class TestEmbedded:
