@@ -64,8 +64,7 @@ async def create_spend_reservation(
             made = await services.reservations.find(caller.organization_id, held.resource_id)
         if made is None:
             made = await services.reservations.reserve(caller, wanted, reservation_id=resource_id(held))
-        shown = SpendReservation.of(caller.organization_id, made)
-        return answer(shown, status=201, headers={"Location": f"{request.url.path}/{shown.id}"})
+        return answer(SpendReservation.of(caller.organization_id, made), status=201)
 
     return await once(request, caller, services, idempotency_key, make)
 

@@ -142,6 +142,19 @@ class TestSetting:
         assert response.status_code == 422, response.text
         assert code in {error["code"] for error in response.json()["errors"]}
 
+    async def test_has_an_end(self, spenders: Spenders, owner: AsyncEngine) -> None:
+        await change(
+            owner,
+            """INSERT INTO spend_limit SELECT :organization, gen_random_uuid(), 'Budget', 1, 'total', 'any',
+                NULL, NULL, NULL, 'notify', '{100}', now(), 1, now(), 'admin', now()
+                FROM generate_series(1, 100)""",
+            organization=spenders.admin.organization,
+        )
+
+        response = await spenders.admin.post(spenders.limits, json=MONTHLY)
+
+        assert refusal(response) == (409, "too_many_limits")
+
     async def test_needs_the_scope(self, make_tenant: MakeTenant) -> None:
         viewer = make_tenant("billing-viewer")
 

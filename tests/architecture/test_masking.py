@@ -24,6 +24,7 @@ import app.models
 import app.repositories
 import app.schemas
 from app.domain.api_keys import ApiKey
+from app.domain.webhooks import SigningSecret
 from app.schemas.base import RequestModel, ResponseModel
 
 SOURCE = Path(app.__file__).parent
@@ -98,7 +99,7 @@ class TestAnswers:
         for model in models:
             assert KEY_FIELDS.isdisjoint(model.model_fields), model.__name__
             for field in model.model_fields.values():
-                assert {SecretStr, ApiKey}.isdisjoint(leaves(field.annotation)), model.__name__
+                assert {SecretStr, ApiKey, SigningSecret}.isdisjoint(leaves(field.annotation)), model.__name__
 
     def test_refuse_fields_that_nobody_declared(self) -> None:
         modules(app.schemas)
@@ -138,7 +139,7 @@ class TestRepositories:
 
         assert checked > 20
 
-    @pytest.mark.parametrize("record", [ApiKey, SecretStr, dict[str, ApiKey], ApiKey | None])
+    @pytest.mark.parametrize("record", [ApiKey, SigningSecret, SecretStr, dict[str, ApiKey], ApiKey | None])
     def test_would_be_found_out(self, record: Any) -> None:
         assert not all(_is_masked(leaf) for leaf in leaves(record))
 
@@ -155,7 +156,7 @@ class TestRecords:
         assert len(records) > 5
         for record in records:
             for leaf in typing.get_type_hints(record).values():
-                assert ApiKey not in set(leaves(leaf)), record
+                assert {ApiKey, SigningSecret}.isdisjoint(leaves(leaf)), record
 
     def test_of_the_tables_have_no_column_for_one(self) -> None:
         tables = {
@@ -173,7 +174,7 @@ class TestRecords:
 def _is_masked(leaf: Any) -> bool:
     if leaf in PLAIN:
         return True
-    if not isinstance(leaf, type) or leaf is ApiKey:
+    if not isinstance(leaf, type) or leaf in {ApiKey, SigningSecret}:
         return False
     if leaf.__module__.startswith("app.domain.") or issubclass(leaf, Enum):
         return True

@@ -1,4 +1,4 @@
-# broker: leases. Hands keys over in wrapping tokens and cannot open one for itself unwrapped.
+# broker: leases of keys, not of what webhooks are signed with. Hands keys over in wrapping tokens and cannot open one for itself unwrapped.
 
 path "${kv_mount}/data/orgs/+/creds/+" {
   capabilities = ["read"]

@@ -1,4 +1,4 @@
-# prober: checks and relay. Unseals keys to hand them to the provider within the same call.
+# prober: checks, relay and webhooks. Unseals keys to hand them to the provider, and signing secrets, within the same call.
 
 path "${kv_mount}/data/orgs/+/creds/+" {
   capabilities = ["read"]

@@ -1,0 +1,51 @@
+"""What has ended is not kept for ever: reservations past all events that could name them, deliveries after a week."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.services import Services
+from tests.conftest import Tenant
+from tests.rows import change, fetch
+
+_RESERVATIONS = """
+    INSERT INTO spend_reservation SELECT :organization, gen_random_uuid(), 1, 'managed', NULL, NULL, NULL, state,
+        now() - interval '90 days', 'service', now() - interval '90 days', CAST(now() - ended AS timestamptz)
+    FROM (VALUES ('open', NULL), ('settled', interval '35 days'), ('settled', interval '37 days'),
+        ('released', interval '37 days')) AS x (state, ended)
+"""
+_ENDPOINT = """
+    INSERT INTO webhook_endpoint VALUES
+        (:organization, gen_random_uuid(), 'https://hooks.example.com', 'active', gen_random_uuid(), now(), 'admin')
+"""
+_DELIVERIES = """
+    INSERT INTO webhook_delivery SELECT organization_id, gen_random_uuid(), id, 'x', '{}', x.state, 1, NULL,
+        now() - interval '90 days', CAST(now() - ended AS timestamptz)
+    FROM webhook_endpoint, (VALUES ('pending', NULL), ('delivered', interval '6 days'),
+        ('delivered', interval '8 days'), ('dead', interval '8 days')) AS x (state, ended)
+    WHERE organization_id = :organization
+"""
+
+
+class TestPurge:
+    async def test_drops_what_ended_long_ago_and_nothing_else(
+        self, services: Services, owner: AsyncEngine, tenant: Tenant
+    ) -> None:
+        for statement in (_RESERVATIONS, _ENDPOINT, _DELIVERIES):
+            await change(owner, statement, organization=tenant.organization)
+
+        await services.sweep.purge()
+
+        left = {
+            table: [
+                row["state"]
+                for row in await fetch(
+                    owner,
+                    f"SELECT state FROM {table} WHERE organization_id = :organization ORDER BY state",
+                    organization=tenant.organization,
+                )
+            ]
+            for table in ("spend_reservation", "webhook_delivery")
+        }
+        assert left == {
+            "spend_reservation": ["open", "settled"],
+            "webhook_delivery": ["delivered", "pending"],
+        }
