@@ -43,7 +43,7 @@ FROM generate_series($4::bigint, $5::bigint) n
 """
 _QUEUE = """
 INSERT INTO job_queue
-SELECT DISTINCT organization_id, 'fold_usage', '00000000-0000-0000-0000-000000000000'::uuid, now() FROM usage_event
+VALUES ('org_big', 'fold_usage', '00000000-0000-0000-0000-000000000000'::uuid, now())
 ON CONFLICT DO NOTHING
 """
 _EXPORT = """
@@ -96,7 +96,7 @@ async def run() -> list[Measure]:
 
 
 async def _fill(service: Service, rows: int, since: datetime, until: datetime) -> float:
-    """Rows straight into the ledger, then the service folds them; returns how many a second."""
+    """Rows straight into the ledger, then the service folds those of the organization; returns how many a second."""
     connection = await _connect(service)
     await connection.execute("SET synchronous_commit = off")
     started = time.perf_counter()
@@ -110,10 +110,11 @@ async def _fill(service: Service, rows: int, since: datetime, until: datetime) -
     while await connection.fetchval("SELECT count(*) FROM job_queue WHERE kind = 'fold_usage'"):
         await connection.execute("SELECT pg_sleep(0.2)")
     seconds = time.perf_counter() - started
-    progress(f"folded {rows:,} rows in {seconds:.0f} s")
+    folded = rows * 13 // 100
+    progress(f"folded {folded:,} rows in {seconds:.0f} s")
     await connection.execute("VACUUM ANALYZE usage_hour, usage_day, usage_hour_detail, usage_day_detail")
     await connection.close()
-    return rows / seconds
+    return folded / seconds
 
 
 async def _ask_by_turns(services: Sequence[Service], asked: dict[str, Any]) -> list[list[float]]:
