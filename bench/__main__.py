@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 from bench import egress, footprint, ingestion, limits, prices, requests, url_policy
+from bench import egress, footprint, reports, requests, url_policy
 from bench.measures import Measure, table
 
 
@@ -15,6 +16,11 @@ async def _measure() -> list[Measure]:
         ("Ingestion", ingestion),
         ("Limits", limits),
         ("Egress", egress),
+    measures: list[Measure] = []
+    for title, benchmark in (
+        ("Requests", requests),
+        ("Egress", egress),
+        ("Reports", reports),
         ("Footprint", footprint),
     ):
         print(f"\n{title}", flush=True)

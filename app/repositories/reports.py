@@ -17,9 +17,9 @@ from app.domain.billing import UsageMode
 from app.domain.buckets import Cover, Stretch, cover_of
 from app.domain.reports import Dimension, DimensionValue, Position, ReportQuery, ReportRow
 from app.domain.usage import Outcome, TokenUsage
-from app.models.reports import SUMS, usage_day, usage_day_detail, usage_fold, usage_hour, usage_hour_detail
+from app.models.reports import SUMS, usage_day, usage_day_detail, usage_hour, usage_hour_detail
 from app.models.usage import usage_event as e
-from app.repositories.usage_sums import ORGANIZATION, at_or_past, counted, digest_of, summed
+from app.repositories.usage_sums import ORGANIZATION, WATERMARK, at_or_past, counted, digest_of, summed
 
 _INSTANTS = ARRAY(sa.DateTime(timezone=True))
 _ONE: sa.ColumnElement[int] = sa.literal_column("1")
@@ -30,13 +30,6 @@ _NARROW = frozenset({Dimension.USAGE_MODE, Dimension.MODEL})
 _OF_REQUESTS = frozenset({Dimension.SESSION_ID, Dimension.PROMPT_ID})
 
 _WORDS = {Dimension.USAGE_MODE: UsageMode, Dimension.OUTCOME: Outcome}
-
-_WATERMARK = sa.func.coalesce(
-    sa.select(usage_fold.c.folded_before)
-    .where(usage_fold.c.organization_id == ORGANIZATION)
-    .scalar_subquery(),
-    sa.literal_column("0"),
-)
 
 
 def _end(table: sa.Table, column: sa.Column[Any], *, is_last: bool = False) -> sa.ScalarSelect[Any]:
@@ -95,11 +88,15 @@ def _picked(
 
 
 def _in_stretches(picked: sa.Select[Any], instant: sa.Column[Any], name: str) -> sa.Select[Any]:
+    """Rows of some stretches of time. OFFSET keeps each one a look-up of its own: joined, all rows are compared with all."""
     starts, ends = (sa.bindparam(f"{name}_{side}", type_=_INSTANTS) for side in ("from", "until"))
     stretch = sa.func.unnest(starts, ends).table_valued("start", "end", name=name).render_derived()
-    return picked.join_from(
-        stretch, instant.table, sa.and_(instant >= stretch.c.start, instant < stretch.c.end)
+    found = (
+        picked.where(instant >= stretch.c.start, instant < stretch.c.end)
+        .offset(sa.literal_column("0"))
+        .lateral(f"of_{name}")
     )
+    return sa.select(*found.c).select_from(stretch.join(found, sa.true()))
 
 
 def _sources(shape: _Shape) -> list[sa.Select[Any]]:
@@ -118,9 +115,9 @@ def _sources(shape: _Shape) -> list[sa.Select[Any]]:
             )
             for table, name in ((day, "days"), (hour, "hours"))
         ),
-        _in_stretches(rows.where(e.c.ingest_xid < _WATERMARK), e.c.started_at, "rows"),
+        _in_stretches(rows.where(e.c.ingest_xid < WATERMARK), e.c.started_at, "rows"),
         # By bucket, not by time: the index to take is the one by transaction.
-        rows.where(at_or_past(_WATERMARK), bucket >= _ONE, bucket < sa.func.cardinality(_edges)),
+        rows.where(at_or_past(WATERMARK), bucket >= _ONE, bucket < sa.func.cardinality(_edges)),
     ]
 
 

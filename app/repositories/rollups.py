@@ -19,7 +19,7 @@ from app.models.reports import (
     usage_hour_detail,
 )
 from app.models.usage import usage_event as e
-from app.repositories.usage_sums import ORGANIZATION, at_or_past, counted, digest_of, summed
+from app.repositories.usage_sums import ORGANIZATION, WATERMARK, at_or_past, counted, digest_of, summed
 
 # At a time: far below any time-out, and enough that the cost of a transaction does not show.
 _ROWS: sa.ColumnElement[int] = sa.literal_column("50000")
@@ -61,17 +61,7 @@ _BOUNDS = Statement(
 _HAS_TAIL = Statement(
     sa.select(
         sa.select(e.c.ingest_xid)
-        .where(
-            e.c.organization_id == ORGANIZATION,
-            at_or_past(
-                sa.func.coalesce(
-                    sa.select(usage_fold.c.folded_before)
-                    .where(usage_fold.c.organization_id == ORGANIZATION)
-                    .scalar_subquery(),
-                    sa.literal_column("0"),
-                )
-            ),
-        )
+        .where(e.c.organization_id == ORGANIZATION, at_or_past(WATERMARK))
         .exists()
         .label("has_tail")
     )

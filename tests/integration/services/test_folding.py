@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.database import Database, Session, Statement
+from app.domain.errors import DatabaseUnavailable
 from app.domain.reports import BucketWidth, Dimension, ReportQuery
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.services import Services
@@ -189,6 +190,64 @@ class TestFold:
         await until(run, lambda left: left == {0})
         for organization in organizations:
             assert await in_sums(owner, organization) == {1}
+
+    async def test_of_much_goes_in_steps_of_whole_transactions(
+        self, database: Database, owner: AsyncEngine, organization: str
+    ) -> None:
+        await change(
+            owner,
+            "INSERT INTO usage_event SELECT :organization, :start, 'e' || n, 0, null, now(), 5 + n / 30000,"
+            " 'managed', null, null, 'm', null, null, null, null, 'succeeded', 'reported', null, null,"
+            " null, 0, 0, 0, 0, 1, 0, 0, 0, null, 0, null, null FROM generate_series(0, 69999) n",
+            organization=organization,
+            start=START,
+        )
+
+        steps: list[Any] = []
+        for _ in range(3):
+            async with UnitsOfWork(database).writing(organization) as uow:
+                steps.append(await uow.rollups.fold())
+                await uow.commit()
+            found = await fetch(
+                owner,
+                "SELECT requests FROM usage_day WHERE organization_id = :organization",
+                organization=organization,
+            )
+            assert (await reported(UnitsOfWork(database), organization))[0] == 70000
+            steps.append(found[0]["requests"])
+
+        assert [(it.is_any, it.has_more) for it in steps[::2]] == [
+            (True, True),
+            (True, False),
+            (False, False),
+        ]
+        assert steps[1::2] == [60000, 70000, 70000]
+
+    @pytest.mark.parametrize("error", [DatabaseUnavailable, ZeroDivisionError])
+    async def test_that_fails_for_one_organization_goes_on_with_the_others(
+        self, database: Database, owner: AsyncEngine, organization: str, error: type[Exception]
+    ) -> None:
+        failing = f"org_{uuid4().hex}"
+        for it in (failing, organization):
+            await ingest(database, it, event(START))
+
+        class Failing(UnitsOfWork):
+            @asynccontextmanager
+            async def writing(self, organization_id: str) -> AsyncIterator[UnitOfWork]:
+                if organization_id == failing:
+                    raise error
+                async with super().writing(organization_id) as uow:
+                    yield uow
+
+        async def run() -> set[int]:
+            await make_due(owner, failing)
+            await make_due(owner, organization)
+            await Folding(Failing(database)).run()
+            return await in_sums(owner, organization)
+
+        await until(run, lambda found: found == {1})
+        assert await items(owner, failing) == 1
+        assert await in_sums(owner, failing) == {0}
 
     async def test_stops_when_told_and_loses_nothing(
         self, services: Services, database: Database, owner: AsyncEngine, organization: str
