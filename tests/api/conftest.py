@@ -1,13 +1,22 @@
 """What the API's tests share: a provider that thinks until told otherwise, and one that is never asked."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 
+from app.core.database import Database
 from app.core.settings import Settings
 from app.egress.anthropic import AnthropicClient
 from app.egress.http import http_client
+from app.repositories.unit_of_work import UnitsOfWork
+from app.services import Services
+from tests.api.vaulted import ADDRESS, FakeWrapper, Vaulted
+from tests.assembly import assemble, client_of
+from tests.conftest import MakeToken, Tenant
 from tests.fake_anthropic import FakeAnthropic
+from tests.fakes import FakeSecretStore
+from tests.interruptions import ApprovingProber
 
 
 @pytest.fixture
@@ -32,3 +41,26 @@ async def prober(settings: Settings) -> AsyncIterator[AnthropicClient]:
     """The real client."""
     async with http_client(ca_file=settings.provider.ca_file) as http:
         yield AnthropicClient(http)
+
+
+@pytest.fixture
+async def vaulted(
+    services: Services,
+    database: Database,
+    tenant: Tenant,
+    make_token: MakeToken,
+) -> AsyncIterator[Vaulted]:
+    """A service that can lease."""
+    store = FakeSecretStore()
+    wrapper = FakeWrapper(store)
+    assembled = assemble(
+        services,
+        units=UnitsOfWork(database),
+        store=store,
+        prober=ApprovingProber(),
+        wrapper=wrapper,
+        vault_address=ADDRESS,
+    )
+    async with client_of(assembled) as client:
+        admin = replace(tenant, http=client)
+        yield Vaulted(admin=admin, service=replace(admin, token=make_token("service")), wrapper=wrapper)
