@@ -3,13 +3,18 @@
 import asyncio
 import sys
 
-from bench import egress, footprint, requests, url_policy
+from bench import egress, footprint, leases, requests, url_policy
 from bench.measures import Measure, table
 
 
 async def _measure() -> list[Measure]:
     measures: list[Measure] = []
-    for title, benchmark in (("Requests", requests), ("Egress", egress), ("Footprint", footprint)):
+    for title, benchmark in (
+        ("Requests", requests),
+        ("Egress", egress),
+        ("Leases", leases),
+        ("Footprint", footprint),
+    ):
         print(f"\n{title}", flush=True)
         measures += await benchmark.run()
     return measures

@@ -22,6 +22,7 @@ METRICS = {
     "byok_http_request_seconds",
     "byok_validations",
     "byok_provider_seconds",
+    "byok_event_loop_lag_seconds",
     "byok_swept",
     "byok_database_connections_in_use",
 }

@@ -66,7 +66,7 @@ class Leasing:
 
 
 @asynccontextmanager
-async def leasing(*, real: bool, provider_url: str) -> AsyncIterator[Leasing]:
+async def leasing(*, real: bool, provider_url: str, **settings: str) -> AsyncIterator[Leasing]:
     """Set up as production is: a log-in for each role, with its own policy."""
     async with AsyncExitStack() as stack:
         if real:
@@ -77,7 +77,7 @@ async def leasing(*, real: bool, provider_url: str) -> AsyncIterator[Leasing]:
             address, token = served.address, fake_vault.ROOT
         vault = await stack.enter_async_context(prepared_vault(address, token))
         service = await stack.enter_async_context(
-            running(PROVIDER__DEFAULT_BASE_URL=provider_url, **await settings_of(vault))
+            running(PROVIDER__DEFAULT_BASE_URL=provider_url, **await settings_of(vault), **settings)
         )
         yield Leasing(service=service, vault=vault)
 
