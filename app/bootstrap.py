@@ -215,8 +215,8 @@ def embedded_issuer(settings: Settings) -> EmbeddedIssuer:
         raise SettingsRefused.of("DATA_DIR", f"{error}") from None
 
 
-async def check_services(settings: Settings, access: DatabaseAccess) -> dict[str, bool]:
-    """Whether each dependency answers, for `byok doctor`."""
+async def check_services(settings: Settings, access: DatabaseAccess) -> dict[str, str | None]:
+    """What is wrong with each dependency, for `byok doctor`."""
     async with open_services(settings, access) as services:
         return await services.health.check()
 

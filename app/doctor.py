@@ -40,9 +40,11 @@ async def examine(settings: Settings, access: DatabaseAccess, *, unknown: Sequen
         findings.append(Finding("fail", "database", f"does not answer ({type(error).__name__}); {mend}"))
         return findings
     try:
-        for name, answers in (await check_services(settings, access)).items():
-            mend = "answers" if answers else "does not answer; see the lines above and the service's log"
-            findings.append(Finding("ok" if answers else "fail", name.replace("_", " "), mend))
+        for name, trouble in (await check_services(settings, access)).items():
+            mend = (
+                "answers" if trouble is None else f"{trouble}; see docs/operations.md and the service's log"
+            )
+            findings.append(Finding("ok" if trouble is None else "fail", name.replace("_", " "), mend))
     except SettingsRefused as error:
         findings.append(Finding("fail", "secret store", str(error)))
     findings.append(await _provider(settings))

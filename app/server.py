@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from app.bootstrap import DatabaseAccess, open_services
+from app.core.loop_lag import watched_loop
 from app.core.settings import Settings, SettingsRefused
 from app.jobs.background import run_jobs
 from app.main import create_app
@@ -52,7 +53,11 @@ async def _serve(
     ready: Callable[[], None],
 ) -> None:
     # Opened here rather than in the lifespan: what goes wrong is then ours to tell, in one line.
-    async with open_services(settings, access) as services, _jobs(settings, services, run=with_jobs):
+    async with (
+        open_services(settings, access) as services,
+        _jobs(settings, services, run=with_jobs),
+        watched_loop(),
+    ):
         config = uvicorn.Config(
             create_app(nullcontext(services), settings.cors),
             log_config=None,  # ours is in place

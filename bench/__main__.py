@@ -3,8 +3,7 @@
 import asyncio
 import sys
 
-from bench import egress, footprint, ingestion, limits, prices, requests, url_policy
-from bench import egress, footprint, reports, requests, url_policy
+from bench import egress, footprint, ingestion, leases, limits, prices, reports, requests, url_policy
 from bench.measures import Measure, table
 
 
@@ -16,11 +15,8 @@ async def _measure() -> list[Measure]:
         ("Ingestion", ingestion),
         ("Limits", limits),
         ("Egress", egress),
-    measures: list[Measure] = []
-    for title, benchmark in (
-        ("Requests", requests),
-        ("Egress", egress),
         ("Reports", reports),
+        ("Leases", leases),
         ("Footprint", footprint),
     ):
         print(f"\n{title}", flush=True)

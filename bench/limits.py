@@ -49,7 +49,7 @@ REQUEST = Request(
 def _server() -> Iterator[sa.URL]:
     with tempfile.TemporaryDirectory(prefix="byok-bench-") as directory:
         # PostgreSQL runs as another user where root starts it.
-        Path(directory).chmod(0o711)  # noqa: ASYNC240  # nobody waits for this loop
+        Path(directory).chmod(0o711)  # nobody waits for this loop
         with embedded_postgres(Path(directory)) as server:
             yield server.set(database="byok_bench")
 

@@ -37,7 +37,8 @@ KEY: Final = ApiKey("sk-ant-api03-" + 93 * "x" + "AA")
 class Plain:
     """What the adapter does, by hand: hvac as it comes, one client for all threads."""
 
-    def __init__(self, prepared: Prepared, ref: SecretRef) -> None:
+    def __init__(self, prepared: Prepared, ref: SecretRef, *, key: str = KEY.reveal()) -> None:
+        self._plaintext = key
         self._vault = hvac.Client(url=prepared.address, token=prepared.root.token)
         self._vault.session.mount("http://", _pool())
         self._mounts = prepared.mounts
@@ -48,7 +49,7 @@ class Plain:
 
     def read(self) -> None:
         opened: Any = self._decrypt(None)
-        assert b64decode(opened["data"]["plaintext"]).decode() == KEY.reveal()
+        assert b64decode(opened["data"]["plaintext"]).decode() == self._plaintext
 
     def wrap(self) -> str:
         wrapped: Any = self._decrypt("300s")

@@ -26,12 +26,13 @@ _END_SECONDS = 30
 
 @dataclass(kw_only=True)
 class Token:
-    """A token; a wrapping one holds what it opens to."""
+    """A token; a wrapping one holds what it opens to, and knows which path made it."""
 
     accessor: str = field(default_factory=lambda: secrets.token_hex(8))
     lease: int = 0
     renewable: bool = False
     wrapped: JSON | None = None
+    created_at: str = ""
 
 
 @dataclass(kw_only=True)
@@ -116,6 +117,8 @@ class FakeVault:
         head, _, rest = asked.path.partition("/")
         if head == "auth" and rest.endswith("/login"):
             return self._log_in(asked)
+        if asked.path in {"sys/wrapping/lookup", "sys/wrapping/unwrap"}:
+            return self._wrapping(asked)
         if asked.token not in self.tokens or self.tokens[asked.token].wrapped is not None:
             raise Refused(403, "permission denied")
         if head == "auth" and rest.startswith("token/"):
@@ -157,8 +160,6 @@ class FakeVault:
         _, _, rest = asked.path.partition("/")
         if asked.path in {"sys/mounts", "sys/auth"}:
             return JSONResponse({"data": self.mounts if rest == "mounts" else self.auth})
-        if asked.path == "sys/wrapping/unwrap":
-            return self._unwrap(asked.body["token"])
         _, _, name = rest.partition("/")
         if rest.startswith("mounts/"):
             self.mount(name, asked.body)
@@ -179,7 +180,7 @@ class FakeVault:
         if not asked.wrap_ttl:
             return answered(**answer)
         text = f"s.{secrets.token_hex(12)}"
-        self.tokens[text] = token = Token(wrapped=answer)
+        self.tokens[text] = token = Token(wrapped=answer, created_at=asked.path)
         info = {
             "token": text,
             "accessor": token.accessor,
@@ -188,10 +189,15 @@ class FakeVault:
         }
         return JSONResponse({"data": None, "wrap_info": info})
 
-    def _unwrap(self, text: str) -> Response:
-        token = self.tokens.pop(text, None)
+    def _wrapping(self, asked: Asked) -> Response:
+        """A wrapping token may be given in the body, or be what one logs in with."""
+        text = str(asked.body.get("token", asked.token))
+        token = self.tokens.get(text)
         if token is None or token.wrapped is None:
             raise Refused(400, "wrapping token is not valid or does not exist")
+        if asked.path.endswith("/lookup"):
+            return answered(creation_path=token.created_at)
+        del self.tokens[text]
         return answered(**token.wrapped)
 
 

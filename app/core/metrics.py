@@ -25,6 +25,12 @@ PROVIDER_SECONDS = Histogram(
     registry=REGISTRY,
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
 )
+LOOP_LAG_SECONDS = Histogram(
+    "byok_event_loop_lag_seconds",
+    "How late the event loop came back from a short sleep.",
+    registry=REGISTRY,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)
 SWEPT = Counter("byok_swept_total", "Interrupted work that a sweep settled.", ["kind"], registry=REGISTRY)
 WEBHOOKS = Counter(
     "byok_webhook_attempts_total",

@@ -101,6 +101,8 @@ class VersionRecord:
     retires_at: datetime | None
     destroyed_at: datetime | None
     last_used_at: datetime | None
+    replaced_at: datetime | None
+    leased_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +110,7 @@ class CredentialRecord:
     """A credential as anybody may see it. There is no field for a key.
 
     `current` is the version in use, or last in use. `revision` counts changes of what is shown,
-    uses aside; it becomes the ETag.
+    uses aside; it becomes the ETag. `previous_checked_until`: a check of the one before is under way.
     """
 
     organization_id: str
@@ -119,6 +121,7 @@ class CredentialRecord:
     revision: int
     current: VersionRecord
     previous: VersionRecord | None
+    previous_checked_until: datetime | None
     created_at: datetime
     created_by: str
     updated_at: datetime

@@ -36,7 +36,7 @@ ByokError
 │   └── IngestionOverloaded more usage events than the database keeps up with
 └── Unavailable             a dependency is down; carries retry_after_seconds
     ├── DatabaseUnavailable
-    ├── SecretStoreUnavailable
+    ├── SecretStoreUnavailable      its kinds: `app.domain.store_troubles`
     └── IdentityProviderUnavailable
 
 Messages are constants: an error never carries what the client sent. HTTP statuses are the
@@ -45,15 +45,14 @@ business of `app.routers.problems` alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 from uuid import UUID
 
 
 class ByokError(Exception):
     """Root of the tree. `code` is stable and part of the contract; `detail` is a constant sentence."""
 
-    code: ClassVar[str] = "internal_error"
-    detail: ClassVar[str] = "Something went wrong on our side. Quote the request id when you ask for help."
+    code: str = "internal_error"
+    detail: str = "Something went wrong on our side. Quote the request id when you ask for help."
 
     def __init__(self) -> None:
         super().__init__(self.detail)
@@ -333,9 +332,9 @@ class LineTooLong(ByokError):
 
 
 class Unavailable(ByokError):
-    """A dependency is down; nothing was lost. Repeat after `retry_after_seconds`."""
+    """A dependency is down; nothing was lost. Repeat after `retry_after_seconds`; None: waiting alone mends nothing."""
 
-    retry_after_seconds: ClassVar[int] = 5
+    retry_after_seconds: int | None = 5
 
 
 class DatabaseUnavailable(Unavailable):

@@ -1,7 +1,6 @@
 """Why a URL is refused, in words that tell the admin how to mend it."""
 
 from enum import StrEnum
-from typing import ClassVar
 
 from app.domain.errors import InvalidInput, Unavailable
 
@@ -73,5 +72,5 @@ class UrlRefused(InvalidInput):
 class DnsUnavailable(Unavailable):
     """No resolver answered, or it could not find out: says nothing about the name. Worth repeating."""
 
-    code: ClassVar[str] = "dns_unavailable"
-    detail: ClassVar[str] = "The host name could not be looked up right now. Repeat the request in a moment."
+    code = "dns_unavailable"
+    detail = "The host name could not be looked up right now. Repeat the request in a moment."

@@ -53,6 +53,9 @@ credential_version = sa.Table(
     instant("retires_at", nullable=True),
     instant("destroyed_at", nullable=True),
     instant("last_used_at", nullable=True),
+    # When it last left use, and until when somebody may hold it by a lease: what makes it safe to revoke.
+    instant("replaced_at", nullable=True),
+    instant("leased_until", nullable=True),
     # The last definite verdict on this key version, and the last attempt whatever it found.
     sa.Column("definite_status", sa.Text),
     sa.Column("definite_reason", sa.Text),

@@ -16,6 +16,7 @@ from app.domain.credentials import (
 )
 from app.domain.errors import DuplicateKey
 from app.models.credentials import credential_version, fingerprint_claim, provider_credential
+from app.models.validation import credential_validation as _check
 from app.repositories.version_record import version_record
 
 c = provider_credential
@@ -37,8 +38,25 @@ def _joined(version: Any, number: sa.Column[Any]) -> sa.ColumnElement[bool]:
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _ID = sa.bindparam("id", type_=c.c.id.type)
+# At most one is pending per version, and found by its index.
+_PREVIOUS_CHECKED_UNTIL = (
+    sa.select(_check.c.deadline_at)
+    .where(
+        _check.c.organization_id == c.c.organization_id,
+        _check.c.credential_id == c.c.id,
+        _check.c.key_version == c.c.previous_key_version,
+        _check.c.status == sa.literal_column("'pending'"),
+    )
+    .correlate(c)
+    .scalar_subquery()
+)
 _READ = (
-    sa.select(*_named(c, "c"), *_named(_current, "v"), *_named(_previous, "p"))
+    sa.select(
+        *_named(c, "c"),
+        *_named(_current, "v"),
+        *_named(_previous, "p"),
+        _PREVIOUS_CHECKED_UNTIL.label("previous_checked_until"),
+    )
     .select_from(
         c.join(_current, _joined(_current, c.c.current_key_version)).outerjoin(
             _previous, _joined(_previous, c.c.previous_key_version)
@@ -110,7 +128,7 @@ _SET_CURRENT = Statement(
         **_CHANGED,
     )
 )
-# A use is no change of what the ETag stands for.
+# A use is no change of what the ETag stands for. A lease does this by a statement of its own.
 _USED = Statement(
     sa.update(c).where(_OF_CREDENTIAL).values(last_used_at=sa.func.greatest(c.c.last_used_at, _NOW))
 )
@@ -301,6 +319,7 @@ def _credential(row: Row) -> CredentialRecord:
         revision=row["c_revision"],
         current=version_record(row, "v_"),
         previous=None if row["p_key_version"] is None else version_record(row, "p_"),
+        previous_checked_until=row["previous_checked_until"],
         created_at=row["c_created_at"],
         created_by=row["c_created_by"],
         updated_at=row["c_updated_at"],

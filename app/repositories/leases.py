@@ -8,11 +8,41 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.database import Session, Statement
+from app.models.credentials import credential_version as v
+from app.models.credentials import provider_credential as c
 from app.models.leases import credential_lease as t
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
-_INSERT = Statement(
-    sa.insert(t).values({column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns})
+_VALUES = {column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns}
+# One statement: row locks that many leases of one key wait for are held for one round trip less each.
+_used = (
+    sa.update(v)
+    .where(
+        v.c.organization_id == _ORGANIZATION,
+        v.c.credential_id == _VALUES["credential_id"],
+        v.c.key_version == _VALUES["key_version"],
+        v.c.state == sa.literal_column("'active'"),
+    )
+    .values(
+        last_used_at=sa.func.greatest(v.c.last_used_at, _VALUES["created_at"]),
+        leased_until=sa.func.greatest(v.c.leased_until, _VALUES["expires_at"]),
+    )
+    .returning(v.c.organization_id, v.c.credential_id)
+    .cte("used")
+)
+_in_use = (
+    sa.update(c)
+    .where(
+        c.c.organization_id == _used.c.organization_id,
+        c.c.id == _used.c.credential_id,
+        c.c.state == sa.literal_column("'active'"),
+    )
+    .values(last_used_at=sa.func.greatest(c.c.last_used_at, _VALUES["created_at"]))
+    .returning(c.c.id)
+    .cte("in_use")
+)
+_RECORD = Statement(
+    sa.insert(t).from_select(list(_VALUES), sa.select(*_VALUES.values()).select_from(_in_use))
 )
 _UNEXPIRED = (
     t.c.organization_id == _ORGANIZATION,
@@ -47,9 +77,10 @@ class LeaseRepository:
         self._session = session
         self._organization_id = organization_id
 
-    async def insert(self, lease: LeaseRow) -> None:
-        await self._session.execute(
-            _INSERT,
+    async def record(self, lease: LeaseRow) -> bool:
+        """Put a lease on record as a use of its key; False where that key is not in use any more."""
+        recorded = await self._session.execute(
+            _RECORD,
             organization_id=self._organization_id,
             id=lease.id,
             credential_id=lease.credential_id,
@@ -59,6 +90,7 @@ class LeaseRepository:
             created_by=lease.created_by,
             expires_at=lease.expires_at,
         )
+        return bool(recorded)
 
     async def unexpired(
         self, credential_id: UUID, key_version: int | None = None, *, now: datetime

@@ -19,6 +19,8 @@ _VERSION_COLUMNS = (
     "retires_at",
     "destroyed_at",
     "last_used_at",
+    "replaced_at",
+    "leased_until",
 )
 _DESTINATION_COLUMNS = ("base_url", "messages_url", "auth_style", "workspace_id", "probe_model")
 _VERDICT_COLUMNS = ("status", "reason", "checked_at", "request_id")
@@ -57,6 +59,8 @@ def version_record(row: Mapping[str, Any], prefix: str = "") -> VersionRecord:
         retires_at,
         destroyed_at,
         last_used_at,
+        replaced_at,
+        leased_until,
     ) = pick.version(row)
     base_url, messages_url, auth_style, workspace_id, probe_model = pick.destination(row)
     latest = _verdict(pick.latest(row))
@@ -82,6 +86,8 @@ def version_record(row: Mapping[str, Any], prefix: str = "") -> VersionRecord:
         retires_at=retires_at,
         destroyed_at=destroyed_at,
         last_used_at=last_used_at,
+        replaced_at=replaced_at,
+        leased_until=leased_until,
     )
 
 

@@ -82,6 +82,9 @@ _MOVE = Statement(
             sa.bindparam("new_activated_at", type_=t.c.activated_at.type), t.c.activated_at
         ),
         retires_at=sa.bindparam("new_retires_at", type_=t.c.retires_at.type),
+        replaced_at=sa.func.coalesce(
+            sa.bindparam("new_replaced_at", type_=t.c.replaced_at.type), t.c.replaced_at
+        ),
     )
 )
 # Version 1 is there as long as its credential, so its row stands for all of them.
@@ -111,7 +114,7 @@ _NEWEST_PREVIOUS = Statement(
 _LAST_NUMBER = Statement(sa.select(sa.func.max(t.c.key_version).label("last")).where(_OF_CREDENTIAL))
 _USED = Statement(
     sa.update(t)
-    .where(_OF_VERSION, t.c.state == sa.literal_column("'active'"))
+    .where(_OF_VERSION)
     .values(last_used_at=sa.func.greatest(t.c.last_used_at, sa.bindparam("now", type_=t.c.last_used_at.type)))
 )
 _STAMP_DESTROYED = Statement(
@@ -135,6 +138,7 @@ _PAGE = Statement(
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
 _SEALED = Statement(sa.select(t).where(_OF_VERSION, t.c.store_version.is_not(None)))
+_ACTIVE_SEALED = Statement(sa.select(t).where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'active'")))
 _LATEST: dict[str, Any] = {
     "latest_status": sa.bindparam("status", type_=sa.Text),
     "latest_reason": sa.bindparam("reason", type_=sa.Text),
@@ -222,6 +226,7 @@ class VersionRepository:
         store_version: int | None = None,
         activated_at: datetime | None = None,
         retires_at: datetime | None = None,
+        replaced_at: datetime | None = None,
     ) -> bool:
         """Move a version from the expected state; False where somebody else moved it first."""
         assert to in LEGAL_MOVES[expected], "not a legal move"
@@ -235,6 +240,7 @@ class VersionRepository:
             new_store_version=store_version,
             new_activated_at=activated_at,
             new_retires_at=retires_at,
+            new_replaced_at=replaced_at,
         )
         return bool(moved)
 
@@ -285,7 +291,11 @@ class VersionRepository:
         )
 
     async def note_use(self, credential_id: UUID, key_version: int, *, now: datetime) -> bool:
-        """False where the version is not in use any more."""
+        """Somebody used this version's key at `now`, whatever its state; False where there is no such version.
+
+        For whoever learns of uses afterwards, usage events above all: late ones of a replaced version are
+        what keeps it from counting as safe to revoke. Leases note their own.
+        """
         used = await self._session.execute(
             _USED,
             organization_id=self._organization_id,
@@ -319,14 +329,14 @@ class VersionRepository:
             credential_id=credential_id,
             key_version_=key_version,
         )
-        if row is None:
-            return None
-        return SealedVersion(
-            key_version=key_version,
-            store_version=row["store_version"],
-            destination=version_record(row).destination,
-            was_valid=row["definite_status"] == "valid",
+        return None if row is None else _sealed(row)
+
+    async def find_active(self, credential_id: UUID) -> SealedVersion | None:
+        """The version in use; None once the credential is deleted."""
+        row = await self._session.first(
+            _ACTIVE_SEALED, organization_id=self._organization_id, credential_id=credential_id
         )
+        return None if row is None else _sealed(row)
 
     async def record_verdict(self, credential_id: UUID, key_version: int, verdict: Verdict) -> int:
         """The last attempt; and the standing verdict, if this one is definite.
@@ -355,6 +365,15 @@ class VersionRepository:
             credential_id=credential_id,
             key_version_=key_version,
         )
+
+
+def _sealed(row: Row) -> SealedVersion:
+    return SealedVersion(
+        key_version=row["key_version"],
+        store_version=row["store_version"],
+        destination=version_record(row).destination,
+        was_valid=row["definite_status"] == "valid",
+    )
 
 
 def _intent(row: Row) -> Intent:

@@ -35,12 +35,13 @@ async def livez() -> Response:
 async def readyz(services: ServicesOfApp) -> Response:
     """Per dependency. Send no traffic here while this fails."""
     found = await services.health.check()
-    is_ready = all(found.values())
+    problems = {name: code for name, code in found.items() if code is not None}
     readiness = Readiness(
-        status="ready" if is_ready else "not_ready",
-        dependencies={name: "up" if answers else "down" for name, answers in found.items()},
+        status="not_ready" if problems else "ready",
+        dependencies={name: "down" if name in problems else "up" for name in found},
+        problems=problems,
     )
-    return answer(readiness, status=200 if is_ready else 503)
+    return answer(readiness, status=503 if problems else 200)
 
 
 @router.get(

@@ -5,6 +5,7 @@ from datetime import timedelta
 from fastapi import APIRouter, Response
 
 from app.domain.errors import (
+    ConcurrentChange,
     InsufficientScope,
     InvalidInput,
     LeaseRequiresVault,
@@ -36,6 +37,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/credential-leases
         NotFound,
         ModeIsManaged,
         NotReady,
+        ConcurrentChange,
         LeaseRequiresVault,
         SecretStoreUnavailable,
         400,

@@ -53,8 +53,7 @@ HEADERS: dict[str, Any] = {
         "example": "/v1/organizations/org_acme/provider-credentials/0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819",
     },
     "Retry-After": {
-        "description": "Seconds to wait before repeating.",
-        "required": True,
+        "description": "Seconds to wait before repeating. Absent where waiting alone does not help.",
         "schema": {"type": "integer", "minimum": 0},
         "example": 5,
     },

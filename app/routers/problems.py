@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from app.domain import errors as e
+from app.domain.store_troubles import SECRET_STORE_TROUBLES
 from app.domain.url_refusal import MESSAGES as URL_MESSAGES
 from app.domain.url_refusal import DnsUnavailable, UrlReason
 from app.schemas.base import RequestModel
@@ -54,6 +55,7 @@ STATUSES: dict[type[e.ByokError], int] = {
     e.LineTooLong: 413,
     e.DatabaseUnavailable: 503,
     e.SecretStoreUnavailable: 503,
+    **dict.fromkeys(SECRET_STORE_TROUBLES, 503),
     e.IdentityProviderUnavailable: 503,
     DnsUnavailable: 503,
 }
@@ -123,7 +125,7 @@ def problem_response(request_id: str, error: e.ByokError, *, committed: Committe
         more["blockers"] = list(error.blockers)
     if isinstance(error, e.SpendLimitExceeded):
         more |= {"limit_id": error.limit_id, "limit_name": error.limit_name, "reason": error.reason}
-    if isinstance(error, e.RateLimited | e.Unavailable):
+    if isinstance(error, e.RateLimited | e.Unavailable) and error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, e.Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="byok"'
@@ -249,6 +251,8 @@ def problems(
             listed.setdefault(kind, {})[code] = detail
         else:
             listed.setdefault(STATUSES[kind], {})[kind.code] = kind.detail
+            if kind is e.SecretStoreUnavailable:
+                listed[STATUSES[kind]] |= {trouble.code: trouble.detail for trouble in SECRET_STORE_TROUBLES}
     for status, more in (codes or {}).items():
         listed.setdefault(status, {}).update(dict.fromkeys(more, e.InvalidInput.detail))
     return {status: _documented(status, found) for status, found in sorted(listed.items())}

@@ -9,10 +9,12 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from app.domain.api_keys import MAX_LENGTH, ApiKey, looks_like_key
+from app.domain.clock import now
 from app.domain.credentials import AuthStyle, CredentialRecord
 from app.domain.credentials import CredentialState as State
 from app.domain.errors import InvalidInput
 from app.domain.provider_url import OptionalProviderURL
+from app.domain.retirement import is_safe_to_revoke
 from app.schemas.base import (
     Instant,
     KeyVersion,
@@ -216,7 +218,9 @@ class Credential(ResponseModel):
                 key_version=previous.key_version,
                 retires_at=previous.retires_at,
                 last_used_at=previous.last_used_at,
-                safe_to_revoke=False,
+                safe_to_revoke=is_safe_to_revoke(
+                    previous, checked_until=record.previous_checked_until, now=now()
+                ),
             ),
             created_at=record.created_at,
             created_by=record.created_by,

@@ -20,3 +20,10 @@ class Readiness(ResponseModel):
     dependencies: Annotated[
         dict[str, Literal["up", "down"]], Field(examples=[{"database": "up", "secret_store": "up"}])
     ]
+    problems: Annotated[
+        dict[str, str],
+        Field(
+            description="Of each dependency that is down the code of what is wrong, as problems have it.",
+            examples=[{}],
+        ),
+    ]

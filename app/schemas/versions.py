@@ -16,7 +16,14 @@ class PreviousVersion(ResponseModel):
     state: Literal["previous"] = "previous"
     retires_at: Instant | None
     last_used_at: Instant | None
-    safe_to_revoke: bool
+    safe_to_revoke: Annotated[
+        bool,
+        Field(
+            description="Nobody can be at work with it any more: leases of before the switch have expired,"
+            " no check is under way, and no later use is on record. Revoke it at the provider then.",
+            examples=[True],
+        ),
+    ]
 
 
 class CredentialVersion(ResponseModel):

@@ -9,6 +9,15 @@ from typing import Any
 import structlog
 
 from app.domain.errors import SecretStoreUnavailable
+from app.domain.store_troubles import (
+    SecretStoreBusy,
+    SecretStoreLoginRefused,
+    SecretStoreMisconfigured,
+    SecretStorePermissionDenied,
+    SecretStoreSealed,
+    SecretStoreStandby,
+    SecretStoreTimeout,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -29,10 +38,28 @@ class VaultReason(StrEnum):
     UNEXPECTED = "unexpected_answer"
 
 
+# What clients are told. The reasons are finer: they are for whoever operates Vault.
+KINDS: Mapping[VaultReason, type[SecretStoreUnavailable]] = {
+    VaultReason.SEALED: SecretStoreSealed,
+    VaultReason.STANDBY: SecretStoreStandby,
+    VaultReason.QUOTA: SecretStoreBusy,
+    VaultReason.UNREACHABLE: SecretStoreUnavailable,
+    VaultReason.TIMEOUT: SecretStoreTimeout,
+    VaultReason.PERMISSION_DENIED: SecretStorePermissionDenied,
+    VaultReason.TOKEN_REVOKED: SecretStoreLoginRefused,
+    VaultReason.LOGIN_REFUSED: SecretStoreLoginRefused,
+    VaultReason.MOUNT_MISSING: SecretStoreMisconfigured,
+    VaultReason.NOT_SET_UP: SecretStoreMisconfigured,
+    VaultReason.UNEXPECTED: SecretStoreUnavailable,
+}
+
+
 class VaultUnavailable(SecretStoreUnavailable):
-    """The contract's one error, with the reason for whoever operates Vault."""
+    """Vault's reason, told to clients as one of the kinds of `SecretStoreUnavailable`."""
 
     def __init__(self, reason: VaultReason) -> None:
+        kind = KINDS[reason]
+        self.code, self.detail, self.retry_after_seconds = kind.code, kind.detail, kind.retry_after_seconds
         super().__init__()
         self.reason = reason
         log.warning("vault_unavailable", reason=reason)

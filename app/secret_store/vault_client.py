@@ -28,7 +28,7 @@ Question: TypeAlias = Callable[[hvac.Client], Any]
 
 _WORKERS = 16
 _CONNECT_SECONDS = 2.0
-_READ_SECONDS = 5.0
+_READ_SECONDS = 3.0
 _LARGEST_ANSWER = 1 << 20
 
 

@@ -118,6 +118,7 @@ class Activation:
             expected=VersionState.ACTIVE,
             to=VersionState.PREVIOUS,
             retires_at=retires_at,
+            replaced_at=instant,
         )
         await uow.queue.schedule(destruction_of(caller.organization_id, old.intent_id), due_at=retires_at)
 

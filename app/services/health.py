@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
+from app.domain.errors import ByokError
+
 log = structlog.get_logger(__name__)
 
 Ping = Callable[[], Awaitable[None]]
@@ -17,16 +19,23 @@ class Health:
         self._pings = pings
         self._timeout_seconds = timeout_seconds
 
-    async def check(self) -> dict[str, bool]:
-        """Name of each dependency and whether it answers; why not is for the log."""
-        answers = await asyncio.gather(*(self._answers(name, ping) for name, ping in self._pings.items()))
-        return dict(zip(self._pings, answers, strict=True))
+    async def check(self) -> dict[str, str | None]:
+        """Name of each dependency, and the code of what is wrong with it; None where it answers."""
+        troubles = await asyncio.gather(*(self._trouble(name, ping) for name, ping in self._pings.items()))
+        return dict(zip(self._pings, troubles, strict=True))
 
-    async def _answers(self, name: str, ping: Ping) -> bool:
+    async def _trouble(self, name: str, ping: Ping) -> str | None:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await ping()
         except Exception as error:  # noqa: BLE001  # any failure means: not now
-            log.warning("dependency_down", dependency=name, error=type(error).__name__)
-            return False
-        return True
+            code = _code(name, error)
+            log.warning("dependency_down", dependency=name, code=code, error=type(error).__name__)
+            return code
+        return None
+
+
+def _code(name: str, error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"{name}_timeout"
+    return error.code if isinstance(error, ByokError) else ByokError.code

@@ -1,5 +1,6 @@
 """Leases: an internal service fetches the key in force straight from Vault; it never passes through us."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -7,16 +8,27 @@ from uuid import UUID
 
 from app.domain.audit import AuditAction
 from app.domain.auth import Caller
-from app.domain.billing import UsageMode
+from app.domain.billing import Blocker, UsageMode
 from app.domain.clock import new_id, now
 from app.domain.credentials import AuthStyle, Destination
-from app.domain.errors import LeaseRequiresVault, ModeIsManaged, NotReady, SecretStoreUnavailable
+from app.domain.errors import (
+    ConcurrentChange,
+    LeaseRequiresVault,
+    ModeIsManaged,
+    NotReady,
+    SecretStoreUnavailable,
+)
 from app.repositories.leases import LeaseRow
 from app.repositories.unit_of_work import UnitsOfWork
+from app.repositories.versions import SealedVersion
 from app.secret_store.base import SecretCorrupt, SecretMissing, SecretRef, WrappedSecret
 from app.services import audit
 
 LONGEST_TTL = timedelta(seconds=300)
+
+# So often in a row is a key looked up that is replaced before it can be handed out.
+_ATTEMPTS = 4
+_AT_ONCE = 16
 
 
 class Wrapper(Protocol):
@@ -63,54 +75,45 @@ class Leases:
     async def create(self, caller: Caller, *, ttl: timedelta) -> Lease:
         """Wrap the key in force. Counts as a use, and is on record before it is handed out.
 
+        A key that is replaced meanwhile is not handed out: its successor is.
+
         Raises:
-            LeaseRequiresVault, ModeIsManaged, NotReady, SecretStoreUnavailable, DatabaseUnavailable
+            LeaseRequiresVault, ModeIsManaged, NotReady, ConcurrentChange, SecretStoreUnavailable, DatabaseUnavailable
         """
         if self._wrapper is None or self._vault_address is None:
             raise LeaseRequiresVault
-        organization_id = caller.organization_id
-        async with self._units.reading(organization_id) as uow:
-            readiness = await uow.billing.readiness()
-            if readiness.mode is UsageMode.MANAGED:
-                raise ModeIsManaged
-            if not readiness.is_ready or readiness.credential_id is None:
-                raise NotReady(readiness.blockers)
-            credential_id = readiness.credential_id
-            credential = await uow.credentials.find(credential_id)
-            assert credential is not None
-            sealed = await uow.versions.find_sealed(credential_id, credential.current.key_version)
-            assert sealed is not None
-        ref = SecretRef(organization_id=organization_id, credential_id=credential_id)
-        instant = now()
-        try:
-            wrapped = await self._wrapper.wrap_for_lease(ref, sealed.store_version, int(ttl.total_seconds()))
-        except SecretMissing:
-            raise NotReady(["credential_deleted"]) from None  # destroyed between the two looks
-        except SecretCorrupt:
-            raise SecretStoreUnavailable from None
-        row = LeaseRow(
-            id=new_id(),
-            credential_id=credential_id,
-            key_version=sealed.key_version,
-            accessor=wrapped.accessor,
-            created_at=instant,
-            created_by=caller.subject,
-            expires_at=instant + ttl,
-        )
-        if not await self._record(caller, row):
-            # Switched or destroyed meanwhile: what we hold must not be opened.
+        missing: int | None = None
+        for _ in range(_ATTEMPTS):
+            credential_id, sealed = await self._in_force(caller.organization_id)
+            if sealed is None:
+                continue  # replaced between two looks
+            ref = SecretRef(organization_id=caller.organization_id, credential_id=credential_id)
+            instant = now()
+            try:
+                wrapped = await self._wrapper.wrap_for_lease(
+                    ref, sealed.store_version, int(ttl.total_seconds())
+                )
+            except SecretMissing:
+                if missing == sealed.key_version:
+                    raise NotReady([Blocker.CREDENTIAL_DELETED]) from None
+                missing = sealed.key_version  # destroyed since we looked, or the store lost it
+                continue
+            except SecretCorrupt:
+                raise SecretStoreUnavailable from None
+            row = LeaseRow(
+                id=new_id(),
+                credential_id=credential_id,
+                key_version=sealed.key_version,
+                accessor=wrapped.accessor,
+                created_at=instant,
+                created_by=caller.subject,
+                expires_at=instant + ttl,
+            )
+            if await self._record(caller, row):
+                return _lease(row, wrapped, sealed.destination, self._vault_address)
+            # Replaced, disabled or destroyed meanwhile: what we hold must not be opened.
             await self._wrapper.revoke_wrapping(wrapped.accessor)
-            raise NotReady(["credential_not_valid"])
-        return Lease(
-            id=row.id,
-            wrapping_token=wrapped.token,
-            creation_path=wrapped.creation_path,
-            expires_at=row.expires_at,
-            vault_address=self._vault_address,
-            credential_id=credential_id,
-            key_version=sealed.key_version,
-            destination=sealed.destination,
-        )
+        raise ConcurrentChange
 
     async def revoke(self, organization_id: str, credential_id: UUID, key_version: int | None = None) -> None:
         """Tokens not yet opened go with the key.
@@ -122,15 +125,26 @@ class Leases:
             return
         async with self._units.reading(organization_id) as uow:
             accessors = await uow.leases.unexpired(credential_id, key_version, now=now())
-        for accessor in accessors:
-            await self._wrapper.revoke_wrapping(accessor)
+        # By turns, so that a key with thousands of leases does not keep a deletion waiting for each.
+        for first in range(0, len(accessors), _AT_ONCE):
+            turn = accessors[first : first + _AT_ONCE]
+            await asyncio.gather(*(self._wrapper.revoke_wrapping(accessor) for accessor in turn))
+
+    async def _in_force(self, organization_id: str) -> tuple[UUID, SealedVersion | None]:
+        """The credential that pays, and its version in use; None where that is not the one found ready."""
+        async with self._units.reading(organization_id) as uow:
+            readiness = await uow.billing.readiness()
+            if readiness.mode is UsageMode.MANAGED:
+                raise ModeIsManaged
+            if not readiness.is_ready or readiness.credential_id is None:
+                raise NotReady(readiness.blockers)
+            sealed = await uow.versions.find_active(readiness.credential_id)
+        return readiness.credential_id, sealed if sealed is not None and sealed.was_valid else None
 
     async def _record(self, caller: Caller, row: LeaseRow) -> bool:
         async with self._units.writing(caller.organization_id) as uow:
-            if not await uow.versions.note_use(row.credential_id, row.key_version, now=row.created_at):
+            if not await uow.leases.record(row):
                 return False
-            await uow.credentials.note_use(row.credential_id, now=row.created_at)
-            await uow.leases.insert(row)
             await audit.record(
                 uow,
                 caller,
@@ -141,3 +155,16 @@ class Leases:
             )
             await uow.commit()
         return True
+
+
+def _lease(row: LeaseRow, wrapped: WrappedSecret, destination: Destination, vault_address: str) -> Lease:
+    return Lease(
+        id=row.id,
+        wrapping_token=wrapped.token,
+        creation_path=wrapped.creation_path,
+        expires_at=row.expires_at,
+        vault_address=vault_address,
+        credential_id=row.credential_id,
+        key_version=row.key_version,
+        destination=destination,
+    )

@@ -59,6 +59,7 @@ class Rollback:
                 expected=VersionState.ACTIVE,
                 to=VersionState.PREVIOUS,
                 retires_at=retention_until,
+                replaced_at=instant,
             )
             await uow.versions.move(
                 credential_id,

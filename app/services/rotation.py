@@ -1,5 +1,6 @@
 """Rotate a key without downtime: write the new one, check it, switch, then let the old one go."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,9 +97,10 @@ class Rotation:
             workspace_id=new.workspace_id,
             probe_model=new.probe_model,
         )
-        fingerprint = await self._store.fingerprint(organization_id, new.key)
         ref = SecretRef(organization_id=organization_id, credential_id=credential_id)
-        at = await self._store.current_version(ref)
+        fingerprint, at = await asyncio.gather(
+            self._store.fingerprint(organization_id, new.key), self._store.current_version(ref)
+        )
         intent = await self._announce(
             caller,
             credential_id,

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from app.domain.auth import Caller
 from app.domain.clock import now
-from app.domain.credentials import CredentialState
+from app.domain.credentials import CredentialRecord, CredentialState
 from app.domain.errors import CredentialDeleted, NotFound
 from app.domain.validation import Trigger, ValidationRecord
 from app.repositories.queue import DueItem
@@ -45,27 +45,36 @@ class Validation:
         answer_by = answer_time()
         await self._rate_limits.admit(caller.organization_id, RateLimitKind.CREDENTIAL_WRITES)
         while True:
-            async with self._units.writing(caller.organization_id) as uow:
-                credential = await uow.credentials.find(credential_id)
-                if credential is None:
-                    raise NotFound
-                if credential.state not in (CredentialState.ACTIVE, CredentialState.DISABLED):
-                    raise CredentialDeleted
-                key_version = credential.current.key_version
-                started = await self._checks.start(
-                    uow,
-                    caller,
-                    credential_id,
-                    key_version,
-                    validation_id=validation_id,
-                    trigger=Trigger.REQUEST,
+            running = await self._find_running(caller.organization_id, credential_id)
+            if running is None:
+                running = await self._start(
+                    caller, credential_id, validation_id, answer_by=answer_by if wait else None
                 )
-                running = started or await uow.validations.find_running(credential_id, key_version)
-                await uow.commit()
-            if started is not None:
-                self._checks.launch(caller, started, answer_by=answer_by if wait else None)
             if running is not None:  # else it ended between the two statements: begin again
                 return await self._checks.verdict_of(running) if wait else running
+
+    async def _find_running(self, organization_id: str, credential_id: UUID) -> ValidationRecord | None:
+        """Whoever comes while a check runs waits for its verdict, and for no lock."""
+        async with self._units.reading(organization_id) as uow:
+            current = _current_of(await uow.credentials.find(credential_id))
+            return await uow.validations.find_running(credential_id, current)
+
+    async def _start(
+        self, caller: Caller, credential_id: UUID, validation_id: UUID, *, answer_by: float | None
+    ) -> ValidationRecord | None:
+        """The check that runs now: this one, or somebody else's that came first."""
+        async with self._units.writing(caller.organization_id) as uow:
+            # A switch comes before or after: the check is on record before its key can count as unused.
+            await uow.versions.lock(credential_id)
+            current = _current_of(await uow.credentials.find(credential_id))
+            started = await self._checks.start(
+                uow, caller, credential_id, current, validation_id=validation_id, trigger=Trigger.REQUEST
+            )
+            running = started or await uow.validations.find_running(credential_id, current)
+            await uow.commit()
+        if started is not None:
+            self._checks.launch(caller, started, answer_by=answer_by)
+        return running
 
     async def page(
         self, organization_id: str, credential_id: UUID, *, at_most: int, before: UUID | None
@@ -84,6 +93,7 @@ class Validation:
         """A periodic check. Its verdict puts off the next one; where none is due any more, the item goes."""
         caller = Caller(subject=audit.SYSTEM_ACTOR, organization_id=item.organization_id, request_id="")
         async with self._units.writing(item.organization_id) as uow:
+            await uow.versions.lock(item.id)
             credential = await uow.credentials.find(item.id)
             started = None
             if credential is None or credential.state is not CredentialState.ACTIVE:
@@ -102,3 +112,11 @@ class Validation:
                 raise NotFound
             await uow.queue.schedule(check_of(organization_id, credential_id), due_at=now())
             await uow.commit()
+
+
+def _current_of(credential: CredentialRecord | None) -> int:
+    if credential is None:
+        raise NotFound
+    if credential.state not in (CredentialState.ACTIVE, CredentialState.DISABLED):
+        raise CredentialDeleted
+    return credential.current.key_version

@@ -5,13 +5,20 @@ from dataclasses import replace
 
 import pytest
 
+from app.core.database import Database
 from app.core.settings import Settings
 from app.egress.anthropic import AnthropicClient
 from app.egress.http import http_client
+from app.repositories.unit_of_work import UnitsOfWork
+from app.services import Services
 from tests.api.spending import Spenders, spenders_of
 from tests.api.usage import Ledger
+from tests.api.vaulted import ADDRESS, FakeWrapper, Vaulted
+from tests.assembly import assemble, client_of
 from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.fake_anthropic import FakeAnthropic
+from tests.fakes import FakeSecretStore
+from tests.interruptions import ApprovingProber
 
 
 @pytest.fixture
@@ -48,3 +55,25 @@ def ledger(make_tenant: MakeTenant, make_token: MakeToken) -> Ledger:
 @pytest.fixture
 def spenders(tenant: Tenant, make_token: MakeToken) -> Spenders:
     return spenders_of(tenant, make_token)
+
+
+async def vaulted(
+    services: Services,
+    database: Database,
+    tenant: Tenant,
+    make_token: MakeToken,
+) -> AsyncIterator[Vaulted]:
+    """A service that can lease."""
+    store = FakeSecretStore()
+    wrapper = FakeWrapper(store)
+    assembled = assemble(
+        services,
+        units=UnitsOfWork(database),
+        store=store,
+        prober=ApprovingProber(),
+        wrapper=wrapper,
+        vault_address=ADDRESS,
+    )
+    async with client_of(assembled) as client:
+        admin = replace(tenant, http=client)
+        yield Vaulted(admin=admin, service=replace(admin, token=make_token("service")), wrapper=wrapper)

@@ -1,5 +1,6 @@
 """Liveness, readiness, metrics, and the document about it all."""
 
+import asyncio
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -8,9 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
+from app.domain.errors import DatabaseUnavailable
+from app.domain.store_troubles import SecretStoreSealed
 from app.services import Services
-from app.services.health import Health
+from app.services.health import Health, Ping
 from tests.assembly import client_of
 from tests.conftest import Tenant
 
@@ -20,6 +22,7 @@ METRICS = {
     "byok_http_request_seconds",
     "byok_validations",
     "byok_provider_seconds",
+    "byok_event_loop_lag_seconds",
     "byok_swept",
     "byok_database_connections_in_use",
 }
@@ -33,7 +36,15 @@ async def _database_is_down() -> None:
 
 
 async def _store_is_sealed() -> None:
-    raise SecretStoreUnavailable
+    raise SecretStoreSealed
+
+
+async def _hangs() -> None:
+    await asyncio.Event().wait()
+
+
+async def _has_a_fault() -> None:
+    raise LookupError
 
 
 class TestLivez:
@@ -51,10 +62,13 @@ class TestReadyz:
         assert response.json() == {
             "status": "ready",
             "dependencies": {"database": "up", "secret_store": "up"},
+            "problems": {},
         }
 
-    @pytest.mark.parametrize("down", ["database", "secret_store"])
-    async def test_names_the_one_that_is_down(self, services: Services, down: str) -> None:
+    @pytest.mark.parametrize(
+        ("down", "code"), [("database", "database_unavailable"), ("secret_store", "secret_store_sealed")]
+    )
+    async def test_names_the_one_that_is_down(self, services: Services, down: str, code: str) -> None:
         pings = {"database": _database_is_down, "secret_store": _store_is_sealed}
         health = Health({name: ping if name == down else _answers for name, ping in pings.items()})
 
@@ -65,7 +79,21 @@ class TestReadyz:
         assert response.status_code == 503
         assert response.json()["status"] == "not_ready"
         assert [name for name, state in response.json()["dependencies"].items() if state == "down"] == [down]
+        assert response.json()["problems"] == {down: code}
         assert alive.status_code == 200
+
+    @pytest.mark.parametrize(
+        ("ping", "code"), [(_hangs, "secret_store_timeout"), (_has_a_fault, "internal_error")]
+    )
+    async def test_waits_for_nobody_and_trusts_nobody(
+        self, services: Services, ping: Ping, code: str
+    ) -> None:
+        health = Health({"secret_store": ping}, timeout_seconds=0.01)
+
+        async with client_of(replace(services, health=health)) as client:
+            response = await client.get("/readyz")
+
+        assert (response.status_code, response.json()["problems"]) == (503, {"secret_store": code})
 
 
 class TestMetrics:

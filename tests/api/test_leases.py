@@ -1,95 +1,17 @@
 """Leases: the key in force to an internal service, in a token that opens once, past ourselves."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.errors import SecretStoreUnavailable
-from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.base import SecretRef, WrappedSecret
-from app.services import Services
-from tests.api.rotating import refusal, rotated, saved, seen
-from tests.assembly import assemble, client_of
+from app.secret_store.base import SecretRef
+from tests.api.rotating import refusal, rotated, saved, seen, version_states
+from tests.api.vaulted import ADDRESS, Vaulted
 from tests.conftest import MakeToken, Tenant
-from tests.fakes import FakeSecretStore
-from tests.interruptions import ApprovingProber
 from tests.rows import change, fetch
-
-ADDRESS = "https://vault.example.com:8200"
-
-
-@dataclass
-class FakeWrapper:
-    """Wraps what the store has, as Vault would. `meanwhile` happens while it does."""
-
-    store: FakeSecretStore
-    wrapped: list[tuple[SecretRef, int, int]] = field(default_factory=list)
-    revoked: list[str] = field(default_factory=list)
-    meanwhile: Callable[[], Awaitable[Any]] | None = None
-
-    async def wrap_for_lease(self, ref: SecretRef, store_version: int, ttl_seconds: int) -> WrappedSecret:
-        await self.store.read(ref, store_version)  # or SecretMissing
-        self.wrapped.append((ref, store_version, ttl_seconds))
-        if self.meanwhile is not None:
-            meanwhile, self.meanwhile = self.meanwhile, None
-            await meanwhile()
-        number = len(self.wrapped)
-        return WrappedSecret(
-            token=f"hvs.token-of-lease-{number}",
-            accessor=f"accessor-{number}",
-            creation_path="transit/decrypt/x",
-        )
-
-    async def revoke_wrapping(self, accessor: str) -> None:
-        if self.store.unavailable:
-            raise SecretStoreUnavailable
-        self.revoked.append(accessor)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vaulted:
-    """A service over Vault's stand-in: an organization's admin, and an internal service."""
-
-    admin: Tenant
-    service: Tenant
-    wrapper: FakeWrapper
-
-    async def lease(self, **body: Any) -> httpx.Response:
-        return await self.service.post(f"{self.admin.path}/credential-leases", json=body)
-
-    async def in_force(self, **fields: Any) -> str:
-        """The path of a new credential, in force."""
-        path = await saved(self.admin, **fields)
-        body = {"mode": "byo", "credential_id": path.rpartition("/")[2]}
-        response = await self.admin.request("PUT", f"{self.admin.path}/usage-mode", json=body)
-        assert response.status_code == 200, response.text
-        return path
-
-
-@pytest.fixture
-async def vaulted(
-    services: Services, database: Database, tenant: Tenant, make_token: MakeToken
-) -> AsyncIterator[Vaulted]:
-    store = FakeSecretStore()
-    wrapper = FakeWrapper(store)
-    assembled = assemble(
-        services,
-        units=UnitsOfWork(database),
-        store=store,
-        prober=ApprovingProber(),
-        wrapper=wrapper,
-        vault_address=ADDRESS,
-    )
-    async with client_of(assembled) as client:
-        admin = replace(tenant, http=client)
-        yield Vaulted(admin=admin, service=replace(admin, token=make_token("service")), wrapper=wrapper)
 
 
 class TestLease:
@@ -308,23 +230,22 @@ class TestRevoked:
 
         assert vaulted.wrapper.revoked == []
 
-    @pytest.mark.parametrize("activate", ["when_valid", "immediately"])
-    async def test_and_refused_when_the_key_was_replaced_meanwhile(
-        self, vaulted: Vaulted, activate: str
-    ) -> None:
+    async def test_and_refused_when_the_credential_was_disabled_meanwhile(self, vaulted: Vaulted) -> None:
         path = await vaulted.in_force()
 
-        async def rotate() -> None:
-            await rotated(vaulted.admin, path, activate=activate)
+        async def disable() -> None:
+            await vaulted.admin.post(f"{path}/disable")
 
-        vaulted.wrapper.meanwhile = rotate
+        vaulted.wrapper.meanwhile = [disable]
 
         response = await vaulted.lease()
 
-        assert refusal(response) == (409, "not_ready")
+        assert (refusal(response), response.json()["blockers"]) == (
+            (409, "not_ready"),
+            ["credential_disabled"],
+        )
         assert vaulted.wrapper.revoked == ["accessor-1"]
         assert (await seen(vaulted.admin, path))["last_used_at"] is None
-        assert (await vaulted.lease()).json()["key_version"] == 2
 
     async def test_and_refused_when_the_credential_was_deleted_meanwhile(self, vaulted: Vaulted) -> None:
         path = await vaulted.in_force()
@@ -332,9 +253,71 @@ class TestRevoked:
         async def delete() -> None:
             await vaulted.admin.request("DELETE", path, params={"force": "true"})
 
-        vaulted.wrapper.meanwhile = delete
+        vaulted.wrapper.meanwhile = [delete]
 
         response = await vaulted.lease()
 
         assert refusal(response) == (409, "not_ready")
         assert vaulted.wrapper.revoked == ["accessor-1"]
+
+
+class TestReplacedMeanwhile:
+    """A key that is replaced while it is being wrapped is not handed out: its successor is."""
+
+    @pytest.mark.parametrize("activate", ["when_valid", "immediately"])
+    @pytest.mark.parametrize("destroy_previous", ["after_retention", "immediately"])
+    async def test_gives_the_new_one(self, vaulted: Vaulted, activate: str, destroy_previous: str) -> None:
+        path = await vaulted.in_force()
+
+        async def rotate() -> None:
+            await rotated(vaulted.admin, path, activate=activate, destroy_previous=destroy_previous)
+
+        vaulted.wrapper.meanwhile = [rotate]
+
+        response = await vaulted.lease()
+
+        assert (response.status_code, response.json()["key_version"]) == (201, 2)
+        assert response.json()["wrapping_token"] == "hvs.token-of-lease-2"
+        assert vaulted.wrapper.revoked == ["accessor-1"]
+        states = {1: "previous" if destroy_previous == "after_retention" else "destroyed", 2: "active"}
+        assert await version_states(vaulted.admin, path) == states
+
+    async def test_gives_the_new_one_where_the_old_one_was_destroyed_before_it_was_wrapped(
+        self, vaulted: Vaulted
+    ) -> None:
+        path = await vaulted.in_force()
+
+        async def replace_at_once() -> None:
+            await rotated(vaulted.admin, path, destroy_previous="immediately")
+
+        vaulted.wrapper.beforehand = [replace_at_once]
+
+        response = await vaulted.lease()
+
+        assert (response.status_code, response.json()["key_version"]) == (201, 2)
+        assert vaulted.wrapper.revoked == []
+
+    async def test_gives_up_where_it_never_ends(self, vaulted: Vaulted) -> None:
+        path = await vaulted.in_force()
+
+        async def rotate() -> None:
+            await rotated(vaulted.admin, path)
+
+        vaulted.wrapper.meanwhile = [rotate] * 10
+
+        response = await vaulted.lease()
+
+        assert refusal(response) == (409, "concurrent_change")
+        assert vaulted.wrapper.revoked == [f"accessor-{number}" for number in range(1, 5)]
+        assert (await seen(vaulted.admin, path))["last_used_at"] is None
+
+
+class TestMany:
+    async def test_are_all_revoked(self, vaulted: Vaulted) -> None:
+        path = await vaulted.in_force()
+        for _ in range(20):
+            await vaulted.lease()
+
+        await vaulted.admin.request("DELETE", path, params={"force": "true"})
+
+        assert sorted(vaulted.wrapper.revoked) == sorted(f"accessor-{number}" for number in range(1, 21))

@@ -30,12 +30,6 @@ _RATES = {"uncached_input": 3, "cache_write_5m": 4, "cache_write_1h": 6, "cache_
 
 class OneModel(Unpriced):
     """A price list of one model."""
-async def price_list(_uow: UnitOfWork) -> Price:
-    def price(usage: ModelUsage, _at: datetime) -> int | None:
-        if usage.model != "claude-sonnet-4-5":
-            return None
-        counts = {name: int(getattr(usage.tokens, name)) for name in _RATES}
-        return sum(counts[name] * rate * 10**6 for name, rate in _RATES.items())
 
     def price(
         self,
@@ -47,7 +41,8 @@ async def price_list(_uow: UnitOfWork) -> Price:
         found = OneModel()
         (usage,) = parts
         if usage.model == "claude-sonnet-4-5":
-            found.cost = sum(getattr(usage.tokens, name) * rate * 10**6 for name, rate in _RATES.items())
+            counts = {name: int(getattr(usage.tokens, name)) for name in _RATES}
+            found.cost = sum(counts[name] * rate * 10**6 for name, rate in _RATES.items())
         return found
 
 

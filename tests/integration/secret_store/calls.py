@@ -7,7 +7,7 @@ import pytest
 
 from app.secret_store.base import SecretRef
 from app.secret_store.vault import VaultSecretStore
-from app.secret_store.vault_answers import VaultReason, VaultUnavailable
+from app.secret_store.vault_answers import KINDS, VaultReason, VaultUnavailable
 from tests.integration.secret_store.keys import make_key
 
 Call = Callable[[VaultSecretStore, SecretRef], Awaitable[object]]
@@ -31,7 +31,7 @@ every_call = pytest.mark.parametrize("call", [pytest.param(call, id=name) for na
 async def reason_of(work: Awaitable[object]) -> VaultReason:
     with pytest.raises(VaultUnavailable) as refusal:
         await work
-    assert refusal.value.code == "secret_store_unavailable"
+    assert refusal.value.code == KINDS[refusal.value.reason].code
     assert refusal.value.__cause__ is None
     assert refusal.value.__context__ is None
     return refusal.value.reason

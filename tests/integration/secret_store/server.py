@@ -18,10 +18,11 @@ _BINARIES = ("bao", "vault")
 
 @dataclass(frozen=True, kw_only=True)
 class RealServer:
-    """A server that listens, and a token that may do anything there."""
+    """A server that listens, and a token that may do anything there. `pid` where it is our own."""
 
     address: str
     token: str = field(repr=False)
+    pid: int | None = None
 
 
 def binary() -> str | None:
@@ -81,7 +82,7 @@ def dev_server(*options: str) -> Iterator[RealServer]:
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
     )
     try:
-        server = RealServer(address=f"http://{listen}", token=token)
+        server = RealServer(address=f"http://{listen}", token=token, pid=process.pid)
         _wait_until_up(server, process)
         yield server
     finally:

@@ -8,6 +8,7 @@ import pytest
 from app.domain.billing import UsageMode
 from app.domain.errors import SecretStoreUnavailable
 from app.services import Services
+from app.services.billing import Wish
 from tests.direct_vault import DirectWire, Lost
 from tests.integration.secret_store.server import is_there
 from tests.integration.services.conftest import MakeBench, MakeWorkplace
@@ -174,7 +175,8 @@ class TestRealServer:
 async def lease(bench: Bench) -> str:
     """The wrapping token of the key in force."""
     place = bench.place
-    await place.healthy.billing.switch(place.caller, UsageMode.BYO, bench.credential_id)
+    wish = Wish(mode=UsageMode.BYO, credential_id=bench.credential_id, effective_at=None)
+    await place.healthy.billing.switch(place.caller, wish)
     return (await place.healthy.leases.create(place.caller, ttl=timedelta(minutes=5))).wrapping_token
 
 

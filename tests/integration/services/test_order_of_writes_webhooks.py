@@ -13,7 +13,8 @@ from app.domain.webhooks import SigningSecret, WebhookEndpoint
 from app.secret_store.base import CasMismatch
 from app.services import Services
 from app.services.webhooks import ONLY_VERSION, ref_of
-from tests.integration.services.conftest import MakeCaller, Vessel
+from tests.integration.services.conftest import MakeCaller
+from tests.integration.services.vessels import Vessel
 from tests.integration.services.workplace import Workplace
 from tests.interruptions import Course, Crash, HoldingStore, Step, crash, outage
 

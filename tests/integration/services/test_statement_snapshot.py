@@ -6,8 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.core.database import Database
 from app.repositories.unit_of_work import UnitsOfWork
 from tests.api.statements import closed, service_of, subscribe
+from tests.billed_ledger import PICO, add, month_ago, row, within
 from tests.conftest import MakeToken, Tenant
-from tests.ledger import PICO, add, month_ago, row, within
 
 
 @pytest.fixture
