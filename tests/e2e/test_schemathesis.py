@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow
 Case = schemathesis.Case[Any]
 
 ORGANIZATION = "org_schemathesis"
+FOR_SERVICES = {"POST /v1/organizations/{organization_id}/usage-events"}
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -37,6 +38,9 @@ CHECKS = [
     response_schema_conformance,
     response_headers_conformance,
 ]
+
+# A JSON document is a line of NDJSON.
+schemathesis.serializer.alias("application/x-ndjson", "application/json")
 
 SCHEMA = schemathesis.openapi.from_dict(
     openapi_document(),
@@ -46,10 +50,11 @@ SCHEMA = schemathesis.openapi.from_dict(
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The service, an admin's token, and a credential of his organization."""
+    """The service, the tokens of an admin and of an internal service, and a credential of the admin's organization."""
 
     url: str
     token: str
+    service_token: str
     credential_id: str
 
 
@@ -69,6 +74,7 @@ async def target() -> AsyncIterator[Target]:
             yield Target(
                 url=str(service.http.base_url),
                 token=await service.token("billing-admin", ORGANIZATION),
+                service_token=await service.token("service"),
                 credential_id=created.json()["id"],
             )
 
@@ -84,7 +90,8 @@ def _straight(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_a_token_every_answer_is_in_the_document(case: Case, target: Target) -> None:
     _aim(case, target)
 
-    response = case.call(base_url=target.url, headers={"Authorization": f"Bearer {target.token}"})
+    token = target.service_token if case.operation.label in FOR_SERVICES else target.token
+    response = case.call(base_url=target.url, headers={"Authorization": f"Bearer {token}"})
 
     case.validate_response(response, checks=CHECKS)
 
