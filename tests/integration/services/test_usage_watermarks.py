@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.database import Database, Statement
+from app.repositories.rollups import WatermarkAhead
 from app.repositories.unit_of_work import UnitsOfWork
 from app.services import Services
 from tests.integration.services.summing import START, in_sums, items, reported
@@ -72,6 +73,23 @@ class TestRestore:
             assert renumbered > 0
             assert (await connection.execute(sa.text("SELECT count(*) FROM usage_event"))).scalar() == 0
             await connection.rollback()
+
+    async def test_that_was_forgotten_is_noticed(
+        self, services: Services, database: Database, owner: AsyncEngine, organization: str
+    ) -> None:
+        await ingest(database, organization, event(START))
+        await services.folding.fold(organization)
+        await change(
+            owner,
+            "UPDATE usage_fold SET folded_before = 1000000000000 WHERE organization_id = :organization",
+            organization=organization,
+        )
+        await ingest(database, organization, event(START))
+
+        with pytest.raises(WatermarkAhead):
+            await services.folding.fold(organization)
+
+        assert await items(owner, organization) == 1
 
     async def test_is_not_for_the_service(self, database: Database, organization: str) -> None:
         with pytest.raises(Exception, match="permission denied"):
