@@ -120,6 +120,10 @@ def _added(table: sa.Table, fresh: sa.CTE) -> sa.sql.dml.ReturningInsert[tuple[i
 _FOLD = _fold()
 
 
+class WatermarkAhead(Exception):
+    """The watermark is of another server, so new rows would go unseen: `reset_usage_watermarks()` was forgotten."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
     """What one step did: whether it moved anything, and whether there is more that could be folded now."""
@@ -136,7 +140,11 @@ class RollupRepository:
         self._organization_id = organization_id
 
     async def fold(self) -> Folded:
-        """One step. Nothing, where another instance is at it."""
+        """One step. Nothing, where another instance is at it.
+
+        Raises:
+            WatermarkAhead
+        """
         organization = {"organization_id": self._organization_id}
         await self._session.execute(_BEGIN, **organization)
         claimed = await self._session.first(_CLAIM, **organization)
@@ -145,6 +153,8 @@ class RollupRepository:
         since: int = claimed["folded_before"]
         bounds = await self._session.first(_BOUNDS, **organization, since=since)
         assert bounds is not None
+        if since > bounds["oldest"]:
+            raise WatermarkAhead
         if not bounds["is_any"]:
             return Folded(is_any=False, has_more=False)
         has_more = bounds["cut"] is not None and bounds["cut"] < bounds["oldest"]
