@@ -129,9 +129,6 @@ _SET_CURRENT = Statement(
     )
 )
 # A use is no change of what the ETag stands for. A lease does this by a statement of its own.
-_USED = Statement(
-    sa.update(c).where(_OF_CREDENTIAL).values(last_used_at=sa.func.greatest(c.c.last_used_at, _NOW))
-)
 _SET_PREVIOUS = Statement(
     sa.update(c)
     .where(_OF_CREDENTIAL)
@@ -295,9 +292,6 @@ class CredentialRepository:
         await self._session.execute(
             _SET_PREVIOUS, organization_id=self._organization_id, id=credential_id, previous=previous, now=now
         )
-
-    async def note_use(self, credential_id: UUID, *, now: datetime) -> None:
-        await self._session.execute(_USED, organization_id=self._organization_id, id=credential_id, now=now)
 
     async def deleted_at(self, credential_id: UUID) -> datetime | None:
         row = await self._session.first(_DELETION, organization_id=self._organization_id, id=credential_id)

@@ -41,6 +41,8 @@ _VERSIONS = Statement(
 
 _LATEST = {"credential_id": v.c.credential_id.type, "used_at": v.c.last_used_at.type}
 _used = given(key_version=sa.Integer, **_LATEST)
+# Until when uses of a replaced key are explained by what was handed out before; the first one after tells.
+_accounted_until = sa.func.greatest(v.c.replaced_at, v.c.leased_until)
 _STALE_VERSIONS = (
     sa.select(v.c.credential_id, v.c.key_version, _used.c.used_at)
     .where(
@@ -50,6 +52,7 @@ _STALE_VERSIONS = (
         sa.or_(
             v.c.last_used_at.is_(None),
             v.c.last_used_at < _used.c.used_at - sa.bindparam("apart", type_=sa.Interval),
+            sa.and_(v.c.last_used_at <= _accounted_until, _used.c.used_at > _accounted_until),
         ),
     )
     .order_by(v.c.credential_id, v.c.key_version)
@@ -112,7 +115,7 @@ class KeyUseRepository:
         return {credential_id: KeyTimeline(its) for credential_id, its in versions.items()}
 
     async def note(self, uses: Mapping[tuple[UUID, int | None], datetime]) -> None:
-        """When keys were last used: never back in time, and not again within a minute."""
+        """When keys were last used: never back in time, and not again within a minute, unless it tells something new."""
         versions = [(key[0], key[1], at) for key, at in uses.items() if key[1] is not None]
         if versions:
             await self._session.execute(

@@ -112,11 +112,6 @@ _NEWEST_PREVIOUS = Statement(
     .limit(sa.literal_column("1"))
 )
 _LAST_NUMBER = Statement(sa.select(sa.func.max(t.c.key_version).label("last")).where(_OF_CREDENTIAL))
-_USED = Statement(
-    sa.update(t)
-    .where(_OF_VERSION)
-    .values(last_used_at=sa.func.greatest(t.c.last_used_at, sa.bindparam("now", type_=t.c.last_used_at.type)))
-)
 _STAMP_DESTROYED = Statement(
     sa.update(t)
     .where(_OF_VERSION, t.c.destroyed_at.is_(None))
@@ -289,21 +284,6 @@ class VersionRepository:
             key_version_=key_version,
             now=now,
         )
-
-    async def note_use(self, credential_id: UUID, key_version: int, *, now: datetime) -> bool:
-        """Somebody used this version's key at `now`, whatever its state; False where there is no such version.
-
-        For whoever learns of uses afterwards, usage events above all: late ones of a replaced version are
-        what keeps it from counting as safe to revoke. Leases note their own.
-        """
-        used = await self._session.execute(
-            _USED,
-            organization_id=self._organization_id,
-            credential_id=credential_id,
-            key_version_=key_version,
-            now=now,
-        )
-        return bool(used)
 
     async def destroyed_numbers(self, credential_id: UUID) -> Sequence[int]:
         found = await self._session.rows(

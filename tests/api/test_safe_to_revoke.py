@@ -36,7 +36,7 @@ async def report_use(
 ) -> None:
     """As whoever takes in usage events does it."""
     async with UnitsOfWork(database).writing(tenant.organization) as uow:
-        assert await uow.versions.note_use(UUID(path.rpartition("/")[2]), key_version, now=at)
+        await uow.key_uses.note({(UUID(path.rpartition("/")[2]), key_version): at})
         await uow.commit()
 
 
@@ -119,6 +119,18 @@ class TestSafeToRevoke:
 
         previous = await previous_of(tenant, path)
         assert (previous["key_version"], previous["safe_to_revoke"]) == (1, True)
+
+    async def test_not_once_it_is_used_right_after_a_use_of_before(
+        self, tenant: Tenant, database: Database
+    ) -> None:
+        path = await saved(tenant)
+        before = datetime.now(UTC)
+        await rotated(tenant, path)
+        await report_use(database, tenant, path, 1, at=before)
+
+        await report_use(database, tenant, path, 1, at=datetime.now(UTC))
+
+        assert (await previous_of(tenant, path))["safe_to_revoke"] is False
 
     async def test_leaves_the_etag_alone(self, tenant: Tenant, database: Database) -> None:
         path = await saved(tenant)
