@@ -5,10 +5,10 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -30,7 +30,9 @@ from app.doctor import examine
 from app.domain.auth import ANY_ORGANIZATION, ORGANIZATION_PATTERN, ROLES, Scope
 from app.jobs.background import run_jobs
 from app.main import openapi_document
+from app.operations import migrate_secrets, rotate_root
 from app.server import serve_forever, wait_for_signal
+from app.services.operator import OperationRefused
 
 Result = TypeVar("Result")
 
@@ -146,6 +148,40 @@ def vault_setup() -> None:
     click.echo("Next: fetch a secret id for each role, set BYOK_VAULT__AUTH_METHOD=approle, then byok doctor")
 
 
+@main.command("rotate-root")
+@click.option(
+    "--prepare", is_flag=True, help="Only put the next root key into the keyset file, to be copied."
+)
+def rotate_root_command(*, prepare: bool) -> None:
+    """Rotate the embedded store's root key. Instances may run; goes on where a run was stopped."""
+    settings = _settings()
+    _operate(settings, lambda access: rotate_root(settings, access, _progress, only_prepare=prepare))
+    if prepare:
+        click.echo("Next: copy the keyset file to every machine that runs an instance, then byok rotate-root")
+    else:
+        click.echo(
+            "Done. Next: back up the keyset file, copy it to every other machine, and destroy older copies: with one of"
+            " them an old backup of the database can still be opened"
+        )
+
+
+@main.command("migrate-secrets")
+@click.option("--cancel", is_flag=True, help="Stay with the embedded store, after a run that was stopped.")
+def migrate_secrets_command(*, cancel: bool) -> None:
+    """Move all keys from the embedded store to Vault. No instance may run; goes on where a run was stopped."""
+    settings = _settings()
+    _operate(settings, lambda access: migrate_secrets(settings, access, _progress, cancel=cancel))
+    if cancel:
+        click.echo(
+            "Cancelled. Copies may rest in Vault until the next byok migrate-secrets. Next: unset BYOK_VAULT__ADDRESS,"
+            " then byok serve"
+        )
+    else:
+        click.echo(
+            "Done. Next: byok doctor, then byok serve. The keyset file opens old backups alone: see docs/operations.md"
+        )
+
+
 @main.command()
 def doctor() -> None:
     """Look at settings, database, secret store, clock and provider, and say how to mend what is wrong."""
@@ -191,6 +227,17 @@ def _with_database(settings: Settings, work: Callable[[DatabaseAccess], Result])
     finally:
         flush_tracing()
     sys.exit(130)
+
+
+def _operate(settings: Settings, work: Callable[[DatabaseAccess], Coroutine[Any, Any, None]]) -> None:
+    try:
+        _with_database(settings, lambda access: asyncio.run(work(access)))
+    except OperationRefused as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _progress(line: str) -> None:
+    click.echo(f"  {line}")
 
 
 class _Refused(click.ClickException):

@@ -17,9 +17,10 @@ import app.models.idempotency
 import app.models.leases
 import app.models.queue
 import app.models.rate_limits
+import app.models.rewrapping
 import app.models.rotation
 import app.models.validation
-import app.secret_store.embedded  # noqa: F401  # imported for their tables
+import app.secret_store.sealed_table  # noqa: F401  # imported for their tables
 from app.core.settings import load_settings
 from app.models.base import metadata
 from app.secret_store import binding

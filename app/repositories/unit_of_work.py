@@ -4,21 +4,26 @@
 belongs inside: read, close, call out, open, write.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
+from typing import TypeVar
 
 from app.core.database import Database, Session
 from app.repositories.audit import AuditRepository
 from app.repositories.billing import BillingRepository
 from app.repositories.credentials import CredentialRepository
+from app.repositories.held_secrets import HeldSecretRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.leases import LeaseRepository
 from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
+from app.repositories.rewrapping import RewrapRepository
 from app.repositories.rotation import RotationRepository
 from app.repositories.validation import ValidationRepository
 from app.repositories.versions import VersionRepository
+
+Joined = TypeVar("Joined")
 
 
 class UnitOfWork:
@@ -67,6 +72,18 @@ class UnitOfWork:
     @cached_property
     def queue(self) -> QueueRepository:
         return QueueRepository(self._session)
+
+    @cached_property
+    def held_secrets(self) -> HeldSecretRepository:
+        return HeldSecretRepository(self._session, self._organization_id)
+
+    @cached_property
+    def rewraps(self) -> RewrapRepository:
+        return RewrapRepository(self._session, self._organization_id)
+
+    def join(self, work_on: Callable[[Session, str], Joined]) -> Joined:
+        """Let a store that rests in the same database take part in this transaction."""
+        return work_on(self._session, self._organization_id)
 
     async def commit(self) -> None:
         await self._session.commit()

@@ -27,6 +27,7 @@ GUARDED = {
     "provider_credential",
     "rate_counter",
     "sealed_secret",
+    "secret_rewrap",
     "usage_mode_change",
 }
 OF_NO_ORGANIZATION = {"alembic_version", "job_queue", "sealing_keyset"}
@@ -58,6 +59,12 @@ async def two(make_tenant: MakeTenant, owner: AsyncEngine) -> tuple[Tenant, Tena
             owner,
             "INSERT INTO credential_lease SELECT organization_id, gen_random_uuid(), credential_id, key_version,"
             " 'accessor', now(), 'relay', now() FROM credential_version WHERE organization_id = :organization",
+            organization=tenant.organization,
+        )
+        await change(
+            owner,
+            "INSERT INTO secret_rewrap SELECT organization_id, intent_id, credential_id, key_version, 'intent', 1, 1"
+            " FROM credential_version WHERE organization_id = :organization AND state = 'active'",
             organization=tenant.organization,
         )
     return tenants

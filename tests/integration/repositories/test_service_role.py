@@ -62,7 +62,7 @@ class TestRole:
         assert set(granted) == GUARDED | OF_NO_ORGANIZATION
         assert granted["audit_event"] == {"SELECT", "INSERT"}
         assert granted["alembic_version"] == {"SELECT"}
-        assert granted["sealing_keyset"] == {"SELECT", "INSERT"}
+        assert granted["sealing_keyset"] == {"SELECT", "INSERT", "UPDATE"}
         assert "DELETE" not in granted["sealed_secret"] | granted["credential_validation"]
         allowed = {"SELECT", "INSERT", "UPDATE", "DELETE"}
         assert all(privileges <= allowed for privileges in granted.values())
