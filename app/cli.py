@@ -30,7 +30,7 @@ from app.doctor import examine
 from app.domain.auth import ANY_ORGANIZATION, ORGANIZATION_PATTERN, ROLES, Scope
 from app.jobs.background import run_jobs
 from app.main import openapi_document
-from app.operations import migrate_secrets, rotate_root
+from app.operations import migrate_secrets, rewrap_secrets, rotate_root
 from app.server import serve_forever, wait_for_signal
 from app.services.operator import OperationRefused
 
@@ -180,6 +180,19 @@ def migrate_secrets_command(*, cancel: bool) -> None:
         click.echo(
             "Done. Next: byok doctor, then byok serve. The keyset file opens old backups alone: see docs/operations.md"
         )
+
+
+@main.command("rewrap-secrets")
+@click.option(
+    "--rotate-keys", is_flag=True, help="First give every organization's transit key a new version."
+)
+def rewrap_secrets_command(*, rotate_keys: bool) -> None:
+    """Rewrap all keys in Vault under the newest transit keys. Instances may run; goes on where a run was stopped."""
+    settings = _settings()
+    _operate(settings, lambda access: rewrap_secrets(settings, access, _progress, rotate_keys=rotate_keys))
+    click.echo(
+        "Done. Next: nothing; older versions of the transit keys may be retired, see docs/operations.md"
+    )
 
 
 @main.command()

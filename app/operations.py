@@ -21,7 +21,9 @@ from app.secret_store.binding import VAULT, StoreMismatch, StoreMoving, read_bin
 from app.secret_store.keyring import Keyring
 from app.secret_store.keyset import Keyset, KeysetRefused
 from app.secret_store.sealed_table import SealedList, SealedTableUnreadable
+from app.secret_store.vault_answers import VaultUnavailable
 from app.services.operator import OperationRefused, Progress
+from app.services.rewrapping import Rewrapping
 from app.services.root_rotation import RootRotation
 from app.services.secret_move import SecretMove
 
@@ -62,6 +64,25 @@ async def migrate_secrets(
         await (move.cancel() if cancel else move.run())
 
 
+async def rewrap_secrets(
+    settings: Settings, access: DatabaseAccess, progress: Progress, *, rotate_keys: bool
+) -> None:
+    """Raises SettingsRefused, OperationRefused."""
+    if settings.vault.address is None:
+        raise SettingsRefused.of("VAULT__ADDRESS", "keys outside Vault are rewrapped by `byok rotate-root`")
+    async with _at_work(settings, access, Lock.OPERATOR) as (database, resources):
+        await _require_vault(database)
+        vault = open_vault(settings, resources)
+        await Rewrapping(UnitsOfWork(database), vault, progress).run(rotate_keys=rotate_keys)
+
+
+async def _require_vault(database: Database) -> None:
+    async with database.session(None, read_only=True) as session:
+        binding = await read_binding(session)
+    if binding is None or binding.identity != VAULT:
+        raise OperationRefused("this database's keys do not lie in Vault. Next: byok migrate-secrets")
+
+
 @asynccontextmanager
 async def _at_work(
     settings: Settings, access: DatabaseAccess, *locks: Lock
@@ -79,6 +100,12 @@ async def _at_work(
         raise SettingsRefused.of("DATA_DIR", str(error)) from None
     except SealedTableUnreadable as error:
         raise OperationRefused(str(error)) from None
+    except VaultUnavailable as error:
+        raise OperationRefused(
+            "Vault stopped it, and nothing is lost. Mend that (if permission is denied: byok vault-setup), then run it"
+            " again",
+            error.reason,
+        ) from None
     except Unavailable as error:
         raise OperationRefused(error.detail + " Nothing is lost: run the command again") from None
 

@@ -21,6 +21,7 @@ from app.services.provider_urls import HostGuard, ProviderUrls
 from app.services.rate_limits import RateLimitKind, RateLimits
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
+from app.services.rewraps import Rewraps
 from app.services.rollback import Rollback
 from app.services.rotation import Rotation
 from app.services.secret_writes import SecretWrites
@@ -89,7 +90,9 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         validation=validation,
         audit=Audit(units),
         idempotency=Idempotency(units),
-        sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement),
+        sweep=Sweep(
+            units, SecretWrites(units, store), checks, rotation, retirement, rewraps=Rewraps(units, store)
+        ),
         health=Health(adapters.pings),
         billing=Billing(units),
         provider_urls=provider_urls,

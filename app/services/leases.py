@@ -13,8 +13,10 @@ from app.domain.credentials import AuthStyle, Destination
 from app.domain.errors import LeaseRequiresVault, ModeIsManaged, NotReady, SecretStoreUnavailable
 from app.repositories.leases import LeaseRow
 from app.repositories.unit_of_work import UnitsOfWork
+from app.repositories.versions import SealedVersion
 from app.secret_store.base import SecretCorrupt, SecretMissing, SecretRef, WrappedSecret
 from app.services import audit
+from app.services.secret_reads import use_where_it_lies
 
 LONGEST_TTL = timedelta(seconds=300)
 
@@ -82,8 +84,16 @@ class Leases:
             assert sealed is not None
         ref = SecretRef(organization_id=organization_id, credential_id=credential_id)
         instant = now()
+        wrapper, seconds, key_version = self._wrapper, int(ttl.total_seconds()), sealed.key_version
+
+        async def find_again() -> SealedVersion | None:
+            async with self._units.reading(organization_id) as uow:
+                return await uow.versions.find_sealed(credential_id, key_version)
+
         try:
-            wrapped = await self._wrapper.wrap_for_lease(ref, sealed.store_version, int(ttl.total_seconds()))
+            wrapped = await use_where_it_lies(
+                sealed, lambda number: wrapper.wrap_for_lease(ref, number, seconds), find_again
+            )
         except SecretMissing:
             raise NotReady(["credential_deleted"]) from None  # destroyed between the two looks
         except SecretCorrupt:

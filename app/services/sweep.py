@@ -12,6 +12,7 @@ from app.repositories.queue import JobKind
 from app.repositories.unit_of_work import UnitsOfWork
 from app.services.checks import Checks
 from app.services.retirement import Retirement
+from app.services.rewraps import Rewraps
 from app.services.rotation import Rotation
 from app.services.secret_writes import SecretWrites
 
@@ -28,6 +29,8 @@ class Sweep:
         checks: Checks,
         rotation: Rotation,
         retirement: Retirement,
+        *,
+        rewraps: Rewraps,
     ) -> None:
         self._units = units
         self._settle: dict[JobKind, Callable[[str, UUID], Awaitable[None]]] = {
@@ -36,6 +39,7 @@ class Sweep:
             JobKind.RETRY_ROTATION: rotation.retry,
             JobKind.DESTROY_VERSION: retirement.settle_version,
             JobKind.PURGE_CREDENTIAL: retirement.settle_deletion,
+            JobKind.SETTLE_REWRAP: rewraps.settle,
         }
 
     async def run(self) -> int:

@@ -11,11 +11,13 @@ from app.core.database import Database, DatabaseLogin
 from app.services import Services
 from tests.databases import new_database
 from tests.integration.operations.installation import Installation
-from tests.integration.secret_store.conftest import any_vault as any_vault
-from tests.integration.secret_store.conftest import prepared as prepared
-from tests.integration.secret_store.conftest import prepared_fake as prepared_fake
-from tests.integration.secret_store.conftest import shared_vault as shared_vault
-from tests.integration.secret_store.conftest import vault_server as vault_server
+from tests.integration.secret_store.conftest import (  # noqa: F401  # fixtures
+    any_vault,
+    prepared,
+    prepared_fake,
+    shared_vault,
+    vault_server,
+)
 
 
 @pytest.fixture(scope="session")
