@@ -52,6 +52,7 @@ async def present(database: Database) -> AsyncIterator[None]:
     connection = await _locked(database, Lock.INSTANCES, alone=False)
     connection.add_termination_listener(lambda _: lost.set())
     keeper = asyncio.create_task(_keep(database, connection, lost))
+    await asyncio.sleep(0)  # begun, it closes its connection however it ends
     try:
         yield
     finally:

@@ -227,7 +227,8 @@ class TestOthersMeanwhile:
                     for row in await installation.rows("credential_version")
                     if row["credential_id"] == ref.credential_id
                 ]
-                assert states.count("active") == (0 if deed == "delete" else 1)
+                is_deleted = deed == "delete" and not course.got_through
+                assert states.count("active") == (0 if is_deleted else 1)
                 if course.got_through:
                     return
         pytest.fail("did not get through")
@@ -243,7 +244,7 @@ class TestOthersMeanwhile:
         for at in range(1, 30):
             course = Course(at, rewrap)
             services = in_vault.services(interrupted_store(vault, course))
-            record = await services.validation.validate(
+            record = await services.validation.request(
                 caller_of(ref), ref.credential_id, validation_id=new_id()
             )
             assert record.verdict.status == "valid"
