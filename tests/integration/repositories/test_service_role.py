@@ -15,6 +15,7 @@ from tests.integration.repositories.test_row_level_security import GUARDED, OF_N
 from tests.rows import fetch
 
 PURGES = {"purge_idempotency_keys", "purge_rate_counters"}
+LISTS = {"sealed_credentials", "unmoved_credentials", "moved_credentials", "credentials_with_keys"}
 
 
 class TestRole:
@@ -85,7 +86,7 @@ class TestRole:
             await execute(database, None, statement)
 
 
-class TestPurges:
+class TestFunctions:
     async def test_run_as_the_tables_owner_with_nothing_to_be_led_astray_by(self, owner: AsyncEngine) -> None:
         found: list[dict[str, Any]] = await fetch(
             owner,
@@ -96,7 +97,7 @@ class TestPurges:
             " WHERE p.pronamespace = 'public'::regnamespace AND c.relname = 'idempotency_key' AND prosecdef",
         )
 
-        assert {row.pop("proname") for row in found} == PURGES
+        assert {row.pop("proname") for row in found} == PURGES | LISTS
         for row in found:
             assert row == {
                 "prosecdef": True,
