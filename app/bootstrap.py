@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Network
+from pathlib import Path
 
 import httpcore
 import httpx
@@ -13,12 +14,13 @@ from app.core.database import Database, DatabaseLogin
 from app.core.embedded_postgres import EmbeddedPostgresFailed, embedded_postgres
 from app.core.metrics import watch_pool
 from app.core.migrations import create_database, current_revision, migrate, newest_revision
+from app.core.presence import LockTaken, present
 from app.core.private_file import PrivateFileRefused
 from app.core.readiness import DATABASE_ERRORS, OLDEST_POSTGRESQL, login_powers, server_version
 from app.core.settings import Settings, SettingsRefused
 from app.core.signing_key import EmbeddedIssuer
 from app.domain.decision_table import MessagePatterns
-from app.domain.errors import SecretStoreUnavailable
+from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
 from app.domain.validation import Reason
 from app.egress.anthropic import AnthropicClient
 from app.egress.http import http_client
@@ -28,9 +30,10 @@ from app.egress.transport import tls_context, trusted_transport, vetted_transpor
 from app.egress.webhooks import LIMITS as WEBHOOK_LIMITS
 from app.egress.webhooks import WebhookClient
 from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.binding import StoreMismatch, bind_store
+from app.secret_store.binding import VAULT, RootOutdated, StoreMismatch, bind_store
 from app.secret_store.embedded import EmbeddedSecretStore
-from app.secret_store.keyset import Keyset, KeysetRefused
+from app.secret_store.keyring import Keyring
+from app.secret_store.keyset import KeysetRefused
 from app.secret_store.vault import VaultMounts, VaultSecretStore
 from app.secret_store.vault_answers import VaultUnavailable
 from app.secret_store.vault_client import VaultServer
@@ -151,12 +154,7 @@ async def open_services(
     from app.core.price_list import load_price_list  # noqa: PLC0415  # heavy, and needed only by a service
 
     async with AsyncExitStack() as resources:
-        database = Database(
-            access.login,
-            pool_size=settings.database.pool_size,
-            timeout_seconds=settings.database.timeout.total_seconds(),
-        )
-        resources.push_async_callback(database.close)
+        database = open_database(settings, access, resources)
         watch_pool(lambda: database.connections_in_use)
         units = UnitsOfWork(database)
         store = await _secret_store(settings, database, resources)
@@ -277,21 +275,62 @@ async def _secret_store(
     """Vault where an address is set, else the embedded store; either way the one that the database's keys lie in."""
     store: EmbeddedSecretStore | VaultSecretStore
     try:
+        await resources.enter_async_context(present(database))
         if settings.vault.address is None:
-            keyset = Keyset.load_or_create(settings.data_dir / "secret-store" / "keyset.json")
-            store, identity = EmbeddedSecretStore(database, keyset), keyset.identity
+            keys = Keyring.load_or_create(keyset_path(settings))
+            store = embedded_store(database, keys)
+            bound = await bind_store(database, keys.keyset.identity)
+            if bound.root_id is not None and keys.keyset.root(bound.root_id) is None:
+                raise RootOutdated
         else:
-            sessions = VaultSessions(vault_server(settings), logins_of(settings.vault))
-            store, identity = VaultSecretStore(sessions, vault_mounts(settings)), "vault"
-            resources.push_async_callback(store.close)
-        await bind_store(database, identity)
+            store = open_vault(settings, resources)
+            await bind_store(database, VAULT)
+    except LockTaken:
+        raise SettingsRefused.of(
+            "DATABASE__URL",
+            "`byok migrate-secrets` is moving this database's keys; start again when it has ended",
+        ) from None
     except (KeysetRefused, StoreMismatch) as error:
         raise SettingsRefused.of(
             "DATA_DIR" if settings.vault.address is None else "VAULT__ADDRESS", str(error)
         ) from None
-    except SecretStoreUnavailable:
+    except (SecretStoreUnavailable, DatabaseUnavailable):
         raise SettingsRefused.of("DATABASE__URL", "the database cannot be reached") from None
     return store
+
+
+def embedded_store(database: Database, keys: Keyring) -> EmbeddedSecretStore:
+    """The store in the database."""
+    return EmbeddedSecretStore(database, keys)
+
+
+def keyset_path(settings: Settings) -> Path:
+    """Where the embedded store's root keys are."""
+    return settings.data_dir / "secret-store" / "keyset.json"
+
+
+def open_vault(settings: Settings, resources: AsyncExitStack) -> VaultSecretStore:
+    """The store at BYOK_VAULT__ADDRESS.
+
+    Raises:
+        SettingsRefused
+    """
+    store = VaultSecretStore(
+        VaultSessions(vault_server(settings), logins_of(settings.vault)), vault_mounts(settings)
+    )
+    resources.push_async_callback(store.close)
+    return store
+
+
+def open_database(settings: Settings, access: DatabaseAccess, resources: AsyncExitStack) -> Database:
+    """The service's pool."""
+    database = Database(
+        access.login,
+        pool_size=settings.database.pool_size,
+        timeout_seconds=settings.database.timeout.total_seconds(),
+    )
+    resources.push_async_callback(database.close)
+    return database
 
 
 def vault_server(settings: Settings) -> VaultServer:

@@ -5,10 +5,10 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -31,7 +31,9 @@ from app.domain.auth import ANY_ORGANIZATION, ORGANIZATION_PATTERN, ROLES, Scope
 from app.domain.errors import Unavailable
 from app.jobs.background import run_jobs
 from app.main import openapi_document
+from app.operations import migrate_secrets, rewrap_secrets, rotate_root
 from app.server import serve_forever, wait_for_signal
+from app.services.operator import OperationRefused
 from app.services.price_backfill import Backfilled
 
 Result = TypeVar("Result")
@@ -189,6 +191,53 @@ def vault_setup() -> None:
     click.echo("Next: fetch a secret id for each role, set BYOK_VAULT__AUTH_METHOD=approle, then byok doctor")
 
 
+@main.command("rotate-root")
+@click.option(
+    "--prepare", is_flag=True, help="Only put the next root key into the keyset file, to be copied."
+)
+def rotate_root_command(*, prepare: bool) -> None:
+    """Rotate the embedded store's root key. Instances may run; goes on where a run was stopped."""
+    settings = _settings()
+    _operate(settings, lambda access: rotate_root(settings, access, _progress, only_prepare=prepare))
+    if prepare:
+        click.echo("Next: copy the keyset file to every machine that runs an instance, then byok rotate-root")
+    else:
+        click.echo(
+            "Done. Next: back up the keyset file, copy it to every other machine, and destroy older copies: with one of"
+            " them an old backup of the database can still be opened"
+        )
+
+
+@main.command("migrate-secrets")
+@click.option("--cancel", is_flag=True, help="Stay with the embedded store, after a run that was stopped.")
+def migrate_secrets_command(*, cancel: bool) -> None:
+    """Move all keys from the embedded store to Vault. No instance may run; goes on where a run was stopped."""
+    settings = _settings()
+    _operate(settings, lambda access: migrate_secrets(settings, access, _progress, cancel=cancel))
+    if cancel:
+        click.echo(
+            "Cancelled. Copies may rest in Vault until the next byok migrate-secrets. Next: unset BYOK_VAULT__ADDRESS,"
+            " then byok serve"
+        )
+    else:
+        click.echo(
+            "Done. Next: byok doctor, then byok serve. The keyset file opens old backups alone: see docs/operations.md"
+        )
+
+
+@main.command("rewrap-secrets")
+@click.option(
+    "--rotate-keys", is_flag=True, help="First give every organization's transit key a new version."
+)
+def rewrap_secrets_command(*, rotate_keys: bool) -> None:
+    """Rewrap all keys in Vault under the newest transit keys. Instances may run; goes on where a run was stopped."""
+    settings = _settings()
+    _operate(settings, lambda access: rewrap_secrets(settings, access, _progress, rotate_keys=rotate_keys))
+    click.echo(
+        "Done. Next: nothing; older versions of the transit keys may be retired, see docs/operations.md"
+    )
+
+
 @main.command()
 def doctor() -> None:
     """Look at settings, database, secret store, clock and provider, and say how to mend what is wrong."""
@@ -234,6 +283,17 @@ def _with_database(settings: Settings, work: Callable[[DatabaseAccess], Result])
     finally:
         flush_tracing()
     sys.exit(130)
+
+
+def _operate(settings: Settings, work: Callable[[DatabaseAccess], Coroutine[Any, Any, None]]) -> None:
+    try:
+        _with_database(settings, lambda access: asyncio.run(work(access)))
+    except OperationRefused as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _progress(line: str) -> None:
+    click.echo(f"  {line}")
 
 
 class _Refused(click.ClickException):

@@ -21,12 +21,14 @@ import app.models.prices
 import app.models.queue
 import app.models.rate_limits
 import app.models.reports
+import app.models.rewrapping
 import app.models.rotation
 import app.models.statements
 import app.models.usage
 import app.models.validation
 import app.models.webhooks
-import app.secret_store.embedded  # noqa: F401  # imported for their tables
+import app.secret_store.embedded  # imported for their tables
+import app.secret_store.sealed_table  # noqa: F401  # imported for their tables
 from app.core.settings import load_settings
 from app.models.base import metadata
 from app.secret_store import binding

@@ -175,26 +175,34 @@ class Database:
         return self._pool
 
     async def _open(self) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
+            **self._where(),
+            min_size=0,
+            max_size=self._pool_size,
+            init=_set_up_as_service if self._login.set_role else _set_up,
+            reset=_leave_as_it_is,
+        )
+
+    async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """A connection beside the pool, for a lock that lasts longer than a transaction. The caller closes it."""
+        return await asyncpg.connect(**self._where())
+
+    def _where(self) -> dict[str, Any]:
         milliseconds = str(int(self._timeout_seconds * 1000))
         _, where = _DIALECT.create_connect_args(self._login.url)  # type: ignore[no-untyped-call]  # SQLAlchemy's
         for own in ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"):
             where.pop(own, None)  # SQLAlchemy's, not the driver's
-        return await asyncpg.create_pool(
-            **where,
-            min_size=0,
-            max_size=self._pool_size,
-            timeout=self._timeout_seconds,
-            command_timeout=self._timeout_seconds * 2,
-            init=_set_up_as_service if self._login.set_role else _set_up,
-            reset=_leave_as_it_is,
-            server_settings={
+        return dict(where) | {
+            "timeout": self._timeout_seconds,
+            "command_timeout": self._timeout_seconds * 2,
+            "server_settings": {
                 "application_name": "byok",
                 "jit": "off",  # every statement here is short
                 "statement_timeout": milliseconds,
                 "lock_timeout": milliseconds,
                 "idle_in_transaction_session_timeout": "30000",
             },
-        )
+        }
 
     async def ping(self) -> None:
         """Raise DatabaseUnavailable unless a transaction runs right now."""

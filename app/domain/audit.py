@@ -38,6 +38,15 @@ class AuditAction(StrEnum):
     SUBSCRIPTION_CHANGED = "subscription.changed"
     ENDPOINTS_COUNTED = "endpoints.counted"
     STATEMENT_CLOSED = "statement.closed"
+    SECRET_REWRAPPED = "secret.rewrapped"  # noqa: S105  # the name of a fact
+    SECRET_MOVED = "secret.moved"  # noqa: S105
+    SECRET_MOVE_CANCELLED = "secret.move_cancelled"  # noqa: S105
+    ROOT_ROTATION_STARTED = "secret_store.root_rotation_started"
+    ROOT_ROTATED = "secret_store.root_rotated"
+    STORE_MOVE_STARTED = "secret_store.move_started"
+    STORE_MOVED = "secret_store.moved"
+    STORE_MOVE_CANCELLED = "secret_store.move_cancelled"
+    TRANSIT_KEY_ROTATED = "secret_store.transit_key_rotated"
     EXEMPT_HOSTS_IN_FORCE = "egress.exempt_hosts_in_force"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -24,6 +25,10 @@ class JobKind(StrEnum):
     SETTLE_WEBHOOK = "settle_webhook"  # an endpoint whose secret is on the way into the store, or out of it
     DELIVER_WEBHOOK = "deliver_webhook"  # a delivery; put off from attempt to attempt
     FOLD_USAGE = "fold_usage"  # an organization whose ledger has rows that are not in the sums yet
+    SETTLE_REWRAP = "settle_rewrap"  # by its intent: a rewrap that was announced
+    # An operator's commands alone take these, so that a run that was stopped can go on.
+    REWRAP_SECRETS = "rewrap_secrets"  # a credential
+    ROTATE_TRANSIT_KEY = "rotate_transit_key"  # an organization
     REVALIDATE = "revalidate"  # a credential; one item for good, put off from check to check
 
 
@@ -90,6 +95,47 @@ _USAGE_ORGANIZATIONS = Statement(
         ).label("organization_id")
     )
 )
+_HOLDER = sa.func.credentials_with_keys().table_valued(
+    sa.column("organization_id", sa.Text), sa.column("credential_id", q.c.id.type)
+)
+
+
+def _fill(kind: JobKind, key: sa.ColumnElement[Any]) -> Statement:
+    item: tuple[sa.ColumnElement[Any], ...] = (
+        _HOLDER.c.organization_id,
+        sa.literal_column(f"'{kind}'"),
+        key,
+        sa.func.now(),
+    )
+    columns = [q.c.organization_id, q.c.kind, q.c.id, q.c.due_at]
+    return Statement(
+        insert(q)
+        .from_select(columns, sa.select(*item).select_from(_HOLDER).distinct())
+        .on_conflict_do_nothing()
+    )
+
+
+_FILL = {
+    JobKind.REWRAP_SECRETS: _fill(JobKind.REWRAP_SECRETS, _HOLDER.c.credential_id),
+    JobKind.ROTATE_TRANSIT_KEY: _fill(
+        JobKind.ROTATE_TRANSIT_KEY, sa.literal_column("'00000000-0000-0000-0000-000000000000'::uuid")
+    ),
+}
+_OF_KIND = q.c.kind == sa.bindparam("kind", type_=sa.Text)
+_COUNT = Statement(sa.select(sa.func.count().label("n")).where(_OF_KIND))
+_WAITING = Statement(
+    sa.select(q.c.organization_id, q.c.kind, q.c.id)
+    .where(
+        _OF_KIND,
+        sa.tuple_(q.c.organization_id, q.c.id)
+        > sa.tuple_(
+            sa.bindparam("after_organization", type_=sa.Text), sa.bindparam("after_id", type_=q.c.id.type)
+        ),
+    )
+    .order_by(q.c.organization_id, q.c.id)
+    .limit(sa.bindparam("at_most", type_=sa.Integer))
+)
+
 # Owner-owned functions: the only deletions that reach across organizations.
 _PURGES = tuple(
     Statement(sa.select(function))
@@ -143,6 +189,30 @@ class QueueRepository:
         """Organizations with events in the ledger, in order."""
         found = await self._session.rows(_USAGE_ORGANIZATIONS, after=after, at_most=at_most)
         return [row["organization_id"] for row in found]
+
+    async def fill(self, kind: JobKind) -> None:
+        """One item for each credential, or organization, that has keys."""
+        await self._session.execute(_FILL[kind])
+
+    async def count(self, kind: JobKind) -> int:
+        row = await self._session.first(_COUNT, kind=kind)
+        assert row is not None
+        count: int = row["n"]
+        return count
+
+    async def waiting(self, kind: JobKind, *, after: DueItem | None, at_most: int) -> Sequence[DueItem]:
+        """Items behind the last one seen, due or not. For a command that runs once at a time."""
+        found = await self._session.rows(
+            _WAITING,
+            kind=kind,
+            after_organization="" if after is None else after.organization_id,
+            after_id=UUID(int=0) if after is None else after.id,
+            at_most=at_most,
+        )
+        return [
+            DueItem(organization_id=row["organization_id"], kind=JobKind(row["kind"]), id=row["id"])
+            for row in found
+        ]
 
     async def purge_expired(self) -> None:
         """Drop kept answers and rate counters whose time is over."""

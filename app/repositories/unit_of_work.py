@@ -4,14 +4,16 @@
 belongs inside: read, close, call out, open, write.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
+from typing import TypeVar
 
 from app.core.database import Database, Session
 from app.repositories.audit import AuditRepository
 from app.repositories.billing import BillingRepository
 from app.repositories.credentials import CredentialRepository
+from app.repositories.held_secrets import HeldSecretRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.key_uses import KeyUseRepository
 from app.repositories.leases import LeaseRepository
@@ -22,6 +24,7 @@ from app.repositories.queue import QueueRepository
 from app.repositories.rate_limits import RateLimitRepository
 from app.repositories.reports import ReportRepository
 from app.repositories.reservations import ReservationRepository
+from app.repositories.rewrapping import RewrapRepository
 from app.repositories.rollups import RollupRepository
 from app.repositories.rotation import RotationRepository
 from app.repositories.statements import StatementRepository
@@ -32,6 +35,8 @@ from app.repositories.usage_retention import UsageRetentionRepository
 from app.repositories.validation import ValidationRepository
 from app.repositories.versions import VersionRepository
 from app.repositories.webhooks import WebhookRepository
+
+Joined = TypeVar("Joined")
 
 
 class UnitOfWork:
@@ -132,6 +137,18 @@ class UnitOfWork:
     @cached_property
     def queue(self) -> QueueRepository:
         return QueueRepository(self._session)
+
+    @cached_property
+    def held_secrets(self) -> HeldSecretRepository:
+        return HeldSecretRepository(self._session, self._organization_id)
+
+    @cached_property
+    def rewraps(self) -> RewrapRepository:
+        return RewrapRepository(self._session, self._organization_id)
+
+    def join(self, work_on: Callable[[Session, str], Joined]) -> Joined:
+        """Let a store that rests in the same database take part in this transaction."""
+        return work_on(self._session, self._organization_id)
 
     async def commit(self) -> None:
         await self._session.commit()

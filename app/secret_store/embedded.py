@@ -1,49 +1,40 @@
-"""The sealed store for one machine: envelopes in a PostgreSQL table of its own.
+"""The sealed store for one machine: envelopes in a PostgreSQL table of its own (`app.secret_store.sealed_table`).
 
-Rows are never deleted, so a store version is taken once and for all: a destroyed secret or a
-tombstone keeps its number. Root keys are in a file (`app.secret_store.keyset`), not in the database.
+Root keys are in a file (`app.secret_store.keyset`), not in the database.
 """
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
+import structlog
 from asyncpg import PostgresError
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.database import Database, Row, Statement
+from app.core.database import Database, Row, Session, Statement
 from app.domain.api_keys import ApiKey
 from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
 from app.domain.webhooks import SigningSecret
 from app.secret_store import envelope
 from app.secret_store.base import CasMismatch, SecretCorrupt, SecretMissing, SecretRef
-from app.secret_store.binding import metadata
+from app.secret_store.binding import hold_binding
+from app.secret_store.keyring import Keyring
 from app.secret_store.keyset import Keyset
+from app.secret_store.sealed_table import OF_CREDENTIAL, row, sealed_secret
 
-sealed_secret = sa.Table(
-    "sealed_secret",
-    metadata,
-    sa.Column("organization_id", sa.Text, primary_key=True),
-    sa.Column("credential_id", sa.Uuid, primary_key=True),
-    sa.Column("store_version", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("intent_id", sa.Uuid, nullable=True),
-    sa.Column("sealed", sa.LargeBinary, nullable=True),
-    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("destroyed_at", sa.DateTime(timezone=True), nullable=True),
-)
+Result = TypeVar("Result")
 
-_row = sealed_secret.c
-_OF_CREDENTIAL = sa.and_(
-    _row.organization_id == sa.bindparam("organization"), _row.credential_id == sa.bindparam("credential")
-)
+log = structlog.get_logger(__name__)
+
 _LAST_VERSION = sa.select(
-    sa.func.coalesce(sa.func.max(_row.store_version), sa.literal_column("0")).label("last")
-).where(_OF_CREDENTIAL)
+    sa.func.coalesce(sa.func.max(row.store_version), sa.literal_column("0")).label("last")
+).where(OF_CREDENTIAL)
 _LAST = Statement(_LAST_VERSION)
 _AT = Statement(
-    sa.select(_row["intent_id"], _row["sealed"], _row.destroyed_at).where(
-        _OF_CREDENTIAL, _row.store_version == sa.bindparam("version")
+    sa.select(row["intent_id"], row["sealed"], row.destroyed_at).where(
+        OF_CREDENTIAL, row.store_version == sa.bindparam("version")
     )
 )
 
@@ -74,50 +65,51 @@ _TAKE = Statement(
         ),
     )
     .on_conflict_do_nothing()
-    .returning(_row.store_version)
+    .returning(row.store_version)
 )
 _END = (
     sa.update(sealed_secret)
-    .where(_OF_CREDENTIAL, _row.destroyed_at.is_(None))
+    .where(OF_CREDENTIAL, row.destroyed_at.is_(None))
     .values(sealed=sa.null(), destroyed_at=sa.func.now())
 )
 _PURGE = Statement(_END)
 _DESTROY = Statement(
-    _END.where(_row.store_version == sa.any_(sa.bindparam("versions", type_=sa.ARRAY(sa.Integer))))
+    _END.where(row.store_version == sa.any_(sa.bindparam("versions", type_=sa.ARRAY(sa.Integer))))
 )
 # Needs the table and the right to read it, and looks at no row.
-_REACH = Statement(sa.select(_row.store_version).where(sa.false()))
+_REACH = Statement(sa.select(row.store_version).where(sa.false()))
 
 _PROBE = b"round trip"
+# A rotation may come in between twice, not more often within one call.
+_MOST_ROOTS = 3
 
 
 class EmbeddedSecretStore:
-    """`SecretStore` over the table above.
+    """`SecretStore` over the table.
 
     Args:
         database: the service's pool; every statement runs as the secret's organization.
-        keyset: root keys and the fingerprint key, as they were when the service started.
+        keys: root keys and the fingerprint key; a keyring reads them again when their file was replaced.
     """
 
-    def __init__(self, database: Database, keyset: Keyset) -> None:
+    def __init__(self, database: Database, keys: Keyset | Keyring) -> None:
         self._database = database
-        self._keyset = keyset
+        self._keys = keys if isinstance(keys, Keyring) else Keyring(keys)
 
     async def fingerprint(self, organization_id: str, key: ApiKey) -> str:
         message = envelope.length_prefixed(organization_id.encode(), key.reveal().encode())
-        return f"v1:{hmac.digest(self._keyset.fingerprint_key, message, 'sha256').hex()}"
+        return f"v1:{hmac.digest(self._keys.keyset.fingerprint_key, message, 'sha256').hex()}"
 
     async def current_version(self, ref: SecretRef) -> int:
-        (row,) = await self._run(ref, _LAST)
-        version: int = row["last"]
+        (found,) = await self._run(ref, _LAST)
+        version: int = found["last"]
         return version
 
     async def write(
         self, ref: SecretRef, secret: ApiKey | SigningSecret, *, intent_id: UUID, expected_version: int
     ) -> int:
         version = expected_version + 1
-        sealed = envelope.seal(secret.reveal().encode(), self._keyset, _place(ref, version))
-        taken = await self._run(ref, _TAKE, version=version, intent=intent_id, sealed_bytes=sealed)
+        taken = await self._seal(ref, secret, version=version, intent_id=intent_id)
         # Not taken now, but perhaps by this same intent, whose answer was lost.
         if taken or await self.intent_at(ref, version) == intent_id:
             return version
@@ -131,16 +123,16 @@ class EmbeddedSecretStore:
         expected_version: int,
     ) -> bool:
         version = expected_version + 1
-        if await self._run(ref, _TAKE, version=version, intent=None, sealed_bytes=None):
+        if await self._change(ref, _TAKE, version=version, intent=None, sealed_bytes=None):
             return True
-        row = await self._at(ref, version)
-        return row is not None and row["intent_id"] is None
+        found = await self._at(ref, version)
+        return found is not None and found["intent_id"] is None
 
     async def intent_at(self, ref: SecretRef, store_version: int) -> UUID | None:
-        row = await self._at(ref, store_version)
-        if row is None or row["destroyed_at"] is not None:
+        found = await self._at(ref, store_version)
+        if found is None or found["destroyed_at"] is not None:
             return None
-        intent_id: UUID | None = row["intent_id"]
+        intent_id: UUID | None = found["intent_id"]
         return intent_id
 
     async def read(self, ref: SecretRef, store_version: int) -> ApiKey:
@@ -153,43 +145,112 @@ class EmbeddedSecretStore:
         return SigningSecret(text)
 
     async def destroy(self, ref: SecretRef, *store_versions: int) -> None:
-        await self._run(ref, _DESTROY, versions=list(store_versions))
+        await self._change(ref, _DESTROY, versions=list(store_versions))
 
     async def purge(self, ref: SecretRef) -> None:
-        await self._run(ref, _PURGE)
+        await self._change(ref, _PURGE)
 
     async def ping(self) -> None:
         try:
-            blob = envelope.seal(_PROBE, self._keyset, _PROBE)
-            envelope.unseal(blob, self._keyset, _PROBE)
+            blob = envelope.seal(_PROBE, self._keys.keyset, _PROBE)
+            envelope.unseal(blob, self._keys.keyset, _PROBE)
         except SecretCorrupt:
             raise SecretStoreUnavailable from None
-        await self._execute(None, _REACH, {})
+
+        async def reach(session: Session) -> None:
+            await session.rows(_REACH)
+
+        await self._within(None, reach)
+
+    async def _seal(
+        self, ref: SecretRef, secret: ApiKey | SigningSecret, *, version: int, intent_id: UUID
+    ) -> bool:
+        """Take the number with the secret sealed under the root key that may seal; False where it is taken."""
+        self._keys.refresh()
+        keyset = self._keys.keyset
+        for _ in range(_MOST_ROOTS):
+            sealed = envelope.seal(secret.reveal().encode(), keyset, _place(ref, version))
+            try:
+                taken = await self._change(
+                    ref, _TAKE, root=keyset.primary_id, version=version, intent=intent_id, sealed_bytes=sealed
+                )
+            except _RootOutdated as outdated:
+                # Between two steps of a rotation the file may be ahead of the database, or we behind the file.
+                self._keys.refresh()
+                keyset = self._keys.keyset
+                if keyset.root(outdated.allowed) is None:
+                    break
+                keyset = keyset.with_primary(outdated.allowed)
+            else:
+                return bool(taken)
+        log.warning("keyset_outdated")
+        raise SecretStoreUnavailable
 
     async def _open(self, ref: SecretRef, store_version: int) -> str:
-        row = await self._at(ref, store_version)
-        if row is None or row["sealed"] is None:
-            raise SecretMissing
-        return envelope.unseal(row["sealed"], self._keyset, _place(ref, store_version)).decode()
+        for is_last in (False, True):
+            found = await self._at(ref, store_version)
+            if found is None or found["sealed"] is None:
+                raise SecretMissing
+            try:
+                return envelope.unseal(
+                    found["sealed"], self._keys.keyset, _place(ref, store_version)
+                ).decode()
+            except SecretCorrupt:
+                if is_last:
+                    raise
+            # Sealed under a root key that came since we read the file, or rewrapped since we read the row.
+            self._keys.refresh()
+        raise AssertionError("unreachable")
 
     async def _at(self, ref: SecretRef, version: int) -> Row | None:
         return next(iter(await self._run(ref, _AT, version=version)), None)
 
     async def _run(self, ref: SecretRef, statement: Statement, **values: object) -> Sequence[Row]:
-        of_credential = {"organization": ref.organization_id, "credential": ref.credential_id}
-        return await self._execute(ref.organization_id, statement, of_credential | values)
+        return await self._within(ref.organization_id, lambda session: _rows(session, ref, statement, values))
 
-    async def _execute(
-        self, organization_id: str | None, statement: Statement, values: dict[str, object]
+    async def _change(
+        self, ref: SecretRef, statement: Statement, *, root: str | None = None, **values: object
     ) -> Sequence[Row]:
+        """Write, unless the keys lie elsewhere by now, or `root` may not seal any more."""
+
+        async def change(session: Session) -> Sequence[Row]:
+            binding = await hold_binding(session)
+            if binding is not None and binding.is_left:
+                log.warning("secrets_moved")
+                raise SecretStoreUnavailable
+            allowed = None if binding is None else binding.root_id
+            if allowed is not None and root not in (None, allowed):
+                raise _RootOutdated(allowed)
+            return await _rows(session, ref, statement, values)
+
+        return await self._within(ref.organization_id, change)
+
+    async def _within(
+        self, organization_id: str | None, work: Callable[[Session], Awaitable[Result]]
+    ) -> Result:
         try:
             async with self._database.session(organization_id) as session:
-                found = await session.rows(statement, **values)
+                result = await work(session)
                 await session.commit()
-                return found
+                return result
         except (DatabaseUnavailable, PostgresError):
             pass  # raised below, so that not even the context holds the driver's words
         raise SecretStoreUnavailable
+
+
+class _RootOutdated(Exception):
+    """Another root key is the one that seals."""
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__("another root key seals")
+        self.allowed = allowed
+
+
+async def _rows(
+    session: Session, ref: SecretRef, statement: Statement, values: dict[str, object]
+) -> Sequence[Row]:
+    of_credential = {"organization": ref.organization_id, "credential": ref.credential_id}
+    return await session.rows(statement, **of_credential, **values)
 
 
 def _place(ref: SecretRef, store_version: int) -> bytes:

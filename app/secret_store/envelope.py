@@ -33,6 +33,11 @@ def length_prefixed(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
+def root_id(blob: bytes) -> str:
+    """Which root key a blob says it is sealed under."""
+    return blob[1 : 1 + KEY_ID_BYTES].hex()
+
+
 def seal(secret: bytes, keyset: Keyset, where: bytes) -> bytes:
     data_key = os.urandom(KEY_BYTES)
     return _header(data_key, keyset.primary, where) + _encrypt(data_key, secret, where)

@@ -58,7 +58,7 @@ class Keyset:
     """Root keys by id, which of them is primary, and the key of fingerprints, which is never rotated."""
 
     primary_id: str
-    roots: Mapping[str, RootKey]
+    roots: Mapping[str, RootKey]  # oldest first
     fingerprint_key: bytes = field(repr=False)
 
     @classmethod
@@ -129,12 +129,27 @@ class Keyset:
         """The root key of that id; None when it was dropped."""
         return self.roots.get(key_id)
 
-    def with_new_primary(self) -> "Keyset":
-        """A keyset that seals with a fresh root key and still opens what the others sealed."""
+    @property
+    def newest_id(self) -> str:
+        """The root key that came last: what seals, or will once it is made primary."""
+        return tuple(self.roots)[-1]
+
+    def with_new_root(self) -> "Keyset":
+        """A keyset that also opens what a fresh root key seals, and goes on sealing with the primary."""
         root = RootKey.generate()
         while root.id in self.roots:
             root = RootKey.generate()
-        return replace(self, primary_id=root.id, roots=MappingProxyType({**self.roots, root.id: root}))
+        return replace(self, roots=MappingProxyType({**self.roots, root.id: root}))
+
+    def with_primary(self, key_id: str) -> "Keyset":
+        """A keyset that seals with that root key of its own and still opens what the others sealed."""
+        assert key_id in self.roots
+        return replace(self, primary_id=key_id)
+
+    def with_new_primary(self) -> "Keyset":
+        """A keyset that seals with a fresh root key and still opens what the others sealed."""
+        prepared = self.with_new_root()
+        return prepared.with_primary(prepared.newest_id)
 
     def without(self, key_id: str) -> "Keyset":
         """A keyset that can no longer open what that root key sealed.

@@ -155,9 +155,24 @@ class VaultSecretStore:
         """
         old = await self._ciphertext(VaultRole.SWEEPER, ref, store_version)
         new = await self._transit.rewrap(ref, old)
-        if new.rpartition(":")[0] == old.rpartition(":")[0]:
+        if _key_version(new) == _key_version(old):
             return store_version
         return await self._put(VaultRole.SWEEPER, ref, new, intent_id, expected_version)
+
+    @_bounded
+    async def is_outdated(self, ref: SecretRef, store_version: int) -> bool:
+        """Whether the organization's transit key has a newer version than the one this secret is under.
+
+        Raises:
+            SecretMissing, SecretCorrupt, SecretStoreUnavailable
+        """
+        old = await self._ciphertext(VaultRole.SWEEPER, ref, store_version)
+        return _key_version(await self._transit.rewrap(ref, old)) != _key_version(old)
+
+    @_bounded
+    async def rotate_key(self, organization_id: str) -> None:
+        """A new version of the organization's transit key, which seals from now on. Older ones still open."""
+        await self._transit.rotate(organization_id)
 
     async def _put(
         self, role: VaultRole, ref: SecretRef, ciphertext: str, intent_id: UUID, expected_version: int
@@ -181,3 +196,8 @@ class VaultSecretStore:
         if found is None or _CIPHERTEXT not in found:
             raise SecretMissing
         return str(found[_CIPHERTEXT])
+
+
+def _key_version(ciphertext: str) -> str:
+    """`vault:v3` of `vault:v3:...`."""
+    return ciphertext.rpartition(":")[0]

@@ -151,6 +151,10 @@ class Transit:
         """The same plaintext under the newest version of the key. Raises SecretCorrupt."""
         return part(await self._open(VaultRole.SWEEPER, "rewrap", ref, ciphertext), "ciphertext")
 
+    async def rotate(self, organization_id: str) -> None:
+        rotating = self._do("keys", f"{_key_name(organization_id)}/rotate")
+        expect(await self._sessions[VaultRole.PROVISIONER].call(rotating))
+
     async def fingerprint(self, *parts: bytes) -> str:
         """`v1:<hex>`, where 1 is the version of the key."""
         question = self._do(
@@ -187,8 +191,12 @@ def _path(ref: SecretRef) -> str:
 
 
 def _key_of(ref: SecretRef) -> str:
+    return _key_name(ref.organization_id)
+
+
+def _key_name(organization_id: str) -> str:
     # Names end in a letter or digit in Vault; organizations may end in a hyphen.
-    return f"org.{ref.organization_id}.key"
+    return f"org.{organization_id}.key"
 
 
 def _context(ref: SecretRef) -> str:

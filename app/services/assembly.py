@@ -31,6 +31,7 @@ from app.services.reports import Reports
 from app.services.reservations import Reservations
 from app.services.retirement import Retirement
 from app.services.revalidation import Revalidation
+from app.services.rewraps import Rewraps
 from app.services.rollback import Rollback
 from app.services.rotation import Rotation
 from app.services.secret_writes import SecretWrites
@@ -117,7 +118,15 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         validation=validation,
         audit=Audit(units),
         idempotency=Idempotency(units),
-        sweep=Sweep(units, SecretWrites(units, store), checks, rotation, retirement, webhooks),
+        sweep=Sweep(
+            units,
+            SecretWrites(units, store),
+            checks,
+            rotation,
+            retirement,
+            webhooks=webhooks,
+            rewraps=Rewraps(units, store),
+        ),
         health=Health(adapters.pings),
         billing=Billing(units),
         prices=prices,

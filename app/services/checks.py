@@ -32,9 +32,11 @@ from app.domain.validation import (
 )
 from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
+from app.repositories.versions import SealedVersion
 from app.secret_store.base import SecretCorrupt, SecretMissing, SecretRef, SecretStore
 from app.services import audit
 from app.services.activation import Activation
+from app.services.secret_reads import use_where_it_lies
 
 # A check is bounded by the provider time-out (15 s); past this nobody is working on it any more.
 DEADLINE = timedelta(seconds=20)
@@ -185,12 +187,13 @@ class Checks:
     async def _check(self, record: ValidationRecord, answer_by: float | None) -> Verdict:
         """Unseal, ask, forget. Whatever happens on the way is a verdict too."""
         try:
-            async with self._units.reading(record.organization_id) as uow:
-                sealed = await uow.versions.find_sealed(record.credential_id, record.key_version)
+            sealed = await self._find_sealed(record)
             if sealed is None:
                 return _verdict(Reason.INTERRUPTED)
             ref = SecretRef(organization_id=record.organization_id, credential_id=record.credential_id)
-            key = await self._store.read(ref, sealed.store_version)
+            key = await use_where_it_lies(
+                sealed, lambda number: self._store.read(ref, number), lambda: self._find_sealed(record)
+            )
             with client_span("provider.probe"), PROVIDER_SECONDS.time():
                 return await self._provider.probe(
                     key,
@@ -206,6 +209,10 @@ class Checks:
             # Its name only: the text of an exception may quote what it was given.
             log.error("check_failed", validation_id=str(record.id), error=type(error).__name__)  # noqa: TRY400
             return _verdict(Reason.INTERRUPTED)
+
+    async def _find_sealed(self, record: ValidationRecord) -> SealedVersion | None:
+        async with self._units.reading(record.organization_id) as uow:
+            return await uow.versions.find_sealed(record.credential_id, record.key_version)
 
     async def _finish(self, caller: Caller, record: ValidationRecord, verdict: Verdict) -> None:
         async with self._units.writing(record.organization_id) as uow:

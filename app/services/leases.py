@@ -82,7 +82,7 @@ class Leases:
         """
         if self._wrapper is None or self._vault_address is None:
             raise LeaseRequiresVault
-        missing: int | None = None
+        missing: tuple[int, int] | None = None
         for _ in range(_ATTEMPTS):
             credential_id, sealed = await self._in_force(caller.organization_id)
             if sealed is None:
@@ -94,9 +94,9 @@ class Leases:
                     ref, sealed.store_version, int(ttl.total_seconds())
                 )
             except SecretMissing:
-                if missing == sealed.key_version:
+                if missing == (sealed.key_version, sealed.store_version):
                     raise NotReady([Blocker.CREDENTIAL_DELETED]) from None
-                missing = sealed.key_version  # destroyed since we looked, or the store lost it
+                missing = sealed.key_version, sealed.store_version  # destroyed or rewrapped since, or lost
                 continue
             except SecretCorrupt:
                 raise SecretStoreUnavailable from None

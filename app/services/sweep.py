@@ -12,6 +12,7 @@ from app.repositories.queue import JobKind
 from app.repositories.unit_of_work import UnitsOfWork
 from app.services.checks import Checks
 from app.services.retirement import Retirement
+from app.services.rewraps import Rewraps
 from app.services.rotation import Rotation
 from app.services.secret_writes import SecretWrites
 from app.services.webhooks import Webhooks
@@ -22,14 +23,16 @@ log = structlog.get_logger(__name__)
 class Sweep:
     """Takes due items from the queue; an item stays there until it is settled."""
 
-    def __init__(  # noqa: PLR0917  # one for each kind of work
+    def __init__(  # one for each kind of work
         self,
         units: UnitsOfWork,
         writes: SecretWrites,
         checks: Checks,
         rotation: Rotation,
         retirement: Retirement,
+        *,
         webhooks: Webhooks,
+        rewraps: Rewraps,
     ) -> None:
         self._units = units
         self._settle: dict[JobKind, Callable[[str, UUID], Awaitable[None]]] = {
@@ -39,6 +42,7 @@ class Sweep:
             JobKind.DESTROY_VERSION: retirement.settle_version,
             JobKind.PURGE_CREDENTIAL: retirement.settle_deletion,
             JobKind.SETTLE_WEBHOOK: webhooks.settle,
+            JobKind.SETTLE_REWRAP: rewraps.settle,
         }
 
     async def run(self) -> int:

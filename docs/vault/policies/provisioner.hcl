@@ -1,5 +1,5 @@
-# provisioner: makes an organization's transit key on its first write, and nothing else.
-# One segment after keys/ and no more: /config, /rotate and /export are other paths. A key that is there stays as it is.
+# provisioner: makes an organization's transit key on its first write, gives it a new version, and nothing else.
+# One segment after keys/ and no more: /config and /export are other paths. A key that is there stays as it is.
 
 path "${transit_mount}/keys/+" {
   capabilities        = ["create", "update"]
@@ -8,6 +8,11 @@ path "${transit_mount}/keys/+" {
     "type"    = ["aes256-gcm96"]
     "derived" = [true]
   }
+}
+
+# `byok rewrap-secrets --rotate-keys`. Older versions of the key still open what they sealed.
+path "${transit_mount}/keys/+/rotate" {
+  capabilities = ["update"]
 }
 
 # Its own token: to see whether it lives, to renew it, to give it back.

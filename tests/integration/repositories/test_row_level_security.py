@@ -49,6 +49,7 @@ GUARDED = {
     "usage_fold",
     "usage_hour",
     "usage_hour_detail",
+    "secret_rewrap",
     "usage_mode_change",
     "webhook_delivery",
     "webhook_endpoint",
@@ -97,6 +98,12 @@ async def two(
         await until(partial(fold, services, database, tenant.organization), bool)
         for statement in (*OF_PRICES, *OF_SPENDING, *OF_STATEMENTS):
             await change(owner, statement, organization=tenant.organization)
+        await change(
+            owner,
+            "INSERT INTO secret_rewrap SELECT organization_id, intent_id, credential_id, key_version, 'intent', 1, 1"
+            " FROM credential_version WHERE organization_id = :organization AND state = 'active'",
+            organization=tenant.organization,
+        )
     return tenants
 
 

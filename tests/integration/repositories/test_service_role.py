@@ -21,6 +21,8 @@ PURGES = {
     "purge_spend_reservations",
     "purge_webhook_deliveries",
 }
+PURGES = {"purge_idempotency_keys", "purge_rate_counters"}
+LISTS = {"sealed_credentials", "unmoved_credentials", "moved_credentials", "credentials_with_keys"}
 
 
 class TestRole:
@@ -73,7 +75,7 @@ class TestRole:
         assert granted["subscription"] == granted["endpoint_count"] == {"SELECT", "INSERT", "UPDATE"}
         assert granted["usage_mode_change"] == {"SELECT", "INSERT", "DELETE"}
         assert granted["alembic_version"] == {"SELECT"}
-        assert granted["sealing_keyset"] == {"SELECT", "INSERT"}
+        assert granted["sealing_keyset"] == {"SELECT", "INSERT", "UPDATE"}
         assert "DELETE" not in granted["sealed_secret"] | granted["credential_validation"]
         allowed = {"SELECT", "INSERT", "UPDATE", "DELETE"}
         assert all(privileges <= allowed for privileges in granted.values())
@@ -104,7 +106,7 @@ class TestRole:
             await execute(database, None, statement)
 
 
-class TestPurges:
+class TestFunctions:
     async def test_run_as_the_tables_owner_with_nothing_to_be_led_astray_by(self, owner: AsyncEngine) -> None:
         found: list[dict[str, Any]] = await fetch(
             owner,
@@ -117,7 +119,7 @@ class TestPurges:
         ledgers = [row for row in found if "usage" in row["proname"]]
         found = [row for row in found if row not in ledgers]
 
-        assert {row.pop("proname") for row in found} == PURGES
+        assert {row.pop("proname") for row in found} == PURGES | LISTS
         for row in found:
             assert row == {
                 "prosecdef": True,

@@ -13,8 +13,9 @@ from app.domain.api_keys import ApiKey
 from app.domain.errors import SecretStoreUnavailable
 from app.secret_store import envelope
 from app.secret_store.base import SecretCorrupt, SecretMissing, SecretRef
-from app.secret_store.embedded import EmbeddedSecretStore, sealed_secret
+from app.secret_store.embedded import EmbeddedSecretStore
 from app.secret_store.keyset import Keyset
+from app.secret_store.sealed_table import sealed_secret
 
 KEY = ApiKey.parse("sk-ant-api03-R2D2" + 80 * "x" + "igAA")
 ROW = sealed_secret.c

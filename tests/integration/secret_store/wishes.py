@@ -118,7 +118,7 @@ WISHES = [
     ),
     Wish(
         name="rotate the transit key",
-        roles=tuple(VaultRole),
+        roles=(WRITER, BROKER, PROBER, SWEEPER),
         path="{transit}/keys/{transit_key}/rotate",
     ),
     Wish(

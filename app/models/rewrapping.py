@@ -1,0 +1,29 @@
+"""Rewraps under way: a secret that is written anew under a newer key of the store, and its numbers there."""
+
+import sqlalchemy as sa
+
+from app.domain.rewrapping import RewrapState
+from app.models.base import UUID, metadata, one_of, organization
+
+secret_rewrap = sa.Table(
+    "secret_rewrap",
+    metadata,
+    organization(),
+    sa.Column("intent_id", UUID, primary_key=True),
+    sa.Column("credential_id", UUID, nullable=False),
+    sa.Column("key_version", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("from_store_version", sa.Integer, nullable=False),
+    sa.Column("expected_store_version", sa.Integer, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["organization_id", "credential_id", "key_version"],
+        [
+            "credential_version.organization_id",
+            "credential_version.credential_id",
+            "credential_version.key_version",
+        ],
+    ),
+    one_of("state", *RewrapState),
+    # One at a time: each takes the next number of the credential.
+    sa.Index("uq_secret_rewrap_credential", "organization_id", "credential_id", unique=True),
+)

@@ -1,0 +1,255 @@
+"""All keys in Vault under the newest transit keys, while others work: no key lost, none left under an old one."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import cast
+from uuid import uuid4
+
+import pytest
+
+from app.domain.auth import Caller
+from app.domain.clock import new_id
+from app.domain.errors import ByokError, Unavailable
+from app.domain.rotation import MOST_STORE_VERSIONS
+from app.secret_store.base import SecretRef
+from app.secret_store.vault import VaultSecretStore
+from app.services import Services
+from app.services.operator import OperationRefused
+from app.services.rewrapping import Rewrapping, RewrappingStore
+from tests.integration.operations.installation import HELD, Installation
+from tests.integration.secret_store.vaults import Prepared
+from tests.integration.services.deeds import new_key
+from tests.integration.services.workplace import make_key
+from tests.interruptions import Course, Crash, InterruptedUnits, Step, crash, interrupted_store, outage
+from tests.rows import change, make_due
+
+FEWEST_STEPS, MOST_STEPS = 60, 300
+NUMBERS_LOOKED_AT = 8  # the last ones: more than one run takes
+
+
+@pytest.fixture
+async def vault(any_vault: Prepared) -> AsyncIterator[VaultSecretStore]:
+    """Each role with its own log-in."""
+    async with any_vault.store(await any_vault.logins()) as store:
+        yield store
+
+
+@pytest.fixture
+async def in_vault(installation: Installation, vault: VaultSecretStore) -> Installation:
+    """The same, with its keys in Vault."""
+    await installation.empty()
+    await installation.fill(vault)
+    return installation
+
+
+def rewrapping(
+    installation: Installation, vault: VaultSecretStore, course: Course | None = None
+) -> Rewrapping:
+    if course is None:
+        return Rewrapping(installation.units, vault, installation.told.append)
+    return Rewrapping(
+        InterruptedUnits(installation.database, course),
+        cast("RewrappingStore", interrupted_store(vault, course)),
+        installation.told.append,
+    )
+
+
+async def stopped(work: Awaitable[None]) -> bool:
+    try:
+        await work
+    except (Crash, Unavailable):
+        return True
+    return False
+
+
+async def assert_rewrapped(installation: Installation, vault: VaultSecretStore) -> None:
+    await installation.assert_readable(vault)
+    for row in await held(installation):
+        assert not await vault.is_outdated(_ref(row), int(str(row["store_version"])))
+    await assert_no_orphan(installation, vault)
+    kinds = {row["kind"] for row in await installation.rows("job_queue")}
+    assert kinds.isdisjoint({"rewrap_secrets", "rotate_transit_key", "settle_rewrap"})
+
+
+async def assert_no_orphan(installation: Installation, vault: VaultSecretStore) -> None:
+    """Vault holds what the rows point to, and nothing else."""
+    assert await installation.rows("secret_rewrap") == []
+    pointed_at = {(row["credential_id"], row["store_version"]) for row in await held(installation)}
+    for ref in installation.refs:
+        last = await vault.current_version(ref)
+        for number in range(max(1, last - NUMBERS_LOOKED_AT), last + 1):
+            is_there = await vault.intent_at(ref, number) is not None
+            assert is_there == ((ref.credential_id, number) in pointed_at), f"{ref} {number}"
+
+
+async def held(installation: Installation) -> list[dict[str, object]]:
+    return [row for row in await installation.rows("credential_version") if row["state"] in HELD]
+
+
+def _ref(row: dict[str, object]) -> SecretRef:
+    return SecretRef(organization_id=str(row["organization_id"]), credential_id=row["credential_id"])  # type: ignore[arg-type]  # an UUID, as the driver has it
+
+
+def caller_of(ref: SecretRef) -> Caller:
+    return Caller(subject="ada", organization_id=ref.organization_id, request_id="req")
+
+
+async def sweep(installation: Installation, vault: VaultSecretStore) -> None:
+    await change(
+        installation.owner,
+        "UPDATE job_queue SET due_at = now() - interval '1 second' WHERE kind IN ('settle_rewrap', 'settle_intent')",
+    )
+    await installation.services(vault).sweep.run()
+
+
+class TestRewrapSecrets:
+    async def test_rotates_the_keys_and_rewraps_every_version(
+        self, in_vault: Installation, vault: VaultSecretStore, any_vault: Prepared
+    ) -> None:
+        await rewrapping(in_vault, vault).run(rotate_keys=True)
+
+        await assert_rewrapped(in_vault, vault)
+        for row in await held(in_vault):
+            path = f"orgs/{row['organization_id']}/creds/{row['credential_id']}"
+            content = await any_vault.get(path, int(str(row["store_version"])))
+            assert content["ct"].startswith("vault:v2:")
+        assert sorted(await in_vault.actions()) == [
+            *["secret.rewrapped"] * 5,
+            *["secret_store.transit_key_rotated"] * 2,
+        ]
+
+    async def test_without_a_new_key_changes_nothing(
+        self, in_vault: Installation, vault: VaultSecretStore
+    ) -> None:
+        before = await in_vault.rows("credential_version")
+
+        await rewrapping(in_vault, vault).run(rotate_keys=False)
+
+        assert await in_vault.rows("credential_version") == before
+        assert await in_vault.actions() == []
+
+    async def test_survives_a_crash_at_every_step(
+        self, installation: Installation, prepared_fake: Prepared
+    ) -> None:
+        async with prepared_fake.store() as vault:
+            await installation.empty()
+            await installation.fill(vault)
+            for at in range(1, MOST_STEPS):
+                course = crash(at)
+                is_stopped = await stopped(rewrapping(installation, vault, course).run(rotate_keys=True))
+                if is_stopped:
+                    await rewrapping(installation, vault).run(rotate_keys=True)
+                await assert_rewrapped(installation, vault)
+                if not is_stopped:
+                    break
+
+        assert FEWEST_STEPS < course.steps < MOST_STEPS
+        assert course.got_through
+
+    async def test_that_is_never_run_again_is_cleared_away_by_the_sweep(
+        self, in_vault: Installation, vault: VaultSecretStore
+    ) -> None:
+        for at in range(3, MOST_STEPS, 4):
+            if not await stopped(rewrapping(in_vault, vault, crash(at)).run(rotate_keys=True)):
+                break
+
+            await sweep(in_vault, vault)
+
+            await in_vault.assert_readable(vault)
+            await assert_no_orphan(in_vault, vault)
+        await assert_rewrapped(in_vault, vault)
+
+    async def test_survives_outages(self, in_vault: Installation, vault: VaultSecretStore) -> None:
+        for at in range(5, MOST_STEPS, 11):
+            if not await stopped(rewrapping(in_vault, vault, outage(at, lasts=False)).run(rotate_keys=True)):
+                break
+
+        await assert_rewrapped(in_vault, vault)
+
+    async def test_refuses_what_would_push_out_a_key_that_is_kept(
+        self, in_vault: Installation, vault: VaultSecretStore
+    ) -> None:
+        ref = in_vault.refs[0]
+        for number in range(1, MOST_STORE_VERSIONS):
+            await vault.tombstone(ref, intent_id=uuid4(), expected_version=number)
+
+        with pytest.raises(OperationRefused, match=rf"too many versions.*{ref.credential_id}"):
+            await rewrapping(in_vault, vault).run(rotate_keys=True)
+
+        await in_vault.assert_readable(vault)
+        assert await vault.current_version(ref) == MOST_STORE_VERSIONS
+
+
+Deed = Callable[[Services, SecretRef], Awaitable[object]]
+DEEDS: dict[str, Deed] = {
+    "rotate": lambda services, ref: services.rotation.rotate(
+        caller_of(ref), ref.credential_id, new_key(make_key()), rotation_id=new_id()
+    ),
+    "roll back": lambda services, ref: services.rollback.roll_back(caller_of(ref), ref.credential_id),
+    "destroy": lambda services, ref: services.retirement.destroy_version(
+        caller_of(ref), ref.credential_id, 1
+    ),
+    "delete": lambda services, ref: services.retirement.delete(
+        caller_of(ref), ref.credential_id, force=False
+    ),
+}
+
+
+class TestOthersMeanwhile:
+    @pytest.mark.parametrize("deed", DEEDS)
+    async def test_may_do_what_they_like_at_every_step(
+        self, installation: Installation, prepared_fake: Prepared, deed: str
+    ) -> None:
+        async with prepared_fake.store() as vault:
+            for at in range(1, MOST_STEPS, 5):
+                await installation.empty()
+                await installation.fill(vault)
+                services, ref = installation.services(vault), installation.refs[1]
+
+                async def do(step: Step, services: Services = services, ref: SecretRef = ref) -> None:
+                    if not step.holds_locks:
+                        with suppress(ByokError):
+                            await DEEDS[deed](services, ref)
+
+                course = Course(at, do)
+                with suppress(OperationRefused, ByokError):
+                    await rewrapping(installation, vault, course).run(rotate_keys=True)
+                await sweep(installation, vault)
+                await rewrapping(installation, vault).run(rotate_keys=False)
+
+                await assert_no_orphan(installation, vault)
+                for row in await held(installation):
+                    key = await vault.read(_ref(row), int(str(row["store_version"])))
+                    assert await vault.fingerprint(str(row["organization_id"]), key) == row["fingerprint"]
+                    assert not await vault.is_outdated(_ref(row), int(str(row["store_version"])))
+                states = [
+                    row["state"]
+                    for row in await installation.rows("credential_version")
+                    if row["credential_id"] == ref.credential_id
+                ]
+                is_deleted = deed == "delete" and not course.got_through
+                assert states.count("active") == (0 if is_deleted else 1)
+                if course.got_through:
+                    return
+        pytest.fail("did not get through")
+
+    async def test_find_a_key_that_moves_between_two_looks(
+        self, in_vault: Installation, vault: VaultSecretStore
+    ) -> None:
+        ref = in_vault.refs[0]
+
+        async def rewrap(_step: Step) -> None:
+            await rewrapping(in_vault, vault).run(rotate_keys=True)
+
+        for at in range(1, 30):
+            course = Course(at, rewrap)
+            services = in_vault.services(interrupted_store(vault, course))
+            record = await services.validation.request(
+                caller_of(ref), ref.credential_id, validation_id=new_id()
+            )
+            assert record.verdict.status == "valid"
+            if course.got_through:
+                break
+        for organization_id in {ref.organization_id for ref in in_vault.refs}:
+            await make_due(in_vault.owner, organization_id)
+        await in_vault.services(vault).sweep.run()
