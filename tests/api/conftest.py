@@ -57,6 +57,7 @@ def spenders(tenant: Tenant, make_token: MakeToken) -> Spenders:
     return spenders_of(tenant, make_token)
 
 
+@pytest.fixture
 async def vaulted(
     services: Services,
     database: Database,

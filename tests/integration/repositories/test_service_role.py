@@ -21,7 +21,6 @@ PURGES = {
     "purge_spend_reservations",
     "purge_webhook_deliveries",
 }
-PURGES = {"purge_idempotency_keys", "purge_rate_counters"}
 LISTS = {"sealed_credentials", "unmoved_credentials", "moved_credentials", "credentials_with_keys"}
 
 
