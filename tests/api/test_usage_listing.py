@@ -147,7 +147,8 @@ class TestCsv:
         assert found["feature"] == "a,b"
         assert found["started_at"] == row["started_at"]
         assert found["flags"] == "cache_ttl_assumed"
-        assert (found["estimated_cost"], found["billed_cost"], found["currency"]) == ("", "0.00", "USD")
+        amounts = [row[name]["amount"] for name in ("estimated_cost", "billed_cost")]
+        assert [found["estimated_cost"], found["billed_cost"], found["currency"]] == [*amounts, "USD"]
         assert (found["ephemeral_5m_input_tokens"], found["output_tokens"]) == ("9", "3")
         assert found["reservation_id"] == sent["reservation_id"]
         nested = {"cache_creation", "estimated_cost", "billed_cost"}

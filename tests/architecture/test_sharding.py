@@ -94,26 +94,38 @@ def statements() -> Iterator[tuple[str, str]]:
                     yield f"{module.name}.{name}[{number}]", it.text
 
 
-# Tables and the names that they go by in the statement.
+# Tables, and the names that they go by in the statement.
+_NO_NAME = "AS|CROSS|FOR|FROM|GROUP|JOIN|LEFT|LIMIT|ON|ORDER|RETURNING|SELECT|SET|UNION|USING|VALUES|WHERE"
 _NAMED = re.compile(
-    r"\b(?:FROM|JOIN|UPDATE|INTO|USING|,)\s+([a-z_]+)(?:\s+AS\s+([a-z_0-9]+))?", re.IGNORECASE
+    rf"\b(?:FROM|JOIN|UPDATE|INTO|USING|,)\s+([a-z_]+)(?:(?:\s+AS)?\s+(?!(?:{_NO_NAME})\b)([a-z_0-9]+))?",
+    re.IGNORECASE,
 )
-_EQUAL = re.compile(r"([a-z_0-9]+)\.organization_id = ([a-z_0-9]+\.organization_id|\$\d+)")
-# Across organizations on purpose: what is due, and what has expired.
-ACROSS = {"app.repositories.queue._TAKE[0]"}
+_EQUAL = re.compile(
+    r"(?:\b([a-z_0-9]+)\.)?\borganization_id = (?:CAST\()?([a-z_0-9]+\.organization_id|\$\d+)"
+)
+_INTO = re.compile(r"INSERT INTO ([a-z_]+)(?: AS ([a-z_]+))?\s+\(organization_id")
+# Subqueries, whose own tables are looked at too.
+_WITHIN = re.compile(r"\) AS ([a-z_]+)|\b([a-z_]+) AS\s+(?:MATERIALIZED )?\(")
+# Across organizations on purpose: what is due or waits, and what has expired.
+ACROSS = {f"app.repositories.queue.{name}[0]" for name in ("_TAKE", "_COUNT", "_WAITING")}
 
 
 def unbound(text: str) -> set[str]:
     """Tables of organizations that no equation ties to the organization, by the names they go by."""
-    names = {match[2] or match[1] for match in _NAMED.finditer(text) if match[1] in metadata.tables}
-    into = {match[1] for match in re.finditer(r"INSERT INTO ([a-z_]+) \(organization_id", text)}
-    equal = [(match[1], match[2].removesuffix(".organization_id")) for match in _EQUAL.finditer(text)]
-    bound = {left for left, right in equal if right.startswith("$")}
-    bound |= set(re.findall(r"\) AS ([a-z_]+)", text))  # a subquery, whose own tables are looked at too
+    named = [(match[1], match[2] or match[1]) for match in _NAMED.finditer(text)]
+    names = {name for table, name in named if table in metadata.tables}
+    within = {match[1] or match[2] for match in _WITHIN.finditer(text)}
+    bound = within | {name for table, name in named if table in within}
+    bound |= {name for match in _INTO.finditer(text) for name in match.groups() if name}
+    alone = next(iter(names)) if len(names) == 1 else ""  # needs no name before its columns
+    equal = [
+        (match[1] or alone, match[2].removesuffix(".organization_id")) for match in _EQUAL.finditer(text)
+    ]
+    bound |= {left for left, right in equal if right.startswith("$")}
     for _ in equal:
         bound |= {left for left, right in equal if right in bound}
         bound |= {right for left, right in equal if left in bound}
-    return names - bound - into
+    return names - bound
 
 
 class TestStatements:

@@ -1,28 +1,61 @@
 """How PostgreSQL finds the rows of a report: by index, behind row-level security too."""
 
-from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core.database import Database, Statement
+from app.core.database import Database, DatabaseLogin, Statement
 from app.domain.buckets import bucket_edges, cover_of
+from app.domain.clock import now
 from app.domain.reports import BucketWidth, Dimension
 from app.repositories import reports, rollups
+from tests.databases import new_database
+from tests.rows import change
 
-START = datetime(2026, 11, 1, tzinfo=UTC)
+ORGANIZATION = "org_of_many"
+END = now().replace(hour=0, minute=0, second=0, microsecond=0)
+START = END - timedelta(days=20)
+# So much is in the sums already; what came after is the tail.
+FOLDED_BEFORE = 19_900
+FILL = (
+    """INSERT INTO usage_event (organization_id, started_at, event_id, correction, ingested_at, ingest_xid, mode,
+        model, session_id, prompt_id, outcome, usage_source, uncached_input_tokens, cache_write_5m_tokens,
+        cache_write_1h_tokens, cache_read_tokens, output_tokens, web_search_requests, cost, billed, flags)
+        SELECT :organization, CAST(:start AS timestamptz) + n * interval '86 seconds', n::text, 0, now(), n, 'byo',
+        'm' || n % 5, 's' || n % 500, 'p' || n, 'succeeded', 'reported', 1, 0, 0, 0, 1, 0, 1, 0, 0
+        FROM generate_series(1, 20000) n""",
+    """INSERT INTO usage_hour SELECT :organization, CAST(:start AS timestamptz) + n * interval '1 hour', 'byo',
+        'm', 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 FROM generate_series(1, 480) n""",
+    "INSERT INTO usage_fold VALUES (:organization, :folded_before, now())",
+)
 # Small tables are read whole whatever there is; here the question is what could be used.
 _SET = ("enable_seqscan = off", "plan_cache_mode = force_generic_plan")
 
 
+@pytest.fixture(scope="module")
+async def filled(server_url: sa.URL) -> AsyncIterator[Database]:
+    """A database in which one organization has some weeks of use, most of it in the sums."""
+    async with new_database(server_url) as url:
+        engine = create_async_engine(url)
+        values = {"organization": ORGANIZATION, "start": START, "folded_before": FOLDED_BEFORE}
+        for statement in FILL:
+            await change(engine, statement, **{k: v for k, v in values.items() if f":{k}" in statement})
+        await change(engine, "ANALYZE")
+        await engine.dispose()
+        database = Database(DatabaseLogin(url=url, set_role=True))
+        yield database
+        await database.close()
+
+
 async def plan(database: Database, group_by: tuple[Dimension, ...], *filtered: Dimension) -> str:
-    organization, end = f"org_{uuid4().hex}", START + timedelta(days=20)
-    edges = bucket_edges(BucketWidth.DAY, ZoneInfo("Asia/Kolkata"), START, end, within=(START, end))
+    edges = bucket_edges(BucketWidth.DAY, ZoneInfo("Asia/Kolkata"), START, END, within=(START, END))
     statement = reports._statement(reports._Shape(group_by, frozenset(filtered)))
     values = {
-        "organization_id": organization,
+        "organization_id": ORGANIZATION,
         "edges": edges,
         "after": None,
         "at_most": 10,
@@ -31,7 +64,7 @@ async def plan(database: Database, group_by: tuple[Dimension, ...], *filtered: D
         **reports._times(cover_of(edges)),
         **{f"only_{it}": ["x"] for it in filtered},
     }
-    async with database.session(organization, read_only=True) as session:
+    async with database.session(ORGANIZATION, read_only=True) as session:
         for setting in _SET:
             await session.rows(Statement(sa.text(f"SET LOCAL {setting}")))
         found = await session._connection.fetch(f"EXPLAIN {statement.text}", *statement.arguments(values))
@@ -39,26 +72,26 @@ async def plan(database: Database, group_by: tuple[Dimension, ...], *filtered: D
 
 
 class TestPlan:
-    async def test_finds_the_tail_by_transaction(self, database: Database) -> None:
-        found = await plan(database, (Dimension.USAGE_MODE, Dimension.MODEL))
+    async def test_finds_the_tail_by_transaction(self, filled: Database) -> None:
+        found = await plan(filled, (Dimension.USAGE_MODE, Dimension.MODEL))
 
         conditions = [line for line in found.splitlines() if "Index Cond" in line and "ingest_xid >=" in line]
-        assert len(conditions) >= 3, found  # one for each month
+        assert conditions, found
         assert "Seq Scan" not in found
 
     @pytest.mark.parametrize("group_by", [(Dimension.MODEL,), (Dimension.FEATURE,)])
     async def test_looks_stretches_up_one_by_one(
-        self, database: Database, group_by: tuple[Dimension, ...]
+        self, filled: Database, group_by: tuple[Dimension, ...]
     ) -> None:
-        found = await plan(database, group_by)
+        found = await plan(filled, group_by)
 
         assert "Join Filter" not in found
         table = "usage_hour" if group_by == (Dimension.MODEL,) else "usage_hour_detail"
         assert f"pk_{table}" in found
 
     @pytest.mark.parametrize("dimension", [Dimension.SESSION_ID, Dimension.PROMPT_ID])
-    async def test_finds_sessions_and_prompts_by_name(self, database: Database, dimension: Dimension) -> None:
-        found = await plan(database, (), dimension)
+    async def test_finds_sessions_and_prompts_by_name(self, filled: Database, dimension: Dimension) -> None:
+        found = await plan(filled, (), dimension)
 
         assert any("Index Cond" in line and f"({dimension} = ANY" in line for line in found.splitlines()), (
             found
