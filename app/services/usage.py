@@ -49,7 +49,7 @@ class Usage:
             IngestionOverloaded, DatabaseUnavailable: nothing of this batch was kept.
         """
         refused: list[NotAccepted] = []
-        batch = _in_time(_first_of_each(batch, refused), refused)
+        batch = _in_time(batch, refused)
         accepted = 0
         if batch.events:
             async with self._turns.turn(), self._units.writing(organization_id) as uow:
@@ -66,7 +66,8 @@ class Usage:
         earliest = min(event.started_at for event in batch.events)
         modes = await uow.usage.modes(earliest=earliest, now=instant)
         keys = await _keys_of(uow, batch, modes)
-        batch = _with_known_credentials(batch, keys, refused)
+        # Repetitions last: what is refused takes no id, neither from the same batch nor from a later one.
+        batch = _first_of_each(_with_known_credentials(batch, keys, refused), refused)
         if not batch.events:
             return 0
         fresh = await uow.usage.claim(batch)
