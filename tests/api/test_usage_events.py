@@ -223,6 +223,16 @@ class TestOnce:
         assert (body["accepted"], body["duplicates"]) == (1, 1)
         assert [it["status"] for it in body["results"]] == ["duplicate", "conflict"]
 
+    async def test_in_one_batch_all_are_compared_with_the_one_recorded_before(self, ledger: Ledger) -> None:
+        sent = event()
+        other = sent | {"outcome": "failed"}
+        await ledger.accepted(sent)
+
+        body = (await ledger.post([other, other, sent, sent])).json()
+
+        assert (body["accepted"], body["duplicates"]) == (0, 2)
+        assert [it["status"] for it in body["results"]] == ["conflict", "conflict", "duplicate", "duplicate"]
+
     @pytest.mark.parametrize(
         ("wrong", "code"),
         [
