@@ -103,7 +103,7 @@ class Events:
 
     def _event(self) -> Event:
         pick = self.random.choice
-        event = {
+        event: Event = {
             "event_id": str(UUID(int=self.random.getrandbits(128))),
             "started_at": self._started_at().isoformat().replace("+00:00", "Z"),
             "model": pick(MODELS),

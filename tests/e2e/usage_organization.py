@@ -83,7 +83,10 @@ class Organization:
     ) -> httpx.Response:
         service = self.services[next(self._turn) % len(self.services)]
         headers = {"Authorization": f"Bearer {await service.token(role)}"} | options.pop("headers", {})
-        return await service.http.request(method, f"{self.path}{path}", headers=headers, **options)
+        response: httpx.Response = await service.http.request(
+            method, f"{self.path}{path}", headers=headers, **options
+        )
+        return response
 
     async def answer(self, method: str, path: str, **options: Any) -> Json:
         response = await self.request(method, path, **options)
