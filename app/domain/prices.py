@@ -64,7 +64,8 @@ class OverrideList:
     """All overrides of an organization from an instant on, until a list with a higher number is in force.
 
     Numbers count the lists in the order in which they were set, so a list that is set today also takes the
-    place of one that was set earlier for a later day. None starts in the past, so no past price ever changes.
+    place of one that was set earlier for a later day; where it counts from an even later one itself, the
+    repository leaves out the one replaced. None starts in the past, so no past price ever changes.
     """
 
     __slots__ = (

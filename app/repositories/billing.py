@@ -64,6 +64,15 @@ _IN_FORCE = (
     .order_by(t.c.effective_from.desc())
     .limit(sa.literal_column("1"))
 )
+_IN_FORCE_AT = Statement(
+    sa.select(t)
+    .where(
+        t.c.organization_id == _ORGANIZATION,
+        t.c.effective_from <= sa.bindparam("instant", type_=t.c.effective_from.type),
+    )
+    .order_by(t.c.effective_from.desc())
+    .limit(sa.literal_column("1"))
+)
 _LAST = Statement(
     sa.select(sa.func.max(t.c.effective_from).label("last")).where(t.c.organization_id == _ORGANIZATION)
 )
@@ -156,9 +165,10 @@ class BillingRepository:
             in_force=begun[-1] if begun else INITIAL_MODE, scheduled=coming[-1] if coming else None
         )
 
-    async def in_force(self) -> UsageModePoint:
-        """The mode right now, by the database's clock."""
-        return (await self.state()).in_force
+    async def in_force_at(self, instant: datetime) -> UsageModePoint:
+        """The mode at an instant that is not in the future, or that nothing can change any more."""
+        row = await self._session.first(_IN_FORCE_AT, organization_id=self._organization_id, instant=instant)
+        return INITIAL_MODE if row is None else _point_of(row)
 
     async def cancel_scheduled(self) -> UsageModePoint | None:
         """Take away what is still to come, and return it. Call `lock` first."""

@@ -18,26 +18,30 @@ _CLOCK = Statement(sa.select(sa.func.clock_timestamp().label("now")))
 _LAST = Statement(
     sa.select(sa.func.max(ol.c.number).label("last")).where(ol.c.organization_id == _ORGANIZATION)
 )
-_begun = ol.alias("begun")
+# A list that was replaced before its instant came never begins, whatever the instant of the one in its place.
+_numbered = (
+    sa.select(ol, sa.func.lead(ol.c.created_at).over(order_by=ol.c.number).label("replaced_at"))
+    .where(ol.c.organization_id == _ORGANIZATION)
+    .cte("numbered")
+)
+_kept = (
+    sa.select(_numbered)
+    .where(sa.func.coalesce(_numbered.c.effective_from <= _numbered.c.replaced_at, sa.true()))
+    .cte("kept")
+)
 _IN_FORCE_SINCE = (
-    sa.select(sa.func.max(_begun.c.number))
-    .where(
-        _begun.c.organization_id == _ORGANIZATION,
-        _begun.c.effective_from <= sa.bindparam("since", type_=ol.c.effective_from.type),
-    )
+    sa.select(sa.func.max(_kept.c.number))
+    .where(_kept.c.effective_from <= sa.bindparam("since", type_=ol.c.effective_from.type))
     .scalar_subquery()
 )
 # A list with a lower number than the one in force at `since` is never in force again.
 _SINCE = Statement(
-    sa.select(ol, o.c.model, *(o.c[name] for name in _RATES))
+    sa.select(_kept, o.c.model, *(o.c[name] for name in _RATES))
     .select_from(
-        ol.outerjoin(o, sa.and_(o.c.organization_id == ol.c.organization_id, o.c.number == ol.c.number))
+        _kept.outerjoin(o, sa.and_(o.c.organization_id == _ORGANIZATION, o.c.number == _kept.c.number))
     )
-    .where(
-        ol.c.organization_id == _ORGANIZATION,
-        ol.c.number >= sa.func.coalesce(_IN_FORCE_SINCE, sa.literal_column("0")),
-    )
-    .order_by(ol.c.number, o.c.model)
+    .where(_kept.c.number >= sa.func.coalesce(_IN_FORCE_SINCE, sa.literal_column("0")))
+    .order_by(_kept.c.number, o.c.model)
 )
 
 

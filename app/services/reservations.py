@@ -49,7 +49,8 @@ class Reservations:
         """
         async with self._units.writing(caller.organization_id) as uow:
             now = await uow.limits.lock_shared()
-            in_force = await uow.billing.in_force()
+            # Of the instant that it keeps: a switch that was scheduled may begin any moment.
+            in_force = await uow.billing.in_force_at(now)
             spender = Spender(
                 mode=in_force.mode,
                 model=request.model,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -49,7 +49,7 @@ class Usage:
             IngestionOverloaded, DatabaseUnavailable: nothing of this batch was kept.
         """
         refused: list[NotAccepted] = []
-        batch = _in_time(_first_of_each(batch, refused), refused)
+        batch = _in_time(batch, refused)
         accepted = 0
         if batch.events:
             async with self._turns.turn(), self._units.writing(organization_id) as uow:
@@ -66,12 +66,13 @@ class Usage:
         earliest = min(event.started_at for event in batch.events)
         modes = await uow.usage.modes(earliest=earliest, now=instant)
         keys = await _keys_of(uow, batch, modes)
-        batch = _with_known_credentials(batch, keys, refused)
+        # Repetitions last: what is refused takes no id, neither from the same batch nor from a later one.
+        batch, repeated = _first_of_each(_with_known_credentials(batch, keys, refused))
         if not batch.events:
             return 0
         fresh = await uow.usage.claim(batch)
-        if len(fresh) < len(batch.events):
-            batch = await _without_known(uow, batch, fresh, refused)
+        if repeated.events or len(fresh) < len(batch.events):
+            batch = await _without_known(uow, batch, repeated, fresh, refused)
         if not batch.events:
             return 0
         rows = await _rows(batch.events, instant, modes, keys, await self._prices.of(uow))
@@ -108,21 +109,17 @@ def _only(batch: EventBatch, kept: Sequence[int]) -> EventBatch:
     )
 
 
-def _first_of_each(batch: EventBatch, refused: list[NotAccepted]) -> EventBatch:
-    """Without repetitions within the batch: the first one counts."""
+def _first_of_each(batch: EventBatch) -> tuple[EventBatch, EventBatch]:
+    """The first of each id, and the repetitions within the batch."""
     first: dict[str, int] = {}
     for at, event in enumerate(batch.events):
         first.setdefault(event.event_id, at)
-    if len(first) < len(batch.events):
-        for at, event in enumerate(batch.events):
-            if first[event.event_id] != at:
-                is_same = batch.digests[first[event.event_id]] == batch.digests[at]
-                refused.append(_known(batch, at, is_same=is_same))
-    return _only(batch, list(first.values()))
+    repeated = [at for at, event in enumerate(batch.events) if first[event.event_id] != at]
+    return _only(batch, list(first.values())), _only(batch, repeated)
 
 
-def _known(batch: EventBatch, at: int, *, is_same: bool) -> NotAccepted:
-    if is_same:
+def _known(batch: EventBatch, at: int, recorded: Mapping[str, bytes]) -> NotAccepted:
+    if recorded.get(batch.events[at].event_id) == batch.digests[at]:
         return _refusal(batch, at, EventCode.DUPLICATE_EVENT, EventStatus.DUPLICATE)
     return _refusal(batch, at, EventCode.EVENT_ID_CONFLICT, EventStatus.CONFLICT)
 
@@ -176,17 +173,20 @@ def _with_known_credentials(
 
 
 async def _without_known(
-    uow: UnitOfWork, batch: EventBatch, fresh: Collection[str], refused: list[NotAccepted]
+    uow: UnitOfWork,
+    batch: EventBatch,
+    repeated: EventBatch,
+    fresh: Collection[str],
+    refused: list[NotAccepted],
 ) -> EventBatch:
-    """Without those that were recorded before; each is a duplicate or a conflict."""
-    kept = [at for at, event in enumerate(batch.events) if event.event_id in fresh]
-    known = [at for at, event in enumerate(batch.events) if event.event_id not in fresh]
-    recorded = await uow.usage.digests([batch.events[at].event_id for at in known])
-    refused.extend(
-        _known(batch, at, is_same=recorded.get(batch.events[at].event_id) == batch.digests[at])
-        for at in known
-    )
-    return _only(batch, kept)
+    """Without those that were recorded before. They and the repetitions are compared with what is recorded."""
+    kept = _only(batch, [at for at, event in enumerate(batch.events) if event.event_id in fresh])
+    known = _only(batch, [at for at, event in enumerate(batch.events) if event.event_id not in fresh])
+    recorded = dict(await uow.usage.digests([event.event_id for event in known.events]))
+    recorded |= {event.event_id: digest for event, digest in zip(kept.events, kept.digests, strict=True)}
+    for others in (known, repeated):
+        refused.extend(_known(others, at, recorded) for at in range(len(others.events)))
+    return kept
 
 
 async def _rows(

@@ -219,6 +219,20 @@ class TestSchedule:
         after = await priced(services, database, service, datetime.fromisoformat(later))
         assert after.price_version == services.prices.listed.version
 
+    async def test_that_is_replaced_by_a_later_one_never_counts(
+        self, service: Tenant, services: Services, database: Database
+    ) -> None:
+        await set_to(service, override())
+        at = datetime.fromisoformat(soon())
+        await set_to(service, override(output="1"), effective_at=at.isoformat())
+
+        later = at + timedelta(days=1)
+        await set_to(service, override(output="2"), effective_at=later.isoformat())
+
+        between = await priced(services, database, service, at + timedelta(hours=1))
+        assert between.price_version == "override-1"
+        assert (await priced(services, database, service, later)).price_version == "override-3"
+
     @pytest.mark.parametrize("back", [timedelta(seconds=1), timedelta(days=400)])
     async def test_never_for_the_past(self, service: Tenant, back: timedelta) -> None:
         refused = await put(service, override(), effective_at=(datetime.now(UTC) - back).isoformat())

@@ -223,6 +223,34 @@ class TestOnce:
         assert (body["accepted"], body["duplicates"]) == (1, 1)
         assert [it["status"] for it in body["results"]] == ["duplicate", "conflict"]
 
+    async def test_in_one_batch_all_are_compared_with_the_one_recorded_before(self, ledger: Ledger) -> None:
+        sent = event()
+        other = sent | {"outcome": "failed"}
+        await ledger.accepted(sent)
+
+        body = (await ledger.post([other, other, sent, sent])).json()
+
+        assert (body["accepted"], body["duplicates"]) == (0, 2)
+        assert [it["status"] for it in body["results"]] == ["conflict", "conflict", "duplicate", "duplicate"]
+
+    @pytest.mark.parametrize(
+        ("wrong", "code"),
+        [
+            ({"started_at": instant(days=36)}, "started_at_too_old"),
+            ({"credential_id": str(uuid4())}, "credential_not_found"),
+        ],
+    )
+    async def test_in_one_batch_a_rejected_one_takes_no_id(
+        self, ledger: Ledger, wrong: dict[str, Any], code: str
+    ) -> None:
+        sent = event()
+
+        body = (await ledger.post([sent | wrong, sent | wrong, sent])).json()
+
+        assert (body["accepted"], body["duplicates"]) == (1, 0)
+        assert [(it["index"], it["code"]) for it in body["results"]] == [(0, code), (1, code)]
+        assert len(await ledger.rows()) == 1
+
     async def test_an_id_may_be_had_by_two_organizations(
         self, ledger: Ledger, make_tenant: MakeTenant
     ) -> None:

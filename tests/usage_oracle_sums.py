@@ -1,0 +1,312 @@
+"""Reports, spend limits and statements worked out a second time, from the rows of tests/usage_oracle.py."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from tests.usage_oracle import PICO, Row
+
+DIMENSIONS = (
+    *("usage_mode", "model", "endpoint_id", "feature", "session_id"),
+    *("prompt_id", "credential_id", "key_version", "outcome"),
+)
+Money = dict[str, str]
+
+
+def pico(money: Mapping[str, str]) -> int:
+    """Of an amount on the wire, which is exact."""
+    assert money["currency"] == "USD"
+    amount = Decimal(money["amount"]) * PICO
+    assert amount == amount.to_integral_value()
+    return int(amount)
+
+
+# Reports
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question, as its parameters say it."""
+
+    starting_at: datetime
+    ending_at: datetime
+    width: str
+    zone: str
+    group_by: Sequence[str] = ()
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "starting_at": self.starting_at.isoformat(),
+            "ending_at": self.ending_at.isoformat(),
+            "bucket_width": self.width,
+            "time_zone": self.zone,
+            "group_by[]": list(self.group_by),
+        }
+
+    def bucket_of(self, instant: datetime) -> tuple[datetime, datetime]:
+        """From when to when, by the calendar and the clock on the wall; cut at the edges of the question."""
+        start, end = self._whole_bucket(instant)
+        return max(start, self.starting_at), min(end, self.ending_at)
+
+    def _whole_bucket(self, instant: datetime) -> tuple[datetime, datetime]:
+        local = instant.astimezone(ZoneInfo(self.zone))
+        if self.width == "all":
+            return self.starting_at, self.ending_at
+        if self.width == "1h":
+            into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+            return instant - into, instant - into + timedelta(hours=1)
+        first = local.date() if self.width == "1d" else local.date().replace(day=1)
+        days = 1 if self.width == "1d" else 31
+        following = first + timedelta(days=days)
+        if self.width == "1mo":
+            following = following.replace(day=1)
+        return self._midnight(first), self._midnight(following)
+
+    def _midnight(self, day: date) -> datetime:
+        return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(self.zone)).astimezone(UTC)
+
+
+def report(rows: Iterable[Row], asked: Asked) -> list[dict[str, Any]]:
+    """Every result, its bucket beside it, in the order of the answer."""
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        if asked.starting_at <= row.started_at < asked.ending_at:
+            named = tuple(getattr(row, name) for name in DIMENSIONS if name in asked.group_by)
+            groups[*asked.bucket_of(row.started_at), named].append(row)
+    ordered = sorted(
+        groups.items(), key=lambda it: (it[0][0], [(value is not None, value) for value in it[0][2]])
+    )
+    return [
+        {"starting_at": start, "ending_at": end} | _result(members, asked)
+        for (start, end, _), members in ordered
+    ]
+
+
+def _result(members: Sequence[Row], asked: Asked) -> dict[str, Any]:
+    def total(name: str) -> int:
+        return sum(row.tokens[name] for row in members)
+
+    return {
+        **{name: getattr(members[0], name) if name in asked.group_by else None for name in DIMENSIONS},
+        "requests": len(members),
+        "uncached_input_tokens": total("uncached_input"),
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": total("cache_write_5m"),
+            "ephemeral_1h_input_tokens": total("cache_write_1h"),
+        },
+        "cache_read_input_tokens": total("cache_read"),
+        "output_tokens": total("output"),
+        "web_search_requests": total("web_search_requests"),
+        "estimated_cost": sum(row.cost or 0 for row in members),
+        "billed_cost": sum(row.billed for row in members),
+        "unpriced_requests": sum(row.cost is None for row in members),
+    }
+
+
+def told(pages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same of an answer in pages."""
+    return [
+        {
+            **{name: datetime.fromisoformat(bucket[name]) for name in ("starting_at", "ending_at")},
+            **result,
+            **{name: pico(result[name]) for name in ("estimated_cost", "billed_cost")},
+        }
+        for page in pages
+        for bucket in page["data"]
+        for result in bucket["results"]
+    ]
+
+
+# Spend limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A reservation that neither ended by an event nor was given back."""
+
+    usage_mode: str
+    model: str | None
+    endpoint_id: str | None
+    feature: str | None
+    amount: int
+    created_at: datetime
+
+
+def spent(
+    rows: Iterable[Row], held: Iterable[Held], limit: Mapping[str, Any], period_starts_at: datetime | None
+) -> dict[str, int]:
+    """What a limit has counted in the period that began then."""
+    covers = _covers(limit["scope"])
+    ends_at = _end_of(limit["period"], period_starts_at)
+
+    def is_within(instant: datetime) -> bool:
+        return (period_starts_at is None or period_starts_at <= instant) and (
+            ends_at is None or instant < ends_at
+        )
+
+    counted = [row for row in rows if covers(row) and is_within(row.started_at)]
+    managed, byo = (
+        sum(row.counts for row in counted if row.usage_mode == mode) for mode in ("managed", "byo")
+    )
+    amount, total = pico(limit["amount"]), managed + byo
+    reserved = sum(it.amount for it in held if covers(it) and is_within(it.created_at))
+    return {
+        "spent": total,
+        "spent_managed": managed,
+        "spent_byo": byo,
+        "reserved": reserved,
+        "remaining": max(0, amount - total - reserved),
+        "overrun": max(0, total - amount),
+        "unpriced_requests": sum(row.cost is None for row in counted),
+    }
+
+
+def crossed(limit: Mapping[str, Any], total: int) -> set[int]:
+    return {it for it in limit["thresholds"] if total and total * 100 >= it * pico(limit["amount"])}
+
+
+def period_of(period: str, instant: datetime) -> datetime | None:
+    day = instant.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return {"day": day, "month": day.replace(day=1), "total": None}[period]
+
+
+def _end_of(period: str, start: datetime | None) -> datetime | None:
+    if start is None:
+        return None
+    if period == "day":
+        return start + timedelta(days=1)
+    return (start + timedelta(days=31)).replace(day=1)
+
+
+def _covers(scope: Mapping[str, Any]) -> Callable[[Row | Held], bool]:
+    def covers(it: Row | Held) -> bool:
+        return scope["usage_mode"] in ("any", it.usage_mode) and all(
+            scope[name] in (None, getattr(it, name)) for name in ("model", "endpoint_id", "feature")
+        )
+
+    return covers
+
+
+# Statements
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """A subscription."""
+
+    fee: Decimal
+    included: int
+    overage: Decimal
+
+
+def cents(usd: Decimal) -> str:
+    return format(usd.quantize(Decimal("0.01"), rounding=ROUND_HALF_EVEN) + 0, "f")
+
+
+def month_of(instant: datetime) -> str:
+    return instant.astimezone(UTC).strftime("%Y-%m")
+
+
+def statement(
+    rows: Sequence[Row],
+    month: str,
+    *,
+    terms: Terms | None,
+    peak: int,
+    closed: Mapping[str, datetime],
+) -> dict[str, Any]:
+    """Closed months hold what was taken in before they were closed; the rest adjusts the first month left open.
+
+    Args:
+        rows: all of the organization.
+        month: which.
+        terms: as they were when it was closed; as they are, where it is open.
+        peak: the most endpoints on a day of it.
+        closed: when each closed month was closed.
+    """
+    lines: dict[tuple[str, str | None, str | None], tuple[int, str]] = {}
+    if terms is not None:
+        lines["subscription", None, None] = 1, cents(terms.fee)
+        over = peak - terms.included
+        if over > 0:
+            lines["endpoint_overage", None, None] = over, cents(over * terms.overage)
+    byo, unpriced = {}, {}
+    for (of_month, mode, model), members in _by_month_mode_and_model(rows, month, closed).items():
+        adjusts = None if of_month == month else of_month
+        missing = sum(row.cost is None for row in members)
+        if mode == "byo":
+            byo[model, adjusts] = _informational(members)
+            continue
+        usd = Decimal(sum(row.billed for row in members)) / PICO
+        quantity = sum(
+            row.tokens[name] for row in members for name in row.tokens if name != "web_search_requests"
+        )
+        lines["managed_usage" if adjusts is None else "adjustment", model, adjusts] = quantity, cents(usd)
+        if missing:
+            unpriced[model, adjusts] = missing
+    total = cents(sum((Decimal(amount) for _, amount in lines.values()), Decimal(0)))
+    return {"lines": lines, "total": total, "byo": byo, "unpriced": unpriced}
+
+
+def _by_month_mode_and_model(
+    rows: Sequence[Row], month: str, closed: Mapping[str, datetime]
+) -> Mapping[tuple[str, str, str], list[Row]]:
+    found: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        own = month_of(row.started_at)
+        billed_in = own
+        if own in closed and row.ingested_at >= closed[own]:
+            while billed_in in closed:
+                billed_in = _after(billed_in)
+        if billed_in == month:
+            found[own, row.usage_mode, row.model].append(row)
+    return found
+
+
+def _after(month: str) -> str:
+    return (date.fromisoformat(f"{month}-01") + timedelta(days=31)).strftime("%Y-%m")
+
+
+def _informational(members: Sequence[Row]) -> tuple[int, ...]:
+    def total(*names: str) -> int:
+        return sum(row.tokens[name] for row in members for name in names)
+
+    return (
+        len(members),
+        total("uncached_input"),
+        total("cache_write_5m", "cache_write_1h"),
+        total("cache_read"),
+        total("output"),
+        total("web_search_requests"),
+        sum(row.cost or 0 for row in members),
+        sum(row.cost is None for row in members),
+    )
+
+
+def told_statement(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of an answer. Fails where something that is not billed has a price, or a line stands there twice."""
+    lines = {
+        (it["type"], it["model"], it["adjusts_month"]): (it["quantity"], it["amount"]["amount"])
+        for it in answer["lines"]
+    }
+    byo = {}
+    for it in answer["informational"]["byo"]:
+        assert it["billed_cost"]["amount"] == "0.00"
+        byo[it["model"], it["adjusts_month"]] = (
+            it["requests"],
+            *(it[name] for name in ("uncached_input_tokens", "cache_creation_input_tokens")),
+            *(it[name] for name in ("cache_read_input_tokens", "output_tokens", "web_search_requests")),
+            pico(it["estimated_cost"]),
+            it["unpriced_requests"],
+        )
+    unpriced = {
+        (it["model"], it["adjusts_month"]): it["requests"]
+        for it in answer["informational"]["unpriced_managed"]
+    }
+    assert (len(lines), len(byo)) == (len(answer["lines"]), len(answer["informational"]["byo"]))
+    return {"lines": lines, "total": answer["total"]["amount"], "byo": byo, "unpriced": unpriced}
