@@ -83,6 +83,11 @@ class InvalidInput(ByokError):
         """A refusal of one field whose code is also the problem's code."""
         return cls(FieldError(field=field, code=code, message=message), code=code)
 
+    @classmethod
+    def in_form(cls, field: str, code: str, message: str) -> "InvalidInput":
+        """A field that is missing or of the wrong type: `validation_failed`, as wherever it is read by a schema."""
+        return cls(FieldError(field=field, code=code, message=message))
+
 
 class KeyRefused(InvalidInput):
     """The text cannot be a provider key; refused before any network call."""

@@ -7,9 +7,10 @@ from uuid import UUID
 
 import structlog
 from fastapi import Depends, Header, Path, Request
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator
 
 from app.domain.auth import ORGANIZATION_PATTERN, Caller, Principal, Scope
+from app.schemas.base import GivenInstant
 from app.services import Services
 
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
@@ -103,7 +104,7 @@ def _in_range(instant: datetime) -> datetime:
     return instant
 
 
-InstantQuery = Annotated[AwareDatetime, AfterValidator(_in_range)]
+InstantQuery = Annotated[GivenInstant, AfterValidator(_in_range)]
 
 IdempotencyKey = Annotated[
     str | None,

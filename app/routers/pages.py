@@ -18,6 +18,7 @@ Place = TypeVar("Place")
 Model = TypeVar("Model", bound=ResponseModel)
 
 _LARGEST_INTEGER = 2**31 - 1
+_NUMBER_BYTES = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -47,7 +48,7 @@ class PageQuery:
         """Raises InvalidInput where the cursor is none of ours."""
         if self._page is None:
             return _LARGEST_INTEGER
-        number = int.from_bytes(_decode(self._page))
+        number = _number(self._page)
         if not 0 < number <= _LARGEST_INTEGER:
             raise _not_ours()
         return number
@@ -56,7 +57,7 @@ class PageQuery:
         """Raises InvalidInput where the cursor is none of ours."""
         if self._page is None:
             return _END_OF_TIME
-        microseconds = int.from_bytes(_decode(self._page))
+        microseconds = _number(self._page)
         if not 0 < microseconds < (_END_OF_TIME - _EPOCH) // timedelta(microseconds=1):
             raise _not_ours()
         return _EPOCH + timedelta(microseconds=microseconds)
@@ -107,7 +108,13 @@ Paging = Annotated[PageQuery, Depends(_paging)]
 
 
 def _encode(last: UUID | int | bytes) -> str:
-    content = last.bytes if isinstance(last, UUID) else last if isinstance(last, bytes) else last.to_bytes(8)
+    content = (
+        last.bytes
+        if isinstance(last, UUID)
+        else last
+        if isinstance(last, bytes)
+        else last.to_bytes(_NUMBER_BYTES)
+    )
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
@@ -116,6 +123,13 @@ def _decode(page: str) -> bytes:
         return base64.b64decode(page + "=" * (-len(page) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise _not_ours() from None
+
+
+def _number(page: str) -> int:
+    content = _decode(page)
+    if len(content) != _NUMBER_BYTES:
+        raise _not_ours()
+    return int.from_bytes(content)
 
 
 def _not_ours() -> InvalidInput:

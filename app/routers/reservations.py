@@ -13,7 +13,7 @@ from app.domain.errors import (
     SpendLimitExceeded,
 )
 from app.routers.answers import answer, once, resource_id
-from app.routers.dependencies import IdempotencyKey, ReservationId, ServicesOfApp, Spender
+from app.routers.dependencies import IdempotencyKey, ReservationId, ServicesOfApp, Spender, UsageWriter
 from app.routers.problems import problems
 from app.schemas.reservations import ReservationCreate, SpendReservation
 from app.services.idempotency import Hold
@@ -41,7 +41,7 @@ router = APIRouter(
         400,
         413,
         415,
-        codes={422: ("unknown_field", "required", "amount_and_tokens")},
+        codes={422: ("unknown_field", "amount_and_tokens")},
     ),
 )
 async def create_spend_reservation(
@@ -75,10 +75,10 @@ async def create_spend_reservation(
     operation_id="releaseSpendReservation",
     summary="Release a reservation",
     response_description="The reservation, released.",
-    responses=problems(InsufficientScope, ServiceOnly, NotFound, ReservationEnded),
+    responses=problems(InsufficientScope, NotFound, ReservationEnded),
 )
 async def release_spend_reservation(
-    reservation_id: ReservationId, caller: Spender, services: ServicesOfApp
+    reservation_id: ReservationId, caller: UsageWriter, services: ServicesOfApp
 ) -> Response:
     """For a request that was not made. Once its time to live is over it counts as made, and only its event ends it."""
     released = await services.reservations.release(caller, reservation_id)

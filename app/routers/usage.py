@@ -57,7 +57,7 @@ _LARGEST_INTEGER = 2**31 - 1
         LineTooLong,
         IngestionOverloaded,
         415,
-        codes={422: ("unknown_field", "required", "invalid_type", "too_many_events")},
+        codes={422: ("unknown_field", "too_many_events")},
     ),
     openapi_extra={"requestBody": EVENTS_BODY},
 )

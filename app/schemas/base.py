@@ -1,12 +1,30 @@
 """What all wire shapes share: unknown fields are refused, times end in Z, answers are made by us alone."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 # pydantic writes UTC as Z by itself; a serializer in Python would cost a tenth of a list.
 Instant = Annotated[datetime, Field(description="RFC 3339 in UTC.", examples=["2026-11-23T14:05:06.123456Z"])]
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+
+
+def _spelled_out(value: object) -> object:
+    """A number would be read as seconds since 1970, or as thousandths of them."""
+    if (
+        value is None
+        or isinstance(value, datetime)
+        or (isinstance(value, str) and _RFC_3339.fullmatch(value))
+    ):
+        return value
+    raise PydanticCustomError("datetime_parsing", "An RFC 3339 instant is needed here.")
+
+
+# A time that comes in.
+GivenInstant = Annotated[AwareDatetime, BeforeValidator(_spelled_out)]
 OrganizationId = Annotated[str, Field(examples=["org_acme"])]
 Subject = Annotated[
     str, Field(description="`sub` of the token that was used.", examples=["ada@acme.example"])

@@ -3,11 +3,11 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from app.domain.billing import Blocker, Readiness, UsageMode, UsageModePoint
 from app.domain.billing import UsageModeState as State
-from app.schemas.base import Instant, RequestModel, ResponseModel, Subject
+from app.schemas.base import GivenInstant, Instant, RequestModel, ResponseModel, Subject
 
 Mode = Annotated[UsageMode, Field(examples=[UsageMode.BYO.value])]
 CredentialInForce = Annotated[
@@ -28,7 +28,7 @@ class UsageModeSwitch(RequestModel):
     mode: Mode
     credential_id: CredentialInForce = None
     effective_at: Annotated[
-        AwareDatetime | None, Field(description="Null: now. Otherwise a time to come, a year ahead at most.")
+        GivenInstant | None, Field(description="Null: now. Otherwise a time to come, a year ahead at most.")
     ] = None
 
 

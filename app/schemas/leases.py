@@ -14,7 +14,7 @@ from app.services.leases import Lease as LeaseRecord
 class LeaseCreate(RequestModel):
     """How long the token may be opened."""
 
-    ttl_seconds: Annotated[int, Field(ge=1, le=int(LONGEST_TTL.total_seconds()))] = 60
+    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=int(LONGEST_TTL.total_seconds()))] = 60
 
 
 class Lease(ResponseModel):

@@ -42,7 +42,7 @@ Enforced = Annotated[
     ),
 ]
 Thresholds = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=1000)], ...],
+    tuple[Annotated[int, Field(strict=True, ge=1, le=1000)], ...],
     Field(
         max_length=_MOST_THRESHOLDS,
         description="Whole percents of the amount; each is told once in a period.",

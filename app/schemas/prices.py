@@ -5,13 +5,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from app.domain.money import to_pico, to_usd
 from app.domain.prices import OverrideList, PriceOverride
 from app.domain.rates import Rates
-from app.schemas.base import Instant, RequestModel, ResponseModel, Subject
+from app.schemas.base import GivenInstant, Instant, RequestModel, ResponseModel, Subject
 from app.schemas.credentials import refuse_key_in
 from app.services.prices import OverrideState
 
@@ -91,7 +91,7 @@ class PriceOverridesChange(RequestModel):
     """The whole list; an empty one takes every override back."""
 
     effective_at: Annotated[
-        AwareDatetime | None,
+        GivenInstant | None,
         Field(description="Null: now. Never in the past."),
         AfterValidator(_that_a_database_can_hold),
     ] = None

@@ -17,7 +17,7 @@ from app.services.reservations import Request
 
 # More than any model reads or writes; a million of them at any price is below the largest amount.
 _MOST_TOKENS = 10_000_000
-_Tokens = Annotated[int, Field(ge=0, le=_MOST_TOKENS, examples=[4096])]
+_Tokens = Annotated[int, Field(strict=True, ge=0, le=_MOST_TOKENS, examples=[4096])]
 
 
 class ReservationCreate(RequestModel):
@@ -37,6 +37,7 @@ class ReservationCreate(RequestModel):
     ttl_seconds: Annotated[
         int,
         Field(
+            strict=True,
             ge=1,
             le=int(LONGEST_TTL.total_seconds()),
             description="After it the request counts as made: it cannot be released, and is charged until its event comes.",
@@ -53,7 +54,7 @@ class ReservationCreate(RequestModel):
         if self.amount is None:
             for name, value in {"model": self.model, **tokens}.items():
                 if value is None:
-                    raise InvalidInput.of(
+                    raise InvalidInput.in_form(
                         name, "required", "Without an amount, the model and both token counts are needed."
                     )
         elif any(value is not None for value in tokens.values()):

@@ -15,9 +15,11 @@ _MOST = 1_000_000
 _PLAN = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}$"
 
 IncludedEndpoints = Annotated[
-    int, Field(ge=0, le=_MOST, description="Covered by the monthly fee.", examples=[10])
+    int, Field(strict=True, ge=0, le=_MOST, description="Covered by the monthly fee.", examples=[10])
 ]
-Endpoints = Annotated[int, Field(ge=0, le=_MOST, description="How many there were.", examples=[12])]
+Endpoints = Annotated[
+    int, Field(strict=True, ge=0, le=_MOST, description="How many there were.", examples=[12])
+]
 
 
 class SubscriptionChange(RequestModel):

@@ -129,14 +129,14 @@ def _envelope_flaw(body: bytes) -> InvalidInput | MalformedJson:
     except _UNREADABLE:
         return MalformedJson()
     if not isinstance(found, Mapping):
-        return InvalidInput.of("body", "invalid_type", "A JSON object is needed here.")
+        return InvalidInput.in_form("body", "invalid_type", "A JSON object is needed here.")
     if found.keys() - {"events"}:
         return InvalidInput.of(
             "body", "unknown_field", "The request has a field that this operation does not know."
         )
     if "events" not in found:
-        return InvalidInput.of("events", "required", "This field is required.")
-    return InvalidInput.of("events", "invalid_type", "A list of events is needed here.")
+        return InvalidInput.in_form("events", "required", "This field is required.")
+    return InvalidInput.in_form("events", "invalid_type", "A list of events is needed here.")
 
 
 def code_of(found: Any) -> str:

@@ -129,6 +129,24 @@ class TestReplace:
         assert len((await history(tenant))["data"]) == 1
         assert (await actions(tenant))[-1] == "usage_mode.schedule_cancelled"
 
+    @pytest.mark.parametrize(
+        "instant",
+        [
+            4102444800,
+            4102444800.5,
+            "4102444800",
+            "2099-12-01",
+            "2099-12-01T10:00Z",
+            "2099-12-01T10:00:00",
+            True,
+            [],
+        ],
+    )
+    async def test_takes_instants_of_rfc_3339_alone(self, tenant: Tenant, instant: Any) -> None:
+        response = await switch(tenant, MANAGED | {"effective_at": instant})
+
+        assert refusal(response) == (422, "validation_failed")
+
     async def test_what_is_refused_leaves_the_scheduled_one(self, tenant: Tenant) -> None:
         state = await switched(tenant, EMPTY_BYO | {"effective_at": ahead(days=1)})
 

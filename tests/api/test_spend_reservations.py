@@ -236,6 +236,11 @@ class TestRequest:
             ),
             ({"amount": {"amount": "1", "currency": "USD"}, "ttl_seconds": 0}, "ttl_seconds", "too_small"),
             (
+                {"amount": {"amount": "1", "currency": "USD"}, "ttl_seconds": "60"},
+                "ttl_seconds",
+                "invalid_type",
+            ),
+            (
                 {"amount": {"amount": "1", "currency": "USD"}, "ttl_seconds": 86401},
                 "ttl_seconds",
                 "too_large",
@@ -252,13 +257,17 @@ class TestRequest:
 
         assert response.status_code == 422
         assert (response.json()["errors"][0]["field"], response.json()["errors"][0]["code"]) == (field, code)
+        # What is missing or of the wrong form has one code, wherever it is found.
+        assert response.json()["code"] == (
+            code if code in {"amount_and_tokens", "unknown_field"} else "validation_failed"
+        )
 
     async def test_is_for_services_alone(self, spenders: Spenders) -> None:
         body = {"amount": {"amount": "1", "currency": "USD"}}
 
         assert refusal(await spenders.admin.post(spenders.reservations, json=body)) == (403, "service_only")
         path = f"{spenders.reservations}/{uuid4()}"
-        assert refusal(await spenders.admin.request("DELETE", path)) == (403, "service_only")
+        assert refusal(await spenders.admin.request("DELETE", path)) == (403, "insufficient_scope")
 
 
 class TestReleasing:

@@ -72,6 +72,8 @@ class TestSubscription:
             ({"monthly_fee": {"amount": "99", "currency": "EUR"}}, "validation_failed"),
             ({"included_endpoints": -1}, "validation_failed"),
             ({"included_endpoints": 1.5}, "validation_failed"),
+            ({"included_endpoints": "2"}, "validation_failed"),
+            ({"included_endpoints": True}, "validation_failed"),
             ({"note": "x"}, "unknown_field"),
         ],
     )
@@ -139,7 +141,7 @@ class TestEndpointCounts:
     async def test_of_no_day_are_not_found(self, service: Tenant, day: str) -> None:
         assert refusal(await count(service, day, 3)) == (404, "not_found")
 
-    @pytest.mark.parametrize("endpoints", [-1, 1_000_001, "many", None, 1.5])
+    @pytest.mark.parametrize("endpoints", [-1, 1_000_001, "many", "5", True, None, 1.5])
     async def test_that_are_no_count_are_refused(self, service: Tenant, endpoints: Any) -> None:
         assert refusal(await count(service, f"{present_month()}-01", endpoints)) == (422, "validation_failed")
 

@@ -289,9 +289,9 @@ class TestBatch:
             (b'{"events": [{}, nul]}', 400, "malformed_json"),
             (b'{"events": [{]}', 400, "malformed_json"),
             (b"[" * 100_000, 400, "malformed_json"),
-            (b"[]", 422, "invalid_type"),
-            (b"{}", 422, "required"),
-            (b'{"events": {}}', 422, "invalid_type"),
+            (b"[]", 422, "validation_failed"),
+            (b"{}", 422, "validation_failed"),
+            (b'{"events": {}}', 422, "validation_failed"),
             (b'{"events": [], "more": 1}', 422, "unknown_field"),
         ],
     )

@@ -220,7 +220,7 @@ class TestHistory:
         ]
         assert {point["changed_by"] for point in points} == {"billing-admin@example.com"}
 
-    @pytest.mark.parametrize("page", ["x", "!", "AAAAAAAAAAA", "_" * 40])
+    @pytest.mark.parametrize("page", ["x", "!", "garbage", "AAAAAAAAAAA", "_" * 40])
     async def test_knows_its_own_cursors(self, tenant: Tenant, page: str) -> None:
         response = await tenant.get(f"{tenant.path}/usage-mode/history", params={"page": page})
 
