@@ -29,25 +29,34 @@ FORGET_ALERTS = _sql(
 )
 
 # What managed use costs is what is billed for it; BYO is never billed and counts by its estimate.
-# A correction brings the cost that an event lacked, so with it one event less is unpriced.
-COUNT_FROM_LEDGER = _sql("""
+# Periods begin with a UTC day, so daily sums make them up; rows that are in none yet are read themselves, in the
+# same statement and snapshot. A correction that brings the cost its event lacked takes one from what is unpriced.
+_COUNT = """
     WITH wanted AS (
         SELECT CAST(:organization_id AS text) AS organization_id, CAST(:period AS text) AS period,
             CAST(:counts_from AS timestamptz) AS counts_from, CAST(:mode AS text) AS mode,
             CAST(:model AS text) AS model, CAST(:endpoint_id AS text) AS endpoint_id,
             CAST(:feature AS text) AS feature
-    ), counted AS (
-        SELECT e.started_at AS at,
-            CASE e.mode WHEN 'managed' THEN e.billed ELSE 0 END AS managed,
-            CASE e.mode WHEN 'byo' THEN coalesce(e.cost, 0) ELSE 0 END AS byo,
-            0 AS reserved,
+    ), used AS (
+        SELECT s.starting_at AS at, s.mode, s.cost, s.billed, s.unpriced_requests AS unpriced
+        FROM wanted w JOIN {sums} s ON s.organization_id = w.organization_id
+            AND s.starting_at >= w.counts_from AND w.mode IN ('any', s.mode)
+            AND (w.model IS NULL OR s.model = w.model) {of_detail}
+        UNION ALL
+        SELECT e.started_at, e.mode, e.cost, e.billed,
             CASE WHEN e.correction = 0 AND e.cost IS NULL THEN 1
-                WHEN e.correction = 1 AND e.cost IS NOT NULL THEN -1 ELSE 0 END AS unpriced
+                WHEN e.correction = 1 AND e.cost IS NOT NULL THEN -1 ELSE 0 END
         FROM wanted w JOIN usage_event e ON e.organization_id = w.organization_id
+            AND e.ingest_xid < 9223372036854775807 AND e.ingest_xid >= (SELECT coalesce((
+                SELECT folded_before FROM usage_fold WHERE organization_id = CAST(:organization_id AS text)), 0))
             AND e.started_at >= w.counts_from AND w.mode IN ('any', e.mode)
             AND (w.model IS NULL OR e.model = w.model)
             AND (w.endpoint_id IS NULL OR e.endpoint_id = w.endpoint_id)
             AND (w.feature IS NULL OR e.feature = w.feature)
+    ), counted AS (
+        SELECT at, CASE mode WHEN 'managed' THEN billed ELSE 0 END AS managed,
+            CASE mode WHEN 'byo' THEN coalesce(cost, 0) ELSE 0 END AS byo, 0 AS reserved, unpriced
+        FROM used
         UNION ALL
         SELECT r.created_at, 0, 0, coalesce(r.amount, 0), 0
         FROM wanted w JOIN spend_reservation r ON r.organization_id = w.organization_id AND r.state = 'open'
@@ -62,7 +71,16 @@ COUNT_FROM_LEDGER = _sql("""
         CASE w.period WHEN 'total' THEN to_timestamp(0) ELSE date_trunc(w.period, c.at, 'UTC') END,
         sum(c.managed), sum(c.byo), sum(c.reserved), sum(c.unpriced)
     FROM wanted w, counted c GROUP BY 1, 2, 3
-""")
+"""
+COUNT = _sql(_COUNT.format(sums="usage_day", of_detail=""))
+# Of scopes that name an endpoint or a feature.
+COUNT_DETAIL = _sql(
+    _COUNT.format(
+        sums="usage_day_detail",
+        of_detail="""AND (w.endpoint_id IS NULL OR s.endpoint_id = w.endpoint_id)
+            AND (w.feature IS NULL OR s.feature = w.feature)""",
+    )
+)
 
 # The guard. A counter that two want is one's after the other, and the condition is judged on its latest state.
 # A limit that only tells takes whatever comes.

@@ -29,7 +29,8 @@ from app.models.limits import spend_alert as a
 from app.models.limits import spend_limit as t
 from app.repositories.counting import (
     ADD,
-    COUNT_FROM_LEDGER,
+    COUNT,
+    COUNT_DETAIL,
     FORGET_ALERTS,
     FORGET_COUNTERS,
     HOLD,
@@ -124,10 +125,12 @@ class LimitRepository:
 
     async def count_anew(self, limit: SpendLimit) -> None:
         """Counters from the ledger and the open reservations. Hold the lock exclusively: nothing may slip in between."""
+        scope = limit.terms.scope
+        is_narrow = scope.endpoint_id is None and scope.feature is None
         terms, of_limit = limit.terms, {"organization_id": self._organization_id, "limit_id": limit.id}
         await self._session.execute(FORGET_COUNTERS, **of_limit)
         await self._session.execute(
-            COUNT_FROM_LEDGER,
+            COUNT if is_narrow else COUNT_DETAIL,
             period=terms.period,
             counts_from=limit.counts_from,
             mode=terms.scope.mode,
