@@ -150,8 +150,8 @@ class BillingRepository:
     async def state(self) -> UsageModeState:
         """What is in force right now, by the database's clock, and what is to come."""
         found = await self._session.rows(_STATE, organization_id=self._organization_id)
-        begun = [_point_of(row) for row in found if not row["is_to_come"]]
-        coming = [_point_of(row) for row in found if row["is_to_come"] and row["is_scheduled"]]
+        begun = [point_of(row) for row in found if not row["is_to_come"]]
+        coming = [point_of(row) for row in found if row["is_to_come"] and row["is_scheduled"]]
         return UsageModeState(
             in_force=begun[-1] if begun else INITIAL_MODE, scheduled=coming[-1] if coming else None
         )
@@ -163,7 +163,7 @@ class BillingRepository:
     async def cancel_scheduled(self) -> UsageModePoint | None:
         """Take away what is still to come, and return it. Call `lock` first."""
         found = await self._session.rows(_CANCEL, organization_id=self._organization_id)
-        coming = sorted((_point_of(row) for row in found), key=lambda point: point.microseconds)
+        coming = sorted((point_of(row) for row in found), key=lambda point: point.microseconds)
         return coming[-1] if coming else None
 
     async def append(
@@ -199,7 +199,7 @@ class BillingRepository:
         found = await self._session.rows(
             _PAGE, organization_id=self._organization_id, at_most=at_most, before=before
         )
-        return [_point_of(row) for row in found]
+        return [point_of(row) for row in found]
 
     async def readiness(self) -> Readiness:
         """One query: the mode in force, its credential, the last definite verdict on its key, and the spend limits."""
@@ -232,7 +232,7 @@ def _blockers(mode: UsageMode, row: Row | None, *, is_limit_reached: bool) -> tu
     return blockers_of(mode, state, verdict, is_limit_reached=is_limit_reached)
 
 
-def _point_of(row: Row) -> UsageModePoint:
+def point_of(row: Row) -> UsageModePoint:
     return UsageModePoint(
         mode=UsageMode(row["mode"]),
         credential_id=row["credential_id"],

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from app.core.database import Statement
+from app.core.database import Opening, Statement
 from app.domain.limits import Enforcement, LimitMode, LimitPeriod
 from app.models.limits import spend_counter as c
 from app.models.limits import spend_limit as t
@@ -11,6 +11,15 @@ from app.models.limits import spend_limit as t
 def _sql(text: str) -> Statement:
     return Statement(sa.text(text))
 
+
+# As LOCK_SHARED, in the round trip that begins the transaction. A statement after it sees whatever the lock waited for;
+# within one statement it would be seen as it was before.
+STAND_STILL = Opening(
+    sa.text(
+        "SELECT pg_advisory_xact_lock_shared("
+        "hashtext('byok.usage_mode'), hashtext(current_setting('byok.org')))"
+    )
+)
 
 # The lock that a switch of the usage mode and a change of limits take exclusively. Columns are worked out
 # from left to right, so the clock is read when the lock is held.
@@ -82,22 +91,45 @@ COUNT_DETAIL = _sql(
     )
 )
 
+# What a reservation goes by, once all of it stands still. One row for each limit, one without a limit where there is none.
+STANDING = _sql("""
+    WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+    SELECT clock.now, m.mode, m.credential_id, m.effective_from, m.changed_by, l.*
+    FROM clock
+    LEFT JOIN LATERAL (
+        SELECT * FROM usage_mode_change
+        WHERE organization_id = CAST(:organization_id AS text) AND effective_from <= clock.now
+        ORDER BY effective_from DESC LIMIT 1) m ON true
+    LEFT JOIN spend_limit l ON l.organization_id = CAST(:organization_id AS text)
+    ORDER BY l.id
+""")
+
 # The guard. A counter that two want is one's after the other, and the condition is judged on its latest state.
-# A limit that only tells takes whatever comes.
-HOLD = _sql("""
-    INSERT INTO spend_counter AS c
-        (organization_id, limit_id, period_starts_at, settled_managed, settled_byo, reserved, unpriced)
-    SELECT l.organization_id, l.id, x.period, 0, 0, CAST(:amount AS numeric), 0
-    FROM unnest(CAST(:limit_ids AS uuid[]), CAST(:periods AS timestamptz[])) AS x (id, period)
-    JOIN spend_limit l ON l.organization_id = CAST(:organization_id AS text) AND l.id = x.id
-    WHERE l.enforcement = 'notify' OR CAST(:amount AS numeric) <= l.amount
-    ORDER BY l.id, x.period
-    ON CONFLICT (organization_id, limit_id, period_starts_at) DO UPDATE
-    SET reserved = c.reserved + excluded.reserved
-    WHERE c.settled_managed + c.settled_byo + c.reserved + excluded.reserved <= (
-        SELECT CASE b.enforcement WHEN 'notify' THEN CAST('Infinity' AS numeric) ELSE b.amount END
-        FROM spend_limit b WHERE b.organization_id = c.organization_id AND b.id = c.limit_id)
-    RETURNING c.limit_id
+# A limit that only tells takes whatever comes. The reservation goes with it, so that this is the last statement
+# before the commit: until then others wait for the counters.
+RESERVE = _sql("""
+    WITH held AS (
+        INSERT INTO spend_counter AS c
+            (organization_id, limit_id, period_starts_at, settled_managed, settled_byo, reserved, unpriced)
+        SELECT l.organization_id, l.id, x.period, 0, 0, CAST(:amount AS numeric), 0
+        FROM unnest(CAST(:limit_ids AS uuid[]), CAST(:periods AS timestamptz[])) AS x (id, period)
+        JOIN spend_limit l ON l.organization_id = CAST(:organization_id AS text) AND l.id = x.id
+        WHERE l.enforcement = 'notify' OR CAST(:amount AS numeric) <= l.amount
+        ORDER BY l.id, x.period
+        ON CONFLICT (organization_id, limit_id, period_starts_at) DO UPDATE
+        SET reserved = c.reserved + excluded.reserved
+        WHERE c.settled_managed + c.settled_byo + c.reserved + excluded.reserved <= (
+            SELECT CASE b.enforcement WHEN 'notify' THEN CAST('Infinity' AS numeric) ELSE b.amount END
+            FROM spend_limit b WHERE b.organization_id = c.organization_id AND b.id = c.limit_id)
+        RETURNING c.limit_id
+    ), made AS (
+        INSERT INTO spend_reservation (organization_id, id, amount, mode, model, endpoint_id, feature, state,
+            created_at, created_by, expires_at)
+        VALUES (CAST(:organization_id AS text), CAST(:id AS uuid), CAST(:amount AS numeric), CAST(:mode AS text),
+            CAST(:model AS text), CAST(:endpoint_id AS text), CAST(:feature AS text), 'open',
+            CAST(:created_at AS timestamptz), CAST(:created_by AS text), CAST(:expires_at AS timestamptz))
+    )
+    SELECT limit_id FROM held
 """)
 
 ADD = _sql("""
