@@ -45,6 +45,13 @@ _UNREACHABLE = (
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     asyncpg.exceptions.InvalidCatalogNameError,
 )
+# The connection lives: what it waited for did not come in time.
+_WAITED_IN_VAIN = (
+    TimeoutError,
+    asyncpg.exceptions.QueryCanceledError,
+    asyncpg.exceptions.LockNotAvailableError,
+    asyncpg.exceptions.DeadlockDetectedError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,17 @@ class Statement:
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         return [values[name] for name in self._order]
+
+
+class Opening:
+    """A statement that begins transactions: one without values, which can only name the organization by its setting."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, statement: sa.sql.ClauseElement) -> None:
+        compiled = Statement(statement)
+        assert not compiled.arguments({}), "it has no values"
+        self.text = compiled.text
 
 
 class Session:
@@ -120,16 +138,23 @@ class Database:
 
     @asynccontextmanager
     async def session(
-        self, organization_id: str | None, *, read_only: bool = False
+        self, organization_id: str | None, *, read_only: bool = False, opening: Opening | None = None
     ) -> AsyncIterator[Session]:
         """A transaction that sees the rows of one organization; without one, only unguarded tables.
 
         Leaving without `commit` rolls back, except that a read-only one has nothing to lose.
 
+        Args:
+            organization_id: whose rows.
+            read_only: refuse writes.
+            opening: run first, in the round trip that begins the transaction.
+
         Raises:
             DatabaseUnavailable: no connection can be had, it broke, or a time-out passed.
         """
         begin = _begin(organization_id, read_only=read_only)
+        if opening is not None:
+            begin = f"{begin}; {opening.text}"
         with unavailable_when_down():
             async with self._connected(begin) as driver:
                 session = Session(driver)
@@ -157,7 +182,7 @@ class Database:
                     await driver.execute(begin)
                 except BaseException as error:
                     driver.terminate()
-                    is_dead = isinstance(error, _UNREACHABLE) and not isinstance(error, TimeoutError)
+                    is_dead = isinstance(error, _UNREACHABLE) and not isinstance(error, _WAITED_IN_VAIN)
                     if attempt == 1 and is_dead:
                         continue
                     raise

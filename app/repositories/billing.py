@@ -64,15 +64,6 @@ _IN_FORCE = (
     .order_by(t.c.effective_from.desc())
     .limit(sa.literal_column("1"))
 )
-_IN_FORCE_AT = Statement(
-    sa.select(t)
-    .where(
-        t.c.organization_id == _ORGANIZATION,
-        t.c.effective_from <= sa.bindparam("instant", type_=t.c.effective_from.type),
-    )
-    .order_by(t.c.effective_from.desc())
-    .limit(sa.literal_column("1"))
-)
 _LAST = Statement(
     sa.select(sa.func.max(t.c.effective_from).label("last")).where(t.c.organization_id == _ORGANIZATION)
 )
@@ -159,21 +150,16 @@ class BillingRepository:
     async def state(self) -> UsageModeState:
         """What is in force right now, by the database's clock, and what is to come."""
         found = await self._session.rows(_STATE, organization_id=self._organization_id)
-        begun = [_point_of(row) for row in found if not row["is_to_come"]]
-        coming = [_point_of(row) for row in found if row["is_to_come"] and row["is_scheduled"]]
+        begun = [point_of(row) for row in found if not row["is_to_come"]]
+        coming = [point_of(row) for row in found if row["is_to_come"] and row["is_scheduled"]]
         return UsageModeState(
             in_force=begun[-1] if begun else INITIAL_MODE, scheduled=coming[-1] if coming else None
         )
 
-    async def in_force_at(self, instant: datetime) -> UsageModePoint:
-        """The mode at an instant that is not in the future, or that nothing can change any more."""
-        row = await self._session.first(_IN_FORCE_AT, organization_id=self._organization_id, instant=instant)
-        return INITIAL_MODE if row is None else _point_of(row)
-
     async def cancel_scheduled(self) -> UsageModePoint | None:
         """Take away what is still to come, and return it. Call `lock` first."""
         found = await self._session.rows(_CANCEL, organization_id=self._organization_id)
-        coming = sorted((_point_of(row) for row in found), key=lambda point: point.microseconds)
+        coming = sorted((point_of(row) for row in found), key=lambda point: point.microseconds)
         return coming[-1] if coming else None
 
     async def append(
@@ -209,7 +195,7 @@ class BillingRepository:
         found = await self._session.rows(
             _PAGE, organization_id=self._organization_id, at_most=at_most, before=before
         )
-        return [_point_of(row) for row in found]
+        return [point_of(row) for row in found]
 
     async def readiness(self) -> Readiness:
         """One query: the mode in force, its credential, the last definite verdict on its key, and the spend limits."""
@@ -242,7 +228,7 @@ def _blockers(mode: UsageMode, row: Row | None, *, is_limit_reached: bool) -> tu
     return blockers_of(mode, state, verdict, is_limit_reached=is_limit_reached)
 
 
-def _point_of(row: Row) -> UsageModePoint:
+def point_of(row: Row) -> UsageModePoint:
     return UsageModePoint(
         mode=UsageMode(row["mode"]),
         credential_id=row["credential_id"],

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from app.core.database import Statement
+from app.core.database import Opening, Statement
 from app.domain.limits import Enforcement, LimitMode, LimitPeriod
 from app.models.limits import spend_counter as c
 from app.models.limits import spend_limit as t
@@ -11,6 +11,15 @@ from app.models.limits import spend_limit as t
 def _sql(text: str) -> Statement:
     return Statement(sa.text(text))
 
+
+# As LOCK_SHARED, in the round trip that begins the transaction. A statement after it sees whatever the lock waited for;
+# within one statement it would be seen as it was before.
+STAND_STILL = Opening(
+    sa.text(
+        "SELECT pg_advisory_xact_lock_shared("
+        "hashtext('byok.usage_mode'), hashtext(current_setting('byok.org')))"
+    )
+)
 
 # The lock that a switch of the usage mode and a change of limits take exclusively. Columns are worked out
 # from left to right, so the clock is read when the lock is held.
@@ -29,25 +38,34 @@ FORGET_ALERTS = _sql(
 )
 
 # What managed use costs is what is billed for it; BYO is never billed and counts by its estimate.
-# A correction brings the cost that an event lacked, so with it one event less is unpriced.
-COUNT_FROM_LEDGER = _sql("""
+# Periods begin with a UTC day, so daily sums make them up; rows that are in none yet are read themselves, in the
+# same statement and snapshot. A correction that brings the cost its event lacked takes one from what is unpriced.
+_COUNT = """
     WITH wanted AS (
         SELECT CAST(:organization_id AS text) AS organization_id, CAST(:period AS text) AS period,
             CAST(:counts_from AS timestamptz) AS counts_from, CAST(:mode AS text) AS mode,
             CAST(:model AS text) AS model, CAST(:endpoint_id AS text) AS endpoint_id,
             CAST(:feature AS text) AS feature
-    ), counted AS (
-        SELECT e.started_at AS at,
-            CASE e.mode WHEN 'managed' THEN e.billed ELSE 0 END AS managed,
-            CASE e.mode WHEN 'byo' THEN coalesce(e.cost, 0) ELSE 0 END AS byo,
-            0 AS reserved,
+    ), used AS (
+        SELECT s.starting_at AS at, s.mode, s.cost, s.billed, s.unpriced_requests AS unpriced
+        FROM wanted w JOIN {sums} s ON s.organization_id = w.organization_id
+            AND s.starting_at >= w.counts_from AND w.mode IN ('any', s.mode)
+            AND (w.model IS NULL OR s.model = w.model) {of_detail}
+        UNION ALL
+        SELECT e.started_at, e.mode, e.cost, e.billed,
             CASE WHEN e.correction = 0 AND e.cost IS NULL THEN 1
-                WHEN e.correction = 1 AND e.cost IS NOT NULL THEN -1 ELSE 0 END AS unpriced
+                WHEN e.correction = 1 AND e.cost IS NOT NULL THEN -1 ELSE 0 END
         FROM wanted w JOIN usage_event e ON e.organization_id = w.organization_id
+            AND e.ingest_xid < 9223372036854775807 AND e.ingest_xid >= (SELECT coalesce((
+                SELECT folded_before FROM usage_fold WHERE organization_id = CAST(:organization_id AS text)), 0))
             AND e.started_at >= w.counts_from AND w.mode IN ('any', e.mode)
             AND (w.model IS NULL OR e.model = w.model)
             AND (w.endpoint_id IS NULL OR e.endpoint_id = w.endpoint_id)
             AND (w.feature IS NULL OR e.feature = w.feature)
+    ), counted AS (
+        SELECT at, CASE mode WHEN 'managed' THEN billed ELSE 0 END AS managed,
+            CASE mode WHEN 'byo' THEN coalesce(cost, 0) ELSE 0 END AS byo, 0 AS reserved, unpriced
+        FROM used
         UNION ALL
         SELECT r.created_at, 0, 0, coalesce(r.amount, 0), 0
         FROM wanted w JOIN spend_reservation r ON r.organization_id = w.organization_id AND r.state = 'open'
@@ -62,24 +80,56 @@ COUNT_FROM_LEDGER = _sql("""
         CASE w.period WHEN 'total' THEN to_timestamp(0) ELSE date_trunc(w.period, c.at, 'UTC') END,
         sum(c.managed), sum(c.byo), sum(c.reserved), sum(c.unpriced)
     FROM wanted w, counted c GROUP BY 1, 2, 3
+"""
+COUNT = _sql(_COUNT.format(sums="usage_day", of_detail=""))
+# Of scopes that name an endpoint or a feature.
+COUNT_DETAIL = _sql(
+    _COUNT.format(
+        sums="usage_day_detail",
+        of_detail="""AND (w.endpoint_id IS NULL OR s.endpoint_id = w.endpoint_id)
+            AND (w.feature IS NULL OR s.feature = w.feature)""",
+    )
+)
+
+# What a reservation goes by, once all of it stands still. One row for each limit, one without a limit where there is none.
+STANDING = _sql("""
+    WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+    SELECT clock.now, m.mode, m.credential_id, m.effective_from, m.changed_by, l.*
+    FROM clock
+    LEFT JOIN LATERAL (
+        SELECT * FROM usage_mode_change
+        WHERE organization_id = CAST(:organization_id AS text) AND effective_from <= clock.now
+        ORDER BY effective_from DESC LIMIT 1) m ON true
+    LEFT JOIN spend_limit l ON l.organization_id = CAST(:organization_id AS text)
+    ORDER BY l.id
 """)
 
 # The guard. A counter that two want is one's after the other, and the condition is judged on its latest state.
-# A limit that only tells takes whatever comes.
-HOLD = _sql("""
-    INSERT INTO spend_counter AS c
-        (organization_id, limit_id, period_starts_at, settled_managed, settled_byo, reserved, unpriced)
-    SELECT l.organization_id, l.id, x.period, 0, 0, CAST(:amount AS numeric), 0
-    FROM unnest(CAST(:limit_ids AS uuid[]), CAST(:periods AS timestamptz[])) AS x (id, period)
-    JOIN spend_limit l ON l.organization_id = CAST(:organization_id AS text) AND l.id = x.id
-    WHERE l.enforcement = 'notify' OR CAST(:amount AS numeric) <= l.amount
-    ORDER BY l.id, x.period
-    ON CONFLICT (organization_id, limit_id, period_starts_at) DO UPDATE
-    SET reserved = c.reserved + excluded.reserved
-    WHERE c.settled_managed + c.settled_byo + c.reserved + excluded.reserved <= (
-        SELECT CASE b.enforcement WHEN 'notify' THEN CAST('Infinity' AS numeric) ELSE b.amount END
-        FROM spend_limit b WHERE b.organization_id = c.organization_id AND b.id = c.limit_id)
-    RETURNING c.limit_id
+# A limit that only tells takes whatever comes. The reservation goes with it, so that this is the last statement
+# before the commit: until then others wait for the counters.
+RESERVE = _sql("""
+    WITH held AS (
+        INSERT INTO spend_counter AS c
+            (organization_id, limit_id, period_starts_at, settled_managed, settled_byo, reserved, unpriced)
+        SELECT l.organization_id, l.id, x.period, 0, 0, CAST(:amount AS numeric), 0
+        FROM unnest(CAST(:limit_ids AS uuid[]), CAST(:periods AS timestamptz[])) AS x (id, period)
+        JOIN spend_limit l ON l.organization_id = CAST(:organization_id AS text) AND l.id = x.id
+        WHERE l.enforcement = 'notify' OR CAST(:amount AS numeric) <= l.amount
+        ORDER BY l.id, x.period
+        ON CONFLICT (organization_id, limit_id, period_starts_at) DO UPDATE
+        SET reserved = c.reserved + excluded.reserved
+        WHERE c.settled_managed + c.settled_byo + c.reserved + excluded.reserved <= (
+            SELECT CASE b.enforcement WHEN 'notify' THEN CAST('Infinity' AS numeric) ELSE b.amount END
+            FROM spend_limit b WHERE b.organization_id = c.organization_id AND b.id = c.limit_id)
+        RETURNING c.limit_id
+    ), made AS (
+        INSERT INTO spend_reservation (organization_id, id, amount, mode, model, endpoint_id, feature, state,
+            created_at, created_by, expires_at)
+        VALUES (CAST(:organization_id AS text), CAST(:id AS uuid), CAST(:amount AS numeric), CAST(:mode AS text),
+            CAST(:model AS text), CAST(:endpoint_id AS text), CAST(:feature AS text), 'open',
+            CAST(:created_at AS timestamptz), CAST(:created_by AS text), CAST(:expires_at AS timestamptz))
+    )
+    SELECT limit_id FROM held
 """)
 
 ADD = _sql("""

@@ -5,7 +5,8 @@ exclusively. So limits stand still while counters move. Counters are locked in t
 and period by all, so nobody waits in a circle.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.database import Row, Session, Statement
+from app.domain.billing import INITIAL_MODE, UsageModePoint
 from app.domain.limits import (
     Counted,
     Crossing,
@@ -27,13 +29,15 @@ from app.domain.limits import (
 )
 from app.models.limits import spend_alert as a
 from app.models.limits import spend_limit as t
+from app.repositories.billing import point_of
 from app.repositories.counting import (
     ADD,
-    COUNT_FROM_LEDGER,
+    COUNT,
+    COUNT_DETAIL,
     FORGET_ALERTS,
     FORGET_COUNTERS,
-    HOLD,
     LOCK_SHARED,
+    STANDING,
     STATES,
 )
 
@@ -78,6 +82,15 @@ _CROSSINGS = Statement(
 _CLOCK = Statement(sa.select(sa.func.clock_timestamp().label("now")))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a reservation goes by: the database's clock, the mode in force then, and all limits in their order."""
+
+    now: datetime
+    in_force: UsageModePoint
+    limits: Sequence[SpendLimit]
+
+
 class LimitRepository:
     """One organization's limits."""
 
@@ -103,6 +116,16 @@ class LimitRepository:
         found = await self._session.rows(_ALL, organization_id=self._organization_id)
         return [_limit(row) for row in found]
 
+    async def standing(self) -> Standing:
+        """In a unit of work that is `counting`."""
+        found = await self._session.rows(STANDING, organization_id=self._organization_id)
+        first = found[0]
+        return Standing(
+            now=first["now"],
+            in_force=INITIAL_MODE if first["mode"] is None else point_of(first),
+            limits=[_limit(row) for row in found if row["id"] is not None],
+        )
+
     async def insert(self, limit: SpendLimit) -> None:
         await self._session.execute(
             _INSERT,
@@ -124,10 +147,12 @@ class LimitRepository:
 
     async def count_anew(self, limit: SpendLimit) -> None:
         """Counters from the ledger and the open reservations. Hold the lock exclusively: nothing may slip in between."""
+        scope = limit.terms.scope
+        is_narrow = scope.endpoint_id is None and scope.feature is None
         terms, of_limit = limit.terms, {"organization_id": self._organization_id, "limit_id": limit.id}
         await self._session.execute(FORGET_COUNTERS, **of_limit)
         await self._session.execute(
-            COUNT_FROM_LEDGER,
+            COUNT if is_narrow else COUNT_DETAIL,
             period=terms.period,
             counts_from=limit.counts_from,
             mode=terms.scope.mode,
@@ -139,20 +164,6 @@ class LimitRepository:
 
     async def forget_crossings(self, limit_id: UUID) -> None:
         await self._session.execute(FORGET_ALERTS, organization_id=self._organization_id, limit_id=limit_id)
-
-    async def hold(self, amount: int, periods: Mapping[UUID, datetime]) -> frozenset[UUID]:
-        """Put `amount` aside in each limit's counter of its period, unless it would take a blocking one past its amount.
-
-        Returns the limits that took it. Where any is missing, roll back.
-        """
-        found = await self._session.rows(
-            HOLD,
-            organization_id=self._organization_id,
-            amount=amount,
-            limit_ids=list(periods),
-            periods=list(periods.values()),
-        )
-        return frozenset(row["limit_id"] for row in found)
 
     async def add(self, gains: Sequence[Counted]) -> Sequence[Counted]:
         """Add to the counters, of each limit and period once; returns where they are then."""

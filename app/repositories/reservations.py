@@ -1,6 +1,6 @@
 """Reservations. Who ends several locks them in the order of their ids, and before any counter."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -11,12 +11,9 @@ from app.domain.billing import UsageMode
 from app.domain.limits import Spender
 from app.domain.reservations import Reservation, ReservationState
 from app.models.limits import spend_reservation as t
+from app.repositories.counting import RESERVE
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
-_INSERTED = [column.name for column in t.columns if column.name != "ended_at"]
-_INSERT = Statement(
-    sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED})
-)
 _FIND = Statement(
     sa.select(t).where(t.c.organization_id == _ORGANIZATION, t.c.id == sa.bindparam("id_", type_=t.c.id.type))
 )
@@ -48,22 +45,28 @@ class ReservationRepository:
         self._session = session
         self._organization_id = organization_id
 
-    async def insert(self, reservation: Reservation) -> None:
+    async def insert(self, reservation: Reservation, periods: Mapping[UUID, datetime]) -> frozenset[UUID]:
+        """Put its amount aside in each limit's counter of its period, unless it would take a blocking one past its amount.
+
+        Returns the limits that took it. Where any is missing, roll back; else commit at once: others wait.
+        """
         spender = reservation.spender
-        await self._session.execute(
-            _INSERT,
+        held = await self._session.rows(
+            RESERVE,
             organization_id=self._organization_id,
+            limit_ids=list(periods),
+            periods=list(periods.values()),
             id=reservation.id,
             amount=reservation.amount,
             mode=spender.mode,
             model=spender.model,
             endpoint_id=spender.endpoint_id,
             feature=spender.feature,
-            state=reservation.state,
             created_at=reservation.created_at,
             created_by=reservation.created_by,
             expires_at=reservation.expires_at,
         )
+        return frozenset(row["limit_id"] for row in held)
 
     async def find(self, reservation_id: UUID) -> Reservation | None:
         row = await self._session.first(_FIND, organization_id=self._organization_id, id_=reservation_id)

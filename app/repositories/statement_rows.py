@@ -22,7 +22,7 @@ def key_of(month: BillingMonth, row: Row) -> UsageKey:
     return UsageKey(month, UsageMode(row["mode"]), row["model"])
 
 
-def totals_of(row: Row, *, billed: str = "billed") -> UsageTotals:
+def totals_of(row: Row, *, billed: str = "billed", estimated: str = "estimated") -> UsageTotals:
     """Sums come as numeric; they are whole."""
     return UsageTotals(
         requests=int(row["requests"]),
@@ -35,7 +35,7 @@ def totals_of(row: Row, *, billed: str = "billed") -> UsageTotals:
             output=int(row["output_tokens"]),
             web_search_requests=int(row["web_search_requests"]),
         ),
-        estimated=int(row["estimated"]),
+        estimated=int(row[estimated]),
         billed=int(row[billed]),
     )
 

@@ -1,13 +1,12 @@
 """Closed statements, and the books that open ones are worked out from.
 
-`_ledger` is the one place that says what the ledger holds of months; `_kept` of which months it still has rows.
+`_ledger` is the one place that says what the ledger holds of months; `_kept` of which months it still says anything.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from app.core.database import Session, Statement
 from app.domain import statements as d
@@ -15,12 +14,11 @@ from app.domain.billing_month import BillingMonth
 from app.models.statements import endpoint_count as n
 from app.models.statements import statement as s
 from app.models.statements import statement_line as li
-from app.models.usage import usage_event as e
 from app.repositories.statement_rows import COUNTERS, columns_of, key_of, line_of, totals_of
+from app.repositories.statement_sums import FIRST_USE, KEPT, LEDGER
 from app.repositories.subscriptions import SubscriptionRepository
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
-_ZERO: sa.ColumnElement[int] = sa.literal_column("0")
 _MONTH: sa.ColumnElement[str] = sa.literal_column("'month'")
 _first = sa.bindparam("first", type_=sa.Date)
 _last = sa.bindparam("last", type_=sa.Date)
@@ -34,78 +32,6 @@ _PEAKS = Statement(
     )
     .where(n.c.organization_id == _ORGANIZATION, n.c.day.between(_first, _last))
     .group_by(sa.literal_column("1"))
-)
-# Months go with their partition.
-_KEPT = Statement(
-    sa.text(
-        "SELECT month FROM unnest(CAST(:months AS date[])) AS month"
-        " WHERE to_regclass('public.usage_event_y' || to_char(month, 'YYYY\"m\"MM')) IS NOT NULL"
-    )
-)
-# Month by month: so the planner sees how few groups there are, and sums without sorting.
-_INSTANTS = postgresql.ARRAY(sa.DateTime(timezone=True))
-_months = (
-    sa.func.unnest(sa.bindparam("starting_at", type_=_INSTANTS), sa.bindparam("ending_at", type_=_INSTANTS))
-    .table_valued(
-        sa.column("starting_at", sa.DateTime(timezone=True)),
-        sa.column("ending_at", sa.DateTime(timezone=True)),
-    )
-    .render_derived(name="months")
-)
-_sums = (
-    sa.select(
-        e.c.mode,
-        e.c.model,
-        sa.func.count().filter(e.c.correction == _ZERO).label("requests"),
-        sa.func.count()
-        .filter(sa.and_(e.c.correction == _ZERO, e.c.cost.is_(None)))
-        .label("unpriced_requests"),
-        *(sa.func.sum(e.c[name]).label(name) for name in COUNTERS),
-        sa.func.coalesce(sa.func.sum(e.c.cost), _ZERO).label("estimated"),
-        sa.func.sum(e.c.billed).label("billed"),
-    )
-    .where(
-        e.c.organization_id == _ORGANIZATION,
-        e.c.started_at >= _months.c.starting_at,
-        e.c.started_at < _months.c.ending_at,
-    )
-    .group_by(e.c.mode, e.c.model)
-    .lateral("sums")
-)
-_LEDGER = Statement(
-    sa.select(_months.c.starting_at.label("month"), *_sums.c).select_from(_months.join(_sums, sa.true()))
-)
-# Requests whose price became known since: a correction has it. An index of corrections alone finds them.
-_since = e.alias("since")
-_PRICED_SINCE = Statement(
-    sa.select(
-        _months.c.starting_at.label("month"),
-        e.c.mode,
-        e.c.model,
-        sa.func.count(sa.distinct(e.c.event_id)).label("requests"),
-    )
-    .select_from(
-        _months.join(
-            _since,
-            sa.and_(
-                _since.c.organization_id == _ORGANIZATION,
-                _since.c.started_at >= _months.c.starting_at,
-                _since.c.started_at < _months.c.ending_at,
-                _since.c.correction > _ZERO,
-                _since.c.cost.is_not(None),
-            ),
-        ).join(
-            e,
-            sa.and_(
-                e.c.organization_id == _since.c.organization_id,
-                e.c.started_at == _since.c.started_at,
-                e.c.event_id == _since.c.event_id,
-                e.c.correction == _ZERO,
-                e.c.cost.is_(None),
-            ),
-        )
-    )
-    .group_by(_months.c.starting_at, e.c.mode, e.c.model)
 )
 _of_month = sa.func.coalesce(li.c.adjusts_month, li.c.month)
 _FROZEN = Statement(
@@ -130,10 +56,7 @@ _LINES = Statement(
 # The first months of which anything is known, by source.
 _BEGINNINGS = Statement(
     sa.select(
-        sa.select(sa.func.min(e.c.started_at))
-        .where(e.c.organization_id == _ORGANIZATION)
-        .scalar_subquery()
-        .label("used_at"),
+        FIRST_USE.label("used_at"),
         sa.select(sa.func.min(n.c.day))
         .where(n.c.organization_id == _ORGANIZATION)
         .scalar_subquery()
@@ -226,7 +149,11 @@ class StatementRepository:
             )
 
     async def _kept(self, months: Sequence[BillingMonth]) -> frozenset[BillingMonth]:
-        found = await self._session.rows(_KEPT, months=[month.first_day for month in months])
+        found = await self._session.rows(
+            KEPT,
+            organization_id=self._organization_id,
+            months=[month.first_day for month in months],
+        )
         return frozenset(BillingMonth.of_day(row["month"]) for row in found)
 
     async def _peaks(self, first: BillingMonth, last: BillingMonth) -> Mapping[BillingMonth, int]:
@@ -239,19 +166,13 @@ class StatementRepository:
         return {BillingMonth.of_day(row["month"]): row["peak"] for row in found}
 
     async def _ledger(self, months: Sequence[BillingMonth]) -> Mapping[d.UsageKey, d.UsageTotals]:
-        asked = {
-            "organization_id": self._organization_id,
-            "starting_at": [month.starts_at for month in months],
-            "ending_at": [month.ends_at for month in months],
-        }
-        found = {
-            key_of(BillingMonth.of(row["month"]), row): totals_of(row)
-            for row in await self._session.rows(_LEDGER, **asked)
-        }
-        for row in await self._session.rows(_PRICED_SINCE, **asked):
-            key = key_of(BillingMonth.of(row["month"]), row)
-            found[key] = found[key] - d.UsageTotals(unpriced_requests=row["requests"])
-        return found
+        found = await self._session.rows(
+            LEDGER,
+            organization_id=self._organization_id,
+            starting_at=[month.starts_at for month in months],
+            ending_at=[month.ends_at for month in months],
+        )
+        return {key_of(BillingMonth.of(row["month"]), row): totals_of(row, estimated="cost") for row in found}
 
     async def _frozen(self, first: BillingMonth, last: BillingMonth) -> Mapping[d.UsageKey, d.UsageTotals]:
         found = await self._session.rows(_FROZEN, **self._between(first, last))

@@ -12,6 +12,7 @@ from typing import TypeVar
 from app.core.database import Database, Session
 from app.repositories.audit import AuditRepository
 from app.repositories.billing import BillingRepository
+from app.repositories.counting import STAND_STILL
 from app.repositories.credentials import CredentialRepository
 from app.repositories.held_secrets import HeldSecretRepository
 from app.repositories.idempotency import IdempotencyRepository
@@ -164,6 +165,12 @@ class UnitsOfWork:
     async def writing(self, organization_id: str) -> AsyncIterator[UnitOfWork]:
         """Raises DatabaseUnavailable, besides what the repositories raise."""
         async with self._database.session(organization_id) as session:
+            yield UnitOfWork(session, organization_id)
+
+    @asynccontextmanager
+    async def counting(self, organization_id: str) -> AsyncIterator[UnitOfWork]:
+        """A writing one in which limits and the usage mode stand still: it begins once no change of them is under way."""
+        async with self._database.session(organization_id, opening=STAND_STILL) as session:
             yield UnitOfWork(session, organization_id)
 
     @asynccontextmanager

@@ -1,5 +1,6 @@
 """Reservations: put spend aside before a request is made, so that no two requests spend the same rest of a limit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -47,28 +48,24 @@ class Reservations:
         Raises:
             SpendLimitExceeded, DatabaseUnavailable
         """
-        async with self._units.writing(caller.organization_id) as uow:
-            now = await uow.limits.lock_shared()
-            # Of the instant that it keeps: a switch that was scheduled may begin any moment.
-            in_force = await uow.billing.in_force_at(now)
-            spender = Spender(
-                mode=in_force.mode,
-                model=request.model,
-                endpoint_id=request.endpoint_id,
-                feature=request.feature,
-            )
+        async with self._units.counting(caller.organization_id) as uow:
+            standing = await uow.limits.standing()
+            now = standing.now
             reservation = Reservation(
                 id=reservation_id,
-                spender=spender,
-                amount=await self._amount(uow, request, in_force, now),
+                spender=Spender(
+                    mode=standing.in_force.mode,
+                    model=request.model,
+                    endpoint_id=request.endpoint_id,
+                    feature=request.feature,
+                ),
+                amount=await self._amount(uow, request, standing.in_force, now),
                 state=ReservationState.OPEN,
                 created_at=now,
                 created_by=caller.subject,
                 expires_at=now + request.ttl,
             )
-            limits = [limit for limit in await uow.limits.all() if limit.counts(spender, now)]
-            # Before the counters: those are what others wait for.
-            await uow.reservations.insert(reservation)
+            limits = [limit for limit in standing.limits if limit.counts(reservation.spender, now)]
             await _hold(uow, reservation, limits)
             await uow.commit()
         return reservation
@@ -122,18 +119,16 @@ async def _is_compatible_endpoint(uow: UnitOfWork, in_force: UsageModePoint) -> 
     return credential is not None and credential.current.destination.base_url is not None
 
 
-async def _hold(uow: UnitOfWork, reservation: Reservation, limits: list[SpendLimit]) -> None:
-    if not limits:
-        return
+async def _hold(uow: UnitOfWork, reservation: Reservation, limits: Sequence[SpendLimit]) -> None:
+    periods = {limit.id: limit.terms.period.start_of(reservation.created_at) for limit in limits}
     if reservation.amount is None:
         for limit in limits:
             if limit.terms.enforcement is Enforcement.BLOCK:
                 raise _exceeded(limit, "price_unknown")
-        return
-    periods = {limit.id: limit.terms.period.start_of(reservation.created_at) for limit in limits}
-    held = await uow.limits.hold(reservation.amount, periods)
+        periods = {}  # there is nothing to put aside
+    held = await uow.reservations.insert(reservation, periods)
     for limit in limits:
-        if limit.id not in held:
+        if limit.id in periods and limit.id not in held:
             raise _exceeded(limit, "limit_reached")
 
 

@@ -143,19 +143,6 @@ class TestReserving:
         assert usd_of((await spenders.limit(managed))["reserved"]) == "0.00"
         assert usd_of((await spenders.limit(byo))["reserved"]) == "2.00"
 
-    async def test_takes_the_mode_of_its_instant_whatever_is_about_to_begin(
-        self, tenant: Tenant, database: Database
-    ) -> None:
-        later = datetime.now(UTC) + timedelta(hours=1)
-        body = {"mode": "byo", "effective_at": later.isoformat()}
-        await tenant.request("PUT", f"{tenant.path}/usage-mode", json=body)
-
-        async with UnitsOfWork(database).reading(tenant.organization) as uow:
-            before = await uow.billing.in_force_at(later - timedelta(microseconds=1))
-            begun = await uow.billing.in_force_at(later)
-
-        assert (before.mode, begun.mode) == (UsageMode.MANAGED, UsageMode.BYO)
-
     async def test_without_any_limit_is_granted(self, spenders: Spenders) -> None:
         assert (await spenders.reserve("1000")).status_code == 201
 

@@ -6,6 +6,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.database import Database
+from app.repositories.unit_of_work import UnitsOfWork
+from app.services.folding import Folding
 from tests.api.rotating import refusal, seen
 from tests.api.statements import brief, close, closed, count, service_of, statement_of, subscribe, usd
 from tests.billed_ledger import PICO, add, correction_of, month_ago, present_month, row, within
@@ -196,6 +198,30 @@ class TestLate:
 
         assert (await statement_of(service, long_ago.next))["lines"] == []
         assert (await statement_of(service, long_ago))["total"] == usd("1.00")
+
+    async def test_months_whose_sums_outlive_their_rows_stay_as_they_were(
+        self, service: Tenant, owner: AsyncEngine, database: Database
+    ) -> None:
+        """Nothing that was late is lost with the rows, and nothing comes to be late by it."""
+        long_ago = month_ago(102)
+        never_closed = month_ago(101)
+        await add(owner, row(service.organization, within(long_ago), cost=PICO))
+        await closed(service, long_ago)
+        late = row(service.organization, within(long_ago, days=3), cost=2 * PICO)
+        await add(owner, late, row(service.organization, within(never_closed), cost=4 * PICO))
+        await Folding(UnitsOfWork(database)).fold(service.organization)
+        expected = [
+            ("managed_usage", SONNET, "4.00", None),
+            ("adjustment", SONNET, "2.00", str(long_ago)),
+        ]
+        assert brief(await statement_of(service, never_closed)) == expected
+
+        for month in (long_ago, never_closed):
+            await change(owner, f"DROP TABLE usage_event_y{month.year}m{month.month:02}")
+
+        assert brief(await statement_of(service, never_closed)) == expected
+        assert brief(await closed(service, never_closed)) == expected
+        assert (await statement_of(service, never_closed.next))["lines"] == []
 
 
 class TestFrozenRow:

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.core.database import Database
+from app.repositories.unit_of_work import UnitsOfWork
+from app.services.folding import Folding
 from tests.api.statements import brief, close, closed, count, service_of, statement_of, subscribe
 from tests.billed_ledger import PICO, add, add_within, correction_of, month_ago, row, within
 from tests.conftest import MakeToken, Tenant
@@ -33,16 +36,32 @@ async def waiting_for_the_lock(owner: AsyncEngine) -> int:
     return waiting
 
 
-class Life:
-    """What happens to one organization, told to the service and to the oracle alike."""
+async def is_all_folded(owner: AsyncEngine, organization: str) -> bool:
+    (found,) = await fetch(
+        owner,
+        "SELECT (SELECT sum(requests) FROM usage_day WHERE organization_id = :organization)"
+        " = (SELECT count(*) FROM usage_event WHERE organization_id = :organization AND correction = 0) AS is_all",
+        organization=organization,
+    )
+    return bool(found["is_all"])
 
-    def __init__(self, service: Tenant, owner: AsyncEngine, seed: int) -> None:
+
+class Life:
+    """What happens to one organization, told to the service and to the oracle alike. The oracle knows of no sums."""
+
+    def __init__(self, service: Tenant, owner: AsyncEngine, database: Database, seed: int) -> None:
         self.service, self.owner, self.random, self.oracle = service, owner, Random(seed), Oracle()
+        self.folding = Folding(UnitsOfWork(database))
 
     async def go_on(self) -> None:
         await self.random.choices(
-            (self.use, self.price, self.subscribe, self.count, self.close), weights=(8, 2, 1, 2, 2)
+            (self.use, self.price, self.subscribe, self.count, self.close, self.fold),
+            weights=(8, 2, 1, 2, 2, 2),
         )[0]()
+
+    async def fold(self) -> None:
+        """From here on what came before is read from the sums, and what comes next from rows."""
+        await self.folding.fold(self.service.organization)
 
     async def use(self) -> None:
         """Costs around half a cent, so that rounding matters, some unknown, some of more than a dollar."""
@@ -139,9 +158,9 @@ class Life:
 class TestEveryStatement:
     @pytest.mark.parametrize("seed", range(6))
     async def test_is_what_the_oracle_says_at_every_step_of_a_life(
-        self, service: Tenant, owner: AsyncEngine, seed: int
+        self, service: Tenant, owner: AsyncEngine, database: Database, seed: int
     ) -> None:
-        life = Life(service, owner, seed)
+        life = Life(service, owner, database, seed)
 
         for step in range(60):
             await life.go_on()
@@ -150,6 +169,10 @@ class TestEveryStatement:
 
         await life.check()
         await life.check_what_is_not_billed()
+        await life.fold()
+        await life.check()
+        await life.check_what_is_not_billed()
+        assert await is_all_folded(owner, service.organization)
 
 
 class TestClosingAgainstIngestion:
