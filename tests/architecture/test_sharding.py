@@ -110,6 +110,12 @@ _WITHIN = re.compile(r"\) AS ([a-z_]+)|\b([a-z_]+) AS\s+(?:MATERIALIZED )?\(")
 ACROSS = {f"app.repositories.queue.{name}[0]" for name in ("_TAKE", "_COUNT", "_WAITING")}
 
 
+def _table_before(text: str) -> str:
+    """Whose column it is that has no name before it: the last table that was named."""
+    *_, last = _NAMED.finditer(text)
+    return last[2] or last[1]
+
+
 def unbound(text: str) -> set[str]:
     """Tables of organizations that no equation ties to the organization, by the names they go by."""
     named = [(match[1], match[2] or match[1]) for match in _NAMED.finditer(text)]
@@ -117,9 +123,9 @@ def unbound(text: str) -> set[str]:
     within = {match[1] or match[2] for match in _WITHIN.finditer(text)}
     bound = within | {name for table, name in named if table in within}
     bound |= {name for match in _INTO.finditer(text) for name in match.groups() if name}
-    alone = next(iter(names)) if len(names) == 1 else ""  # needs no name before its columns
     equal = [
-        (match[1] or alone, match[2].removesuffix(".organization_id")) for match in _EQUAL.finditer(text)
+        (match[1] or _table_before(text[: match.start()]), match[2].removesuffix(".organization_id"))
+        for match in _EQUAL.finditer(text)
     ]
     bound |= {left for left, right in equal if right.startswith("$")}
     for _ in equal:

@@ -90,11 +90,11 @@ class TestRunJobs:
     async def test_sweeps_and_purges_until_told_to_stop(self) -> None:
         stop = asyncio.Event()
         sweep, purge = Job(asyncio.Event(), until=0), Job(asyncio.Event(), until=0)
-        revalidate, retention = Job(asyncio.Event(), until=0), Job(asyncio.Event(), until=0)
+        revalidate, deliver, fold, retain = (Job(asyncio.Event(), until=0) for _ in range(4))
 
         async def sweep_and_stop() -> None:
             await sweep()
-            if purge.runs and revalidate.runs and retention.runs:
+            if purge.runs and revalidate.runs and deliver.runs and fold.runs and retain.runs:
                 stop.set()
 
         services = cast(
@@ -102,7 +102,9 @@ class TestRunJobs:
             SimpleNamespace(
                 sweep=SimpleNamespace(run=sweep_and_stop, purge=purge),
                 revalidation=SimpleNamespace(run=lambda _stop: revalidate()),
-                usage_retention=SimpleNamespace(run=retention),
+                deliveries=SimpleNamespace(run=deliver),
+                folding=SimpleNamespace(run=lambda _stop: fold()),
+                usage_retention=SimpleNamespace(run=retain),
             ),
         )
 
