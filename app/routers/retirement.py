@@ -91,16 +91,19 @@ async def enable_credential(
     operation_id="destroyCredentialVersion",
     summary="Destroy a key version that is not in use",
     response_description="The credential, without that version.",
-    responses=problems(InsufficientScope, NotFound, VersionInUse, SecretStoreUnavailable),
+    responses=problems(
+        InvalidInput, InsufficientScope, NotFound, VersionInUse, PreconditionFailed, SecretStoreUnavailable
+    ),
 )
 async def destroy_version(
     credential_id: CredentialId,
     key_version: Annotated[int, Path(ge=1, le=2_000_000_000, description="The key version.")],
     caller: CredentialWriter,
     services: ServicesOfApp,
+    revisions: Revisions,
 ) -> Response:
     """For good: it cannot be rolled back to any more."""
-    await services.retirement.destroy_version(caller, credential_id, key_version)
+    await services.retirement.destroy_version(caller, credential_id, key_version, revisions=revisions)
     return _answer(await services.credentials.read(caller.organization_id, credential_id))
 
 

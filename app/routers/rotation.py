@@ -14,6 +14,7 @@ from app.domain.errors import (
     InvalidInput,
     NoPreviousVersion,
     NotFound,
+    PreconditionFailed,
     RateLimited,
     RotationInProgress,
     RotationNotPending,
@@ -58,6 +59,7 @@ RotationId = Annotated[UUID, Path(description="The rotation.")]
         NotFound,
         CredentialDeleted,
         DuplicateKey,
+        PreconditionFailed,
         RotationInProgress,
         TooManyVersions,
         IdempotencyInProgress,
@@ -78,6 +80,7 @@ async def rotate_credential(
     caller: CredentialWriter,
     services: ServicesOfApp,
     respond_async: RespondAsync,
+    revisions: Revisions,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Write the new key, check it, then switch to it. Until then, and if it is refused, the old one stays in use."""
@@ -92,7 +95,12 @@ async def rotate_credential(
                 await held.rebind()
         if record is None:
             record = await services.rotation.rotate(
-                caller, credential_id, new, rotation_id=resource_id(held), wait=not respond_async
+                caller,
+                credential_id,
+                new,
+                rotation_id=resource_id(held),
+                wait=not respond_async,
+                revisions=revisions,
             )
         headers = {"Location": f"{request.url.path}/{record.id}"}
         if respond_async:
@@ -141,7 +149,13 @@ async def cancel_rotation(
     summary="Put the key before back into use",
     response_description="The credential, with the key before in use.",
     responses=problems(
-        InvalidInput, InsufficientScope, NotFound, CredentialDeleted, NoPreviousVersion, RotationInProgress
+        InvalidInput,
+        InsufficientScope,
+        NotFound,
+        CredentialDeleted,
+        NoPreviousVersion,
+        PreconditionFailed,
+        RotationInProgress,
     ),
 )
 async def roll_back_credential(

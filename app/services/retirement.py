@@ -80,11 +80,18 @@ class Retirement:
         await self.settle_deletion(organization_id, credential_id)
         return await self._receipt(organization_id, credential_id)
 
-    async def destroy_version(self, caller: Caller, credential_id: UUID, key_version: int) -> None:
+    async def destroy_version(
+        self,
+        caller: Caller,
+        credential_id: UUID,
+        key_version: int,
+        *,
+        revisions: frozenset[int] | None = None,
+    ) -> None:
         """Destroy a version that is not in use; one destroyed before is no error.
 
         Raises:
-            NotFound, VersionInUse, SecretStoreUnavailable, DatabaseUnavailable
+            NotFound, VersionInUse, PreconditionFailed, SecretStoreUnavailable, DatabaseUnavailable
         """
         organization_id, instant = caller.organization_id, now()
         async with self._units.writing(organization_id) as uow:
@@ -95,6 +102,9 @@ class Retirement:
             if version.state not in (*_DESTROYABLE, VersionState.DESTROYED):
                 raise VersionInUse
             if version.state in _DESTROYABLE:
+                found = await uow.credentials.lock(credential_id)
+                if revisions is not None and (found is None or found[1] not in revisions):
+                    raise PreconditionFailed
                 await self._mark_destroyed(uow, caller, version)
                 await uow.queue.schedule(destruction_of(organization_id, version.intent_id), due_at=instant)
             await uow.commit()

@@ -77,13 +77,20 @@ class Rotation:
         self._destinations = destinations
 
     async def rotate(
-        self, caller: Caller, credential_id: UUID, new: NewKey, *, rotation_id: UUID, wait: bool = True
+        self,
+        caller: Caller,
+        credential_id: UUID,
+        new: NewKey,
+        *,
+        rotation_id: UUID,
+        wait: bool = True,
+        revisions: frozenset[int] | None = None,
     ) -> RotationRecord:
         """Bring a new key. Until it is in use the old one is, untouched.
 
         Raises:
-            NotFound, CredentialDeleted, RotationInProgress, TooManyVersions, DuplicateKey, UrlRefused,
-            DnsUnavailable, RateLimited, SecretStoreUnavailable, DatabaseUnavailable
+            NotFound, CredentialDeleted, PreconditionFailed, RotationInProgress, TooManyVersions, DuplicateKey,
+            UrlRefused, DnsUnavailable, RateLimited, SecretStoreUnavailable, DatabaseUnavailable
         """
         organization_id = caller.organization_id
         answer_by = answer_time()
@@ -109,6 +116,7 @@ class Rotation:
             destination=destination,
             fingerprint=fingerprint,
             expected_store_version=at,
+            revisions=revisions,
         )
         store_version = await self._writes.seal(organization_id, intent, new.key)
         check = await self._stored(caller, intent, store_version)
@@ -196,13 +204,14 @@ class Rotation:
         destination: Destination,
         fingerprint: str,
         expected_store_version: int,
+        revisions: frozenset[int] | None,
     ) -> Intent:
         """Step 1 of the order of writes: intent and rotation, committed."""
         instant = now()
         async with self._units.writing(caller.organization_id) as uow:
             standing = await uow.versions.lock_standing(credential_id)
             await uow.credentials.lock(credential_id)
-            _require_usable(await uow.credentials.find(credential_id))
+            _require_usable(await uow.credentials.find(credential_id)).require_revision(revisions)
             _require_room(standing, expected_store_version)
             intent = Intent(
                 intent_id=new_id(),
@@ -286,11 +295,12 @@ class Rotation:
             await self._retirement.settle_version(organization_id, version.intent_id)
 
 
-def _require_usable(credential: CredentialRecord | None) -> None:
+def _require_usable(credential: CredentialRecord | None) -> CredentialRecord:
     if credential is None:
         raise NotFound
     if credential.state not in (CredentialState.ACTIVE, CredentialState.DISABLED):
         raise CredentialDeleted
+    return credential
 
 
 def _require_room(standing: Sequence[Intent], expected_store_version: int) -> None:

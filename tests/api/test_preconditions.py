@@ -9,17 +9,26 @@ from tests.fake_anthropic import make_key
 class TestIfMatch:
     @pytest.mark.parametrize(
         ("method", "suffix"),
-        [("POST", "/disable"), ("POST", "/enable"), ("POST", "/rollback"), ("DELETE", "")],
+        [
+            ("POST", "/disable"),
+            ("POST", "/enable"),
+            ("POST", "/rollback"),
+            ("POST", "/rotations"),
+            ("POST", "/versions/1/destroy"),
+            ("DELETE", ""),
+        ],
     )
     async def test_of_another_revision_changes_nothing(
         self, tenant: Tenant, method: str, suffix: str
     ) -> None:
         path = f"{tenant.credentials}/{(await tenant.created())['id']}"
-        if suffix == "/rollback":
+        if suffix in {"/rollback", "/versions/1/destroy"}:
             await tenant.post(f"{path}/rotations", json={"api_key": make_key()})
         before = await tenant.get(path)
 
-        refused = await tenant.request(method, f"{path}{suffix}", headers={"If-Match": '"r0"'})
+        body = {"api_key": make_key()} if suffix == "/rotations" else None
+
+        refused = await tenant.request(method, f"{path}{suffix}", json=body, headers={"If-Match": '"r0"'})
 
         assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
         assert (await tenant.get(path)).text == before.text
@@ -31,3 +40,15 @@ class TestIfMatch:
         answer = await tenant.request("DELETE", path, headers={"If-Match": etag})
 
         assert answer.status_code == 200
+
+    async def test_of_the_present_revision_lets_a_rotation_and_a_destruction_through(
+        self, tenant: Tenant
+    ) -> None:
+        path = f"{tenant.credentials}/{(await tenant.created())['id']}"
+
+        answers = []
+        for suffix, body in (("/rotations", {"api_key": make_key()}), ("/versions/1/destroy", None)):
+            named = {"If-Match": (await tenant.get(path)).headers["ETag"]}
+            answers.append(await tenant.request("POST", f"{path}{suffix}", json=body, headers=named))
+
+        assert [answer.status_code for answer in answers] == [201, 200]
