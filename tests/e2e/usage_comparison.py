@@ -11,19 +11,8 @@ from typing import Any
 from tests.e2e.usage_events import ZONES, same
 from tests.e2e.usage_organization import Attempt, Organization
 from tests.usage_oracle import Point, Row
-from tests.usage_oracle_sums import (
-    DIMENSIONS,
-    Asked,
-    crossed,
-    month_of,
-    period_of,
-    pico,
-    report,
-    spent,
-    statement,
-    told,
-    told_statement,
-)
+from tests.usage_oracle_statements import month_of, statement, told_statement
+from tests.usage_oracle_sums import DIMENSIONS, Asked, crossed, period_of, pico, report, spent, told
 
 _WIDTHS = ("1h", "1d", "1mo", "all")
 _COMBINATIONS = 5
@@ -221,7 +210,7 @@ async def _limits(it: Organization, rows: list[Row]) -> None:
     for reservation in it.reservations.values():
         if "model" in reservation["wish"]:
             found = None if reservation["amount"] is None else pico(reservation["amount"])
-            it.differ("reserved amount", expected=it.is_price_of(reservation)(), found=found)
+            it.differ("reserved amount", expected=it.estimate_of(reservation), found=found)
         at = datetime.fromisoformat(reservation["created_at"])
         point = it.known.point_at(at)
         mode = "managed" if point is None else point.mode
