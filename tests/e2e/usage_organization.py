@@ -78,7 +78,9 @@ class Organization:
         self, method: str, path: str, *, role: str = "billing-admin", **options: Any
     ) -> httpx.Response:
         service = self.services[next(self._turn) % len(self.services)]
-        headers = {"Authorization": f"Bearer {await service.token(role)}"} | options.pop("headers", {})
+        headers = {"Authorization": f"Bearer {await self.services[0].token(role)}"} | options.pop(
+            "headers", {}
+        )
         response: httpx.Response = await service.http.request(
             method, f"{self.path}{path}", headers=headers, **options
         )
