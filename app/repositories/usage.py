@@ -132,8 +132,9 @@ class UsageRepository:
 
     async def modes(self, *, earliest: datetime, now: datetime) -> ModeTimeline:
         """Which modes were in force from the earliest instant until now. Call `begin` first."""
+        # Clients' clocks may be ahead: past a switch to come, which must not hide the mode of the present.
         found = await self._session.rows(
-            _TIMELINE, organization_id=self._organization_id, earliest=earliest, now=now
+            _TIMELINE, organization_id=self._organization_id, earliest=min(earliest, now), now=now
         )
         return ModeTimeline(
             [

@@ -78,6 +78,18 @@ class TestMode:
 
         assert (await ledger.row(sent["event_id"]))["usage_mode"] == "managed"
 
+    async def test_of_a_start_past_a_switch_to_come_is_the_present_one(
+        self, ledger: Ledger, owner: AsyncEngine
+    ) -> None:
+        soon = datetime.now(UTC) + timedelta(minutes=2)
+        await switch(ledger.tenant, "byo")
+        await switched_at(owner, ledger.tenant, soon, "managed", None)
+        sent = event(started_at=instant(soon + timedelta(minutes=1)))
+
+        await ledger.accepted(sent)
+
+        assert (await ledger.row(sent["event_id"]))["usage_mode"] == "byo"
+
     async def test_stays_what_it_was_when_the_organization_switches(self, ledger: Ledger) -> None:
         sent = event()
         await ledger.accepted(sent)

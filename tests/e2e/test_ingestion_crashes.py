@@ -1,5 +1,7 @@
 """Killed with -9 while events come in: what was answered as accepted is in the ledger, once, and so is the rest when it is sent again.
 
+Reports say at each moment what the ledger holds, folded or not.
+
 BYOK_TEST_CRASH_ROUNDS says how often; every second round takes PostgreSQL down as well.
 """
 
@@ -18,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from tests.api.usage import NDJSON, event, lines
+from tests.api.usage import NDJSON, event, instant, lines
 from tests.e2e.service import Service, running, until
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,7 @@ async def test_a_crash_loses_and_doubles_no_event(service: Service, number: int)
     found = await recorded(service, organization)
     print(f"round {number}: {len(answered)} of {BATCHES} answered, {len(found)} events recorded")
     assert len(found) == len(set(found))
+    assert await reported(service, organization) == len(found)
     for batch in answered:
         assert batch.accepted == len(batch.ids)
         assert batch.ids <= set(found)
@@ -77,6 +80,7 @@ async def test_a_crash_loses_and_doubles_no_event(service: Service, number: int)
     )
     whole = await recorded(service, organization)
     assert len(whole) == len(set(whole)) == sum(len(batch.ids) for batch in batches)
+    assert await reported(service, organization) == len(whole)
 
 
 async def send(service: Service, organization: str, batch: Batch) -> dict[str, Any] | None:
@@ -103,6 +107,17 @@ async def send(service: Service, organization: str, batch: Batch) -> dict[str, A
     if batch.accepted is None:
         batch.accepted = body["accepted"] + body["duplicates"]
     return body
+
+
+async def reported(service: Service, organization: str) -> int:
+    """The requests of a report over all there is, model by model."""
+    response = await service.request(
+        "GET",
+        f"/v1/organizations/{organization}/usage-report",
+        params={"starting_at": instant(days=2), "bucket_width": "all", "group_by[]": "model"},
+    )
+    assert response.status_code == 200, response.text
+    return sum(result["requests"] for bucket in response.json()["data"] for result in bucket["results"])
 
 
 async def recorded(service: Service, organization: str) -> list[str]:

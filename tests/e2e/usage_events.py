@@ -51,10 +51,19 @@ class Events:
     made: list[Event] = field(default_factory=list)
 
     def batch(self, size: int) -> list[Event]:
+        if self.random.random() < 0.1:
+            return [self._ahead() for _ in range(self.random.randint(1, 3))]
         found: list[Event] = []
         for _ in range(size):
             found += self._next(found)
         return found
+
+    def _ahead(self) -> Event:
+        """As by a client whose clock is ahead of everything that is still to come."""
+        event = self._event()
+        event["started_at"] = (datetime.now(UTC) + _AHEAD * self.random.random()).isoformat()
+        self.made.append(event)
+        return event
 
     def _next(self, batch: list[Event]) -> list[Event]:
         chance = self.random.random()
