@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from app.domain.usage import LedgerRow, ModelUsage, UsageFlag
+from app.domain.counting import Charge
+from app.domain.usage import ModelUsage, UsageFlag
 from app.repositories.unit_of_work import UnitOfWork
 
 
@@ -30,5 +31,5 @@ class Unpriced:
 class Unlimited:
     """No limits are set."""
 
-    async def settle(self, uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None:
+    async def settle(self, uow: UnitOfWork, rows: Sequence[Charge]) -> None:
         """There is nothing to count against."""

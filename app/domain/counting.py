@@ -2,13 +2,36 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Protocol
 from uuid import UUID
 
 from app.domain.billing import UsageMode
 from app.domain.limits import Counted, LimitPeriod, Spend, Spender, SpendLimit
 from app.domain.reservations import Reservation
-from app.domain.usage import LedgerRow
+
+
+class Charge(Protocol):
+    """What limits have to know of a row of the ledger."""
+
+    @property
+    def started_at(self) -> datetime: ...
+    @property
+    def correction(self) -> int: ...
+    @property
+    def mode(self) -> UsageMode: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def endpoint_id(self) -> str | None: ...
+    @property
+    def feature(self) -> str | None: ...
+    @property
+    def cost(self) -> int | None: ...
+    @property
+    def billed(self) -> int: ...
+    @property
+    def reservation_id(self) -> UUID | None: ...
 
 
 @dataclass(slots=True)
@@ -26,7 +49,7 @@ class _Sum:
 
 
 def gains_of(
-    limits: Sequence[SpendLimit], rows: Sequence[LedgerRow], ended: Sequence[Reservation]
+    limits: Sequence[SpendLimit], rows: Sequence[Charge], ended: Sequence[Reservation]
 ) -> Sequence[Counted]:
     """One for each limit and period that gains anything, in the order in which counters are locked.
 
@@ -58,24 +81,32 @@ def gains_of(
 
 
 def _by_spender_and_day(
-    rows: Sequence[LedgerRow], ended: Sequence[Reservation]
+    rows: Sequence[Charge], ended: Sequence[Reservation]
 ) -> dict[tuple[Spender, datetime], _Sum]:
-    sums: dict[tuple[Spender, datetime], _Sum] = {}
+    # By plain values first: a batch has many rows, and few kinds of them.
+    by_kind: dict[tuple[UsageMode, str, str | None, str | None, int], _Sum] = {}
     for row in rows:
-        spender = Spender(mode=row.mode, model=row.model, endpoint_id=row.endpoint_id, feature=row.feature)
-        gained = sums.setdefault((spender, LimitPeriod.DAY.start_of(row.started_at)), _Sum())
+        day = row.started_at.astimezone(UTC).toordinal()
+        kind = row.mode, row.model, row.endpoint_id, row.feature, day
+        gained = by_kind.get(kind)
+        if gained is None:
+            gained = by_kind[kind] = _Sum()
         if row.mode is UsageMode.MANAGED:
             gained.managed += row.billed  # nothing where the organization's own key was used after all
         else:
             gained.byo += row.cost or 0  # never billed: by its estimate
         gained.unpriced += _unpriced(row)
+    sums: dict[tuple[Spender, datetime], _Sum] = {}
+    for (mode, model, endpoint_id, feature, ordinal), gained in by_kind.items():
+        spender = Spender(mode=mode, model=model, endpoint_id=endpoint_id, feature=feature)
+        sums[spender, datetime.fromordinal(ordinal).replace(tzinfo=UTC)] = gained
     for reservation in ended:
-        day = LimitPeriod.DAY.start_of(reservation.created_at)
-        sums.setdefault((reservation.spender, day), _Sum()).reserved -= reservation.held
+        began = LimitPeriod.DAY.start_of(reservation.created_at)
+        sums.setdefault((reservation.spender, began), _Sum()).reserved -= reservation.held
     return sums
 
 
-def _unpriced(row: LedgerRow) -> int:
+def _unpriced(row: Charge) -> int:
     if row.correction == 0:
         return 1 if row.cost is None else 0
     # The first correction brings the cost that the event lacked.

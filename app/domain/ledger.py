@@ -2,12 +2,26 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import overload
+from typing import NamedTuple, overload
 from uuid import UUID
 
 from app.domain.billing import UsageMode
 from app.domain.usage import LedgerRow, TokenUsage, UsageFlag
 from app.domain.usage_events import UsageEvent
+
+
+class RowCharge(NamedTuple):
+    """What limits have to know of a first row."""
+
+    started_at: datetime
+    correction: int
+    mode: UsageMode
+    model: str
+    endpoint_id: str | None
+    feature: str | None
+    cost: int | None
+    billed: int
+    reservation_id: UUID | None
 
 
 class LedgerRows(Sequence[LedgerRow]):
@@ -59,6 +73,15 @@ class LedgerRows(Sequence[LedgerRow]):
         ):
             if credential_id is not None:
                 yield credential_id, key_version, event.started_at
+
+    def charges(self) -> Sequence[RowCharge]:
+        """All rows, for the limits: as little of each as they need."""
+        return [
+            RowCharge(
+                it.started_at, 0, mode, it.model, it.endpoint_id, it.feature, cost, billed, it.reservation_id
+            )
+            for it, mode, cost, billed in zip(self.events, self.modes, self.costs, self.billed, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self.events)

@@ -15,7 +15,7 @@ from app.domain.usage_events import EventBatch
 from app.models.billing import usage_mode_change as m
 from app.models.usage import usage_event as t
 from app.models.usage import usage_event_key as k
-from app.repositories.arrays import arrays, given
+from app.repositories.arrays import arrays, arrays_or_shared, given, given_or_shared
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 
@@ -70,10 +70,9 @@ _DIGESTS = Statement(
     )
 )
 
-# What each column is made of, by batch.
-_COLUMNS: Mapping[str, Callable[[LedgerRows], Sequence[Any]]] = {
+# What each column is made of, by batch. Event ids make it as long as it is.
+_COLUMNS: Mapping[str, Callable[[LedgerRows], list[Any]]] = {
     "started_at": lambda rows: [it.started_at for it in rows.events],
-    "event_id": lambda rows: [it.event_id for it in rows.events],
     "completed_at": lambda rows: [it.completed_at for it in rows.events],
     "mode": lambda rows: rows.modes,
     "credential_id": lambda rows: rows.credential_ids,
@@ -101,16 +100,17 @@ _COLUMNS: Mapping[str, Callable[[LedgerRows], Sequence[Any]]] = {
     "provider_request_id": lambda rows: [it.provider_request_id for it in rows.events],
     "reservation_id": lambda rows: [it.reservation_id for it in rows.events],
 }
-_rows = given(**{name: t.c[name].type for name in _COLUMNS})
+_rows = given(event_id=sa.Text, **{name: t.c[name].type for name in _COLUMNS})
 _INSERT = Statement(
     sa.insert(t).from_select(
-        ["organization_id", "ingested_at", "ingest_xid", "correction", *_COLUMNS],
+        ["organization_id", "ingested_at", "ingest_xid", "correction", "event_id", *_COLUMNS],
         sa.select(
             _ORGANIZATION,
             sa.bindparam("ingested_at", type_=t.c.ingested_at.type),
             sa.literal_column("(SELECT pg_current_xact_id()::text::bigint)"),
             sa.literal_column("0"),
-            *(_rows.c[name] for name in _COLUMNS),
+            _rows.c.event_id,
+            *(given_or_shared(_rows, name) for name in _COLUMNS),
         ),
     )
 )
@@ -173,5 +173,6 @@ class UsageRepository:
             _INSERT,
             organization_id=self._organization_id,
             ingested_at=rows.ingested_at,
-            **arrays(**{name: column(rows) for name, column in _COLUMNS.items()}),
+            **arrays(event_id=[it.event_id for it in rows.events]),
+            **arrays_or_shared(**{name: column(rows) for name, column in _COLUMNS.items()}),
         )

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from app.domain.audit import AuditAction
 from app.domain.auth import Caller
-from app.domain.counting import gains_of
+from app.domain.counting import Charge, gains_of
 from app.domain.errors import NotFound, PreconditionFailed, TooManyLimits
 from app.domain.limits import (
     LimitState,
@@ -17,7 +17,6 @@ from app.domain.limits import (
 )
 from app.domain.money import to_usd
 from app.domain.reservations import Reservation, ReservationState
-from app.domain.usage import LedgerRow
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.services import alerts, audit
 
@@ -117,7 +116,7 @@ class Limits:
             await uow.commit()
         return limit
 
-    async def settle(self, uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None:
+    async def settle(self, uow: UnitOfWork, rows: Sequence[Charge]) -> None:
         """Count rows that are new in the ledger, corrections among them, and end the reservations they name.
 
         Once in a transaction, at its end, with the organization's usage-mode lock held shared. A reservation
@@ -139,7 +138,7 @@ class Limits:
             await alerts.tell(uow, limit, counted.period_starts_at, thresholds, spent=after)
 
 
-async def _settled(uow: UnitOfWork, rows: Sequence[LedgerRow]) -> Sequence[Reservation]:
+async def _settled(uow: UnitOfWork, rows: Sequence[Charge]) -> Sequence[Reservation]:
     """The reservations that these rows end."""
     named = {row.reservation_id for row in rows if row.reservation_id is not None and row.correction == 0}
     if not named:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from app.domain.usage import LedgerRow, ModelUsage, UsageFlag
+from app.domain.counting import Charge
+from app.domain.usage import ModelUsage, UsageFlag
 from app.repositories.unit_of_work import UnitOfWork
 
 
@@ -36,4 +37,4 @@ class Prices(Protocol):
 class Limits(Protocol):
     """Counts spend against limits, in the ledger's own transaction."""
 
-    async def settle(self, uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None: ...
+    async def settle(self, uow: UnitOfWork, rows: Sequence[Charge]) -> None: ...

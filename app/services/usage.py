@@ -77,7 +77,7 @@ class Usage:
             return 0
         rows = await _rows(batch.events, instant, modes, keys, await self._prices.of(uow))
         await uow.usage.insert(rows)
-        await self._limits.settle(uow, rows)
+        await self._limits.settle(uow, rows.charges())
         uses = _uses(rows)
         if uses:
             await uow.key_uses.note(uses)

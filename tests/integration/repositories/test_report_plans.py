@@ -2,6 +2,9 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,6 +18,7 @@ from app.domain.reports import BucketWidth, Dimension
 from app.repositories import reports, rollups
 from tests.databases import new_database
 from tests.rows import change
+from app.repositories import counting, reports, rollups, statement_sums
 
 ORGANIZATION = "org_of_many"
 END = now().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -65,10 +69,21 @@ async def plan(database: Database, group_by: tuple[Dimension, ...], *filtered: D
         **{f"only_{it}": ["x"] for it in filtered},
     }
     async with database.session(ORGANIZATION, read_only=True) as session:
+    return await explained(database, organization, statement, values)
+
+
+async def explained(
+    database: Database, organization: str, statement: Statement, values: dict[str, Any]
+) -> str:
+    async with database.session(organization) as session:
         for setting in _SET:
             await session.rows(Statement(sa.text(f"SET LOCAL {setting}")))
         found = await session._connection.fetch(f"EXPLAIN {statement.text}", *statement.arguments(values))
     return "\n".join(row[0] for row in found)
+
+
+def tail_conditions(found: str) -> int:
+    return sum("Index Cond" in line and "ingest_xid >=" in line for line in found.splitlines())
 
 
 class TestPlan:
@@ -77,6 +92,7 @@ class TestPlan:
 
         conditions = [line for line in found.splitlines() if "Index Cond" in line and "ingest_xid >=" in line]
         assert conditions, found
+        assert tail_conditions(found) >= 3, found  # one for each month
         assert "Seq Scan" not in found
 
     @pytest.mark.parametrize("group_by", [(Dimension.MODEL,), (Dimension.FEATURE,)])
@@ -96,6 +112,34 @@ class TestPlan:
         assert any("Index Cond" in line and f"({dimension} = ANY" in line for line in found.splitlines()), (
             found
         )
+
+    async def test_of_statements_reads_no_table_whole(self, database: Database) -> None:
+        organization = f"org_{uuid4().hex}"
+        months = {"starting_at": [START], "ending_at": [START + timedelta(days=30)]}
+
+        found = await explained(
+            database, organization, statement_sums.LEDGER, {"organization_id": organization, **months}
+        )
+
+        assert "pk_usage_day" in found
+        assert "Seq Scan" not in found
+
+    @pytest.mark.parametrize(
+        ("statement", "table"), [(counting.COUNT, "usage_day"), (counting.COUNT_DETAIL, "usage_day_detail")]
+    )
+    async def test_of_a_new_limit_reads_no_table_whole(
+        self, database: Database, statement: Statement, table: str
+    ) -> None:
+        organization = f"org_{uuid4().hex}"
+        limit = {"limit_id": uuid4(), "period": "month", "counts_from": START, "mode": "managed"}
+        scope = {"model": None, "endpoint_id": None, "feature": None}
+
+        found = await explained(
+            database, organization, statement, {"organization_id": organization, **limit, **scope}
+        )
+
+        assert f"pk_{table} " in found
+        assert "Seq Scan" not in found
 
     def test_of_the_fold_knows_both_of_its_ends(self) -> None:
         assert "ingest_xid >= $" in rollups._FOLD.text

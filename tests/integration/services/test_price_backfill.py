@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.database import Database
+from app.domain.counting import Charge
 from app.domain.prices import OverrideList, PriceList, PriceOverride
 from app.domain.rates import Band, DatedPrice, Rates
-from app.domain.usage import LedgerRow, UsageFlag
+from app.domain.usage import UsageFlag
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.services.price_backfill import Backfilled, PriceBackfill
 from app.services.prices import Prices
@@ -73,10 +74,10 @@ class Settled:
     """Stands for the limits: keeps what it is told, and fails when it is to."""
 
     def __init__(self) -> None:
-        self.rows: list[LedgerRow] = []
+        self.rows: list[Any] = []
         self.fails_after: int | None = None
 
-    async def settle(self, _uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None:
+    async def settle(self, _uow: UnitOfWork, rows: Sequence[Charge]) -> None:
         if self.fails_after is not None and len(self.rows) >= self.fails_after:
             raise RuntimeError
         self.rows.extend(rows)
