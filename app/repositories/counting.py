@@ -98,9 +98,9 @@ STANDING = _sql("""
     FROM clock
     LEFT JOIN LATERAL (
         SELECT * FROM usage_mode_change
-        WHERE organization_id = CAST(:organization_id AS text) AND effective_from <= clock.now
+        WHERE usage_mode_change.organization_id = :organization_id AND effective_from <= clock.now
         ORDER BY effective_from DESC LIMIT 1) m ON true
-    LEFT JOIN spend_limit l ON l.organization_id = CAST(:organization_id AS text)
+    LEFT JOIN spend_limit AS l ON l.organization_id = :organization_id
     ORDER BY l.id
 """)
 

@@ -63,7 +63,7 @@ KEPT = Statement(
     sa.text("""
         SELECT month FROM unnest(CAST(:months AS date[])) AS month
         WHERE to_regclass('public.usage_event_y' || to_char(month, 'YYYY"m"MM')) IS NOT NULL
-        OR EXISTS (SELECT FROM usage_day WHERE organization_id = CAST(:organization_id AS text)
+        OR EXISTS (SELECT FROM usage_day WHERE usage_day.organization_id = :organization_id
             AND starting_at >= CAST(month AS timestamp) AT TIME ZONE 'UTC'
             AND starting_at < (month + interval '1 month') AT TIME ZONE 'UTC')
     """)
