@@ -44,7 +44,7 @@ class UndecidedProber:
         destination: Destination,  # noqa: ARG002  # likewise
         *,
         previously_valid: bool,  # noqa: ARG002  # likewise
-        timeout_seconds: float | None = None,  # noqa: ARG002, ASYNC109  # likewise
+        timeout_seconds: float | None = None,  # noqa: ARG002  # likewise
     ) -> Verdict:
         return Verdict(status=ValidationStatus.INDETERMINATE, reason=Reason.TIMEOUT, checked_at=now())
 
