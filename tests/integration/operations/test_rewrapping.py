@@ -11,7 +11,7 @@ from app.domain.auth import Caller
 from app.domain.clock import new_id
 from app.domain.errors import ByokError, Unavailable
 from app.domain.rotation import MOST_STORE_VERSIONS
-from app.secret_store.base import SecretRef
+from app.secret_store.base import SecretKind, SecretRef
 from app.secret_store.vault import VaultSecretStore
 from app.services import Services
 from app.services.operator import OperationRefused
@@ -64,8 +64,8 @@ async def stopped(work: Awaitable[None]) -> bool:
 
 async def assert_rewrapped(installation: Installation, vault: VaultSecretStore) -> None:
     await installation.assert_readable(vault)
-    for row in await held(installation):
-        assert not await vault.is_outdated(_ref(row), int(str(row["store_version"])))
+    for ref, number in await installation.held():
+        assert not await vault.is_outdated(ref, number)
     await assert_no_orphan(installation, vault)
     kinds = {row["kind"] for row in await installation.rows("job_queue")}
     assert kinds.isdisjoint({"rewrap_secrets", "rotate_transit_key", "settle_rewrap"})
@@ -74,12 +74,12 @@ async def assert_rewrapped(installation: Installation, vault: VaultSecretStore) 
 async def assert_no_orphan(installation: Installation, vault: VaultSecretStore) -> None:
     """Vault holds what the rows point to, and nothing else."""
     assert await installation.rows("secret_rewrap") == []
-    pointed_at = {(row["credential_id"], row["store_version"]) for row in await held(installation)}
-    for ref in installation.refs:
+    pointed_at = await installation.held()
+    for ref in [*installation.refs, *installation.secrets]:
         last = await vault.current_version(ref)
         for number in range(max(1, last - NUMBERS_LOOKED_AT), last + 1):
             is_there = await vault.intent_at(ref, number) is not None
-            assert is_there == ((ref.credential_id, number) in pointed_at), f"{ref} {number}"
+            assert is_there == ((ref, number) in pointed_at), f"{ref} {number}"
 
 
 async def held(installation: Installation) -> list[dict[str, object]]:
@@ -109,13 +109,14 @@ class TestRewrapSecrets:
         await rewrapping(in_vault, vault).run(rotate_keys=True)
 
         await assert_rewrapped(in_vault, vault)
-        for row in await held(in_vault):
-            path = f"orgs/{row['organization_id']}/creds/{row['credential_id']}"
-            content = await any_vault.get(path, int(str(row["store_version"])))
+        for ref, number in await in_vault.held():
+            folder = "creds" if ref.kind is SecretKind.PROVIDER_KEY else "webhooks"
+            path = f"orgs/{ref.organization_id}/{folder}/{ref.credential_id}"
+            content = await any_vault.get(path, number)
             assert content["ct"].startswith("vault:v2:")
         assert sorted(await in_vault.actions()) == [
-            *["secret.rewrapped"] * 5,
-            *["secret_store.transit_key_rotated"] * 2,
+            *["secret.rewrapped"] * 7,
+            *["secret_store.transit_key_rotated"] * 3,
         ]
 
     async def test_without_a_new_key_changes_nothing(

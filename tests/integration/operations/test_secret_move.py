@@ -9,13 +9,13 @@ import pytest
 from app.domain.auth import Caller
 from app.domain.clock import new_id
 from app.domain.errors import DuplicateKey, SecretStoreUnavailable
-from app.secret_store.base import SecretMissing, SecretRef, SecretStore
+from app.secret_store.base import SecretMissing, SecretStore
 from app.secret_store.binding import VAULT, StoreMismatch, StoreMoving, bind_store
 from app.secret_store.keyring import Keyring
 from app.secret_store.vault import VaultSecretStore
 from app.services.operator import OperationRefused
 from app.services.secret_move import SecretMove
-from tests.integration.operations.installation import HELD, Installation
+from tests.integration.operations.installation import Installation
 from tests.integration.secret_store.vaults import Prepared
 from tests.integration.services.deeds import new_key
 from tests.integration.services.workplace import make_key, new_credential
@@ -56,20 +56,14 @@ async def assert_moved(installation: Installation, vault: SecretStore) -> None:
     await bind_store(installation.database, VAULT)
     await installation.assert_readable(vault)
     assert await installation.rows("sealed_secret", "sealed IS NOT NULL") == []
-    held = {
-        (row["credential_id"], row["store_version"]): row["intent_id"]
-        for row in await installation.rows("credential_version")
-        if row["state"] in HELD
-    }
-    credentials = {
-        credential_id for credential_id, _ in held
-    }  # Vault is slow to say that there is nothing at all
+    held = await installation.held()
+    refs = {ref.credential_id: ref for ref, _ in held}
     for row in await installation.rows("sealed_secret"):
-        if row["credential_id"] not in credentials:
+        ref = refs.get(row["credential_id"])
+        if ref is None:  # Vault is slow to say that there is nothing at all
             continue
-        ref = SecretRef(organization_id=row["organization_id"], credential_id=row["credential_id"])
         found = await vault.intent_at(ref, row["store_version"])
-        assert found == held.pop((ref.credential_id, row["store_version"]), None), "an orphan, or a key lost"
+        assert found == held.pop((ref, row["store_version"]), None), "an orphan, or a secret lost"
     assert held == {}
 
 
@@ -89,7 +83,7 @@ class TestMigrateSecrets:
         }
         assert after == before
         assert sorted(await installation.actions()) == [
-            *["secret.moved"] * 3,
+            *["secret.moved"] * 5,
             "secret_store.move_started",
             "secret_store.moved",
         ]
@@ -182,7 +176,7 @@ class TestStuck:
         with pytest.raises(OperationRefused, match="cannot be opened"):
             await move(installation, vault).run()
 
-        assert len(await installation.rows("sealed_secret", "sealed IS NOT NULL")) == 5
+        assert len(await installation.rows("sealed_secret", "sealed IS NOT NULL")) == 7
         await change(installation.owner, broken, id=ref.credential_id)
         await move(installation, vault).run()
         await assert_moved(installation, vault)
