@@ -16,11 +16,12 @@ from app.secret_store.vault import VaultSecretStore
 from app.services import Services
 from app.services.operator import OperationRefused
 from app.services.rewrapping import Rewrapping, RewrappingStore
+from tests.integration.operations.deliveries import is_told
 from tests.integration.operations.installation import HELD, Installation
 from tests.integration.secret_store.vaults import Prepared
 from tests.integration.services.deeds import new_key
 from tests.integration.services.workplace import make_key
-from tests.interruptions import Course, Crash, InterruptedUnits, Step, crash, interrupted_store, outage
+from tests.interruptions import Course, Crash, InterruptedUnits, Step, crash, interrupted_store, outage, steps
 from tests.rows import change, make_due
 
 FEWEST_STEPS, MOST_STEPS = 60, 300
@@ -97,7 +98,7 @@ def caller_of(ref: SecretRef) -> Caller:
 async def sweep(installation: Installation, vault: VaultSecretStore) -> None:
     await change(
         installation.owner,
-        "UPDATE job_queue SET due_at = now() - interval '1 second' WHERE kind IN ('settle_rewrap', 'settle_intent')",
+        "UPDATE job_queue SET due_at = now() - interval '1 second' WHERE kind IN ('settle_rewrap', 'settle_intent', 'settle_webhook')",
     )
     await installation.services(vault).sweep.run()
 
@@ -135,7 +136,7 @@ class TestRewrapSecrets:
         async with prepared_fake.store() as vault:
             await installation.empty()
             await installation.fill(vault)
-            for at in range(1, MOST_STEPS):
+            for at in steps(MOST_STEPS, stride=9):
                 course = crash(at)
                 is_stopped = await stopped(rewrapping(installation, vault, course).run(rotate_keys=True))
                 if is_stopped:
@@ -150,7 +151,7 @@ class TestRewrapSecrets:
     async def test_that_is_never_run_again_is_cleared_away_by_the_sweep(
         self, in_vault: Installation, vault: VaultSecretStore
     ) -> None:
-        for at in range(3, MOST_STEPS, 4):
+        for at in steps(MOST_STEPS, start=3, stride=11):
             if not await stopped(rewrapping(in_vault, vault, crash(at)).run(rotate_keys=True)):
                 break
 
@@ -161,7 +162,7 @@ class TestRewrapSecrets:
         await assert_rewrapped(in_vault, vault)
 
     async def test_survives_outages(self, in_vault: Installation, vault: VaultSecretStore) -> None:
-        for at in range(5, MOST_STEPS, 11):
+        for at in steps(MOST_STEPS, start=5, stride=13):
             if not await stopped(rewrapping(in_vault, vault, outage(at, lasts=False)).run(rotate_keys=True)):
                 break
 
@@ -202,7 +203,7 @@ class TestOthersMeanwhile:
         self, installation: Installation, prepared_fake: Prepared, deed: str
     ) -> None:
         async with prepared_fake.store() as vault:
-            for at in range(1, MOST_STEPS, 5):
+            for at in steps(MOST_STEPS, stride=29):
                 await installation.empty()
                 await installation.fill(vault)
                 services, ref = installation.services(vault), installation.refs[1]
@@ -232,6 +233,47 @@ class TestOthersMeanwhile:
                 assert states.count("active") == (0 if is_deleted else 1)
                 if course.got_through:
                     return
+        pytest.fail("did not get through")
+
+    async def test_may_delete_an_endpoint_at_every_step(
+        self, installation: Installation, prepared_fake: Prepared
+    ) -> None:
+        async with prepared_fake.store() as vault:
+            for at in steps(MOST_STEPS, stride=29):
+                await installation.empty()
+                await installation.fill(vault)
+                services, ref = installation.services(vault), next(iter(installation.secrets))
+
+                async def delete(step: Step, services: Services = services, ref: SecretRef = ref) -> None:
+                    if not step.holds_locks:
+                        await services.webhooks.delete(caller_of(ref), ref.credential_id)
+
+                course = Course(at, delete)
+                with suppress(OperationRefused):
+                    await rewrapping(installation, vault, course).run(rotate_keys=True)
+                await sweep(installation, vault)
+                await rewrapping(installation, vault).run(rotate_keys=False)
+
+                await assert_no_orphan(installation, vault)
+                if ref not in {held_ref for held_ref, _ in await installation.held()}:
+                    del installation.secrets[ref]
+                await assert_rewrapped(installation, vault)
+                if course.got_through:
+                    return
+        pytest.fail("did not get through")
+
+    async def test_sign_with_a_secret_that_moves_between_two_looks(
+        self, in_vault: Installation, vault: VaultSecretStore
+    ) -> None:
+        async def rewrap(_step: Step) -> None:
+            await rewrapping(in_vault, vault).run(rotate_keys=True)
+
+        for at in range(1, 10):
+            course = Course(at, rewrap)
+            for ref in in_vault.secrets:
+                assert await is_told(in_vault, interrupted_store(vault, course), ref)
+            if course.got_through:
+                return
         pytest.fail("did not get through")
 
     async def test_find_a_key_that_moves_between_two_looks(
