@@ -151,7 +151,7 @@ class TestMigrateSecrets:
                 )
         (dying,) = await installation.rows("webhook_endpoint", "state <> 'active'")
         ref = ref_of(caller.organization_id, dying["id"])
-        assert await embedded.read_signing_secret(ref, 1)
+        assert await embedded.intent_at(ref, 1) == dying["intent_id"]
 
         await move(installation, vault).run()
 
