@@ -114,4 +114,4 @@ class TestVault:
         with pytest.raises(Exception, match="secret store") as refused:
             await vault.wrap_for_lease(signing, 1, 60)
 
-        assert getattr(refused.value, "code", None) == "secret_store_unavailable"
+        assert getattr(refused.value, "code", None) == "secret_store_permission_denied"
