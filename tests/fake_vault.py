@@ -58,6 +58,7 @@ class FakeVault:
         self.roles: JSON = {}
         self.policies: dict[str, str] = {}
         self.release = asyncio.Event()
+        self._held = ""
         self.obey()
 
     def obey(self) -> None:
@@ -65,7 +66,13 @@ class FakeVault:
         self.asked.clear()
         self._scripts: list[Script] = []
         self.lease, self.renewable, self.renewed_lease = 3600, True, 3600
+        self._held = ""
         self.release.set()
+
+    def hold(self, path: str) -> None:
+        """Take what is asked of paths that hold `path`, and answer once `release` is set."""
+        self._held = path
+        self.release.clear()
 
     def mount(self, path: str, body: JSON) -> None:
         self.mounts[f"{path}/"] = body
@@ -92,7 +99,8 @@ class FakeVault:
             wrap_ttl=request.headers.get("x-vault-wrap-ttl"),
         )
         self.asked.append(asked)
-        await self.release.wait()
+        if self._held in asked.path:
+            await self.release.wait()
         await self.respond(asked)(scope, receive, send)
 
     def respond(self, asked: Asked) -> Response:

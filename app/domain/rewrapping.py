@@ -18,8 +18,13 @@ class Rewrap:
     """One version's way from one store version to the next free one."""
 
     intent_id: UUID
-    credential_id: UUID
-    key_version: int
+    credential_id: UUID  # or the endpoint's
+    key_version: int | None  # None: of an endpoint's signing secret
     state: RewrapState
     from_store_version: int
     expected_store_version: int
+
+    @property
+    def is_of_endpoint(self) -> bool:
+        """Whether what moves is what an endpoint's deliveries are signed with."""
+        return self.key_version is None

@@ -85,6 +85,7 @@ class WebhookEndpoint:
     intent_id: UUID
     created_at: datetime
     created_by: str
+    store_version: int
 
 
 class EventType(StrEnum):
@@ -110,6 +111,7 @@ class Delivery:
     endpoint_id: UUID
     body: str
     attempts: int
+    store_version: int  # of the endpoint's secret
 
     @property
     def message_id(self) -> str:

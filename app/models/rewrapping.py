@@ -11,7 +11,8 @@ secret_rewrap = sa.Table(
     organization(),
     sa.Column("intent_id", UUID, primary_key=True),
     sa.Column("credential_id", UUID, nullable=False),
-    sa.Column("key_version", sa.Integer, nullable=False),
+    # Null: the other id is an endpoint's. The foreign key lets those be.
+    sa.Column("key_version", sa.Integer),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("from_store_version", sa.Integer, nullable=False),
     sa.Column("expected_store_version", sa.Integer, nullable=False),

@@ -15,6 +15,8 @@ webhook_endpoint = sa.Table(
     sa.Column("intent_id", UUID, nullable=False),
     instant("created_at"),
     sa.Column("created_by", sa.Text, nullable=False),
+    # Where the secret lies in the store: a rewrap moves it on.
+    sa.Column("store_version", sa.Integer, nullable=False, server_default="1"),
     one_of("state", *EndpointState),
 )
 

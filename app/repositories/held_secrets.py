@@ -1,4 +1,4 @@
-"""The versions of a credential whose keys may be used again: where their secrets lie, and their fingerprints."""
+"""Secrets that may be used again: where those of a credential's versions lie, with their fingerprints, or an endpoint's."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,10 @@ import sqlalchemy as sa
 
 from app.core.database import Session, Statement
 from app.domain.credentials import LIVE_VERSION_STATES, VersionState
+from app.domain.webhooks import EndpointState
 from app.models.credentials import credential_version as v
 from app.models.credentials import fingerprint_claim
+from app.models.webhooks import webhook_endpoint as e
 
 # An intent's secret is not known to be there.
 HELD: Sequence[sa.ColumnClause[Any]] = [
@@ -20,10 +22,19 @@ _OF_CREDENTIAL = (
     v.c.organization_id == sa.bindparam("organization_id", type_=sa.Text),
     v.c.credential_id == sa.bindparam("credential_id", type_=v.c.credential_id.type),
 )
+# An endpoint that is on its way in or out has none: the settling of it sees to that.
+IS_HELD_BY_ENDPOINT = e.c.state == sa.literal_column(f"'{EndpointState.ACTIVE}'")
 _HELD = Statement(
-    sa.select(v.c.key_version, v.c.store_version, v.c.fingerprint)
-    .where(*_OF_CREDENTIAL, v.c.state.in_(HELD))
-    .order_by(v.c.store_version)
+    sa.union_all(
+        sa.select(v.c.key_version, v.c.store_version, v.c.fingerprint).where(
+            *_OF_CREDENTIAL, v.c.state.in_(HELD)
+        ),
+        sa.select(sa.cast(sa.null(), sa.Integer), e.c.store_version, sa.cast(sa.null(), sa.Text)).where(
+            e.c.organization_id == sa.bindparam("organization_id", type_=sa.Text),
+            e.c.id == sa.bindparam("credential_id", type_=e.c.id.type),
+            IS_HELD_BY_ENDPOINT,
+        ),
+    ).order_by("store_version")
 )
 _REFINGERPRINT = Statement(
     sa.update(v)
@@ -47,11 +58,11 @@ _CLAIM = Statement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldSecret:
-    """One of them."""
+    """One of them. Only a key has a version in its credential, and a fingerprint."""
 
-    key_version: int
+    key_version: int | None
     store_version: int
-    fingerprint: str
+    fingerprint: str | None
 
 
 class HeldSecretRepository:
@@ -62,7 +73,7 @@ class HeldSecretRepository:
         self._organization_id = organization_id
 
     async def of(self, credential_id: UUID) -> Sequence[HeldSecret]:
-        """In the order in which they were written."""
+        """In the order in which they were written. The id may be an endpoint's: ids are unique over both."""
         found = await self._session.rows(_HELD, **self._names(credential_id))
         return [HeldSecret(**row) for row in found]
 

@@ -1,4 +1,4 @@
-"""Rewraps under way, and what they do to the version that they are of."""
+"""Rewraps under way, and what they do to the version, or the endpoint, that they are of."""
 
 from uuid import UUID
 
@@ -8,7 +8,8 @@ from app.core.database import Row, Session, Statement
 from app.domain.rewrapping import Rewrap, RewrapState
 from app.models.credentials import credential_version as v
 from app.models.rewrapping import secret_rewrap as t
-from app.repositories.held_secrets import HELD
+from app.models.webhooks import webhook_endpoint as e
+from app.repositories.held_secrets import HELD, IS_HELD_BY_ENDPOINT
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _COLUMNS = tuple(column.name for column in t.columns)
@@ -42,10 +43,20 @@ _POINT = Statement(
     )
     .values(store_version=sa.bindparam("to_store_version", type_=sa.Integer))
 )
+_POINT_ENDPOINT = Statement(
+    sa.update(e)
+    .where(
+        e.c.organization_id == _ORGANIZATION,
+        e.c.id == sa.bindparam("credential_id", type_=e.c.id.type),
+        e.c.store_version == sa.bindparam("from_store_version", type_=sa.Integer),
+        IS_HELD_BY_ENDPOINT,
+    )
+    .values(store_version=sa.bindparam("to_store_version", type_=sa.Integer))
+)
 
 
 class RewrapRepository:
-    """One organization's. A credential has one at a time."""
+    """One organization's. A credential, or an endpoint, has one at a time."""
 
     def __init__(self, session: Session, organization_id: str) -> None:
         self._session = session
@@ -88,9 +99,9 @@ class RewrapRepository:
         return bool(moved)
 
     async def point(self, rewrap: Rewrap, store_version: int) -> bool:
-        """Let the version point to its new number; False where its key ended, or it points elsewhere by now."""
+        """Let the row point to its new number; False where its secret ended, or it points elsewhere by now."""
         pointed = await self._session.execute(
-            _POINT,
+            _POINT_ENDPOINT if rewrap.is_of_endpoint else _POINT,
             organization_id=self._organization_id,
             credential_id=rewrap.credential_id,
             key_version_=rewrap.key_version,

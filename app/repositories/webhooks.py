@@ -18,6 +18,7 @@ _INSERT = Statement(
     sa.insert(t).values({column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns})
 )
 _LOCK = Statement(sa.select(t).where(_OF_ENDPOINT).with_for_update())
+_IS_ONE = Statement(sa.select(t.c.id).where(_OF_ENDPOINT))
 _FIND = Statement(sa.select(t).where(_OF_ENDPOINT, _IS_ACTIVE))
 _MOVE = Statement(
     sa.update(t)
@@ -64,7 +65,7 @@ _OF_DELIVERY = sa.and_(
     d.c.state == sa.literal_column(f"'{DeliveryState.PENDING}'"),
 )
 _DUE = Statement(
-    sa.select(d.c.id, d.c.endpoint_id, d.c.body, d.c.attempts, t.c.url)
+    sa.select(d.c.id, d.c.endpoint_id, d.c.body, d.c.attempts, t.c.url, t.c.store_version)
     .select_from(d.join(t, sa.and_(t.c.organization_id == d.c.organization_id, t.c.id == d.c.endpoint_id)))
     .where(_OF_DELIVERY, _IS_ACTIVE)
 )
@@ -97,12 +98,19 @@ class WebhookRepository:
             intent_id=endpoint.intent_id,
             created_at=endpoint.created_at,
             created_by=endpoint.created_by,
+            store_version=endpoint.store_version,
         )
 
     async def lock(self, endpoint_id: UUID) -> WebhookEndpoint | None:
         """In whatever state."""
         row = await self._session.first(_LOCK, organization_id=self._organization_id, id_=endpoint_id)
         return None if row is None else _endpoint(row)
+
+    async def is_one(self, endpoint_id: UUID) -> bool:
+        """Whether that is an endpoint's id, in whatever state."""
+        return bool(
+            await self._session.first(_IS_ONE, organization_id=self._organization_id, id_=endpoint_id)
+        )
 
     async def find(self, endpoint_id: UUID) -> WebhookEndpoint | None:
         row = await self._session.first(_FIND, organization_id=self._organization_id, id_=endpoint_id)
@@ -167,6 +175,7 @@ class WebhookRepository:
             endpoint_id=row["endpoint_id"],
             body=row["body"],
             attempts=row["attempts"],
+            store_version=row["store_version"],
         )
 
     async def note_attempt(
@@ -200,4 +209,5 @@ def _endpoint(row: Row) -> WebhookEndpoint:
         intent_id=row["intent_id"],
         created_at=row["created_at"],
         created_by=row["created_by"],
+        store_version=row["store_version"],
     )

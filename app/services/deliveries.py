@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID
 
 import structlog
 
@@ -13,7 +14,8 @@ from app.egress.webhooks import Attempt, WebhookClient
 from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.base import SecretCorrupt, SecretMissing, SecretStore
-from app.services.webhooks import ONLY_VERSION, ref_of
+from app.services.endpoint_secrets import ref_of
+from app.services.secret_reads import use_where_it_lies
 
 AT_ONCE = 16
 # Longer than an attempt may take with reading its secret and noting its end: then the taker counts as dead.
@@ -66,8 +68,7 @@ class Deliveries:
             log.error("webhook_failed", id=str(item.id), error=type(error).__name__)  # noqa: TRY400
 
     async def _deliver(self, item: DueItem) -> None:
-        async with self._units.reading(item.organization_id) as uow:
-            delivery = await uow.webhooks.find_delivery(item.id)
+        delivery = await self._find(item.organization_id, item.id)
         if delivery is None:  # made before, or its endpoint is gone
             async with self._units.writing(item.organization_id) as uow:
                 await uow.queue.remove(item)
@@ -76,10 +77,18 @@ class Deliveries:
         attempt = await self._send(item.organization_id, delivery)
         await self._note(item, delivery, attempt)
 
+    async def _find(self, organization_id: str, delivery_id: UUID) -> Delivery | None:
+        async with self._units.reading(organization_id) as uow:
+            return await uow.webhooks.find_delivery(delivery_id)
+
     async def _send(self, organization_id: str, delivery: Delivery) -> Attempt:
         try:
             ref = ref_of(organization_id, delivery.endpoint_id)
-            secret = await self._store.read_signing_secret(ref, ONLY_VERSION)
+            secret = await use_where_it_lies(
+                delivery,
+                lambda at: self._store.read_signing_secret(ref, at),
+                lambda: self._find(organization_id, delivery.id),
+            )
         except SecretMissing:
             return Attempt(is_delivered=False, outcome="secret_missing")
         except SecretCorrupt:

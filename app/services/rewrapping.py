@@ -1,4 +1,4 @@
-"""Rewrap all keys in Vault under the newest transit keys, one version at a time, while the service runs.
+"""Rewrap all secrets in Vault under the newest transit keys, one version at a time, while the service runs.
 
 The queue holds what is left to do, so a run that was stopped goes on; one runs at a time.
 """
@@ -10,7 +10,6 @@ from uuid import UUID
 
 from app.domain.audit import AuditAction
 from app.domain.clock import new_id, now
-from app.domain.credentials import VersionState
 from app.domain.rewrapping import Rewrap, RewrapState
 from app.domain.rotation import has_room
 from app.repositories.held_secrets import HeldSecret
@@ -19,15 +18,16 @@ from app.repositories.unit_of_work import UnitsOfWork
 from app.secret_store.base import CasMismatch, SecretCorrupt, SecretMissing, SecretRef, SecretStore
 from app.services import audit
 from app.services.credentials import INTENT_DEADLINE
+from app.services.held_secrets import lock, lock_standing, record, with_kind
 from app.services.operator import PAGE, Count, OperationRefused, Progress, operator
 from app.services.rewraps import Rewraps, settling_of
 
-# Credentials that others are changing are left for the next pass.
+# What others are changing is left for the next pass.
 _MOST_PASSES = 5
 
 
 class RewrappingStore(SecretStore, Protocol):
-    """A store whose keys have versions: Vault, and what tests put in front of it."""
+    """A store whose sealing keys have versions: Vault, and what tests put in front of it."""
 
     async def is_outdated(self, ref: SecretRef, store_version: int) -> bool: ...
 
@@ -97,7 +97,9 @@ class Rewrapping:
     async def _pass(self) -> dict[_Outcome, list[str]]:
         stuck: dict[_Outcome, list[str]] = {}
         count = Count(
-            self._progress, "credentials under the newest keys", await self._count(JobKind.REWRAP_SECRETS)
+            self._progress,
+            "credentials and endpoints under the newest keys",
+            await self._count(JobKind.REWRAP_SECRETS),
         )
         async for item in self._waiting(JobKind.REWRAP_SECRETS):
             outcome = await self._rewrap_all_of(
@@ -130,6 +132,7 @@ class Rewrapping:
     async def _rewrap_all_of(self, ref: SecretRef) -> _Outcome:
         """Oldest first, so that the number that may be pushed out is the first to move on."""
         async with self._units.reading(ref.organization_id) as uow:
+            ref = await with_kind(uow, ref)
             under_way = await uow.rewraps.find(ref.credential_id)
             held = await uow.held_secrets.of(ref.credential_id)
         if under_way is not None:  # a run that died began it; there is no other one
@@ -185,12 +188,11 @@ class Rewrapping:
             expected_store_version=at,
         )
         async with self._units.writing(ref.organization_id) as uow:
-            standing = await uow.versions.lock_standing(ref.credential_id)
-            kept = [version.store_version for version in standing if version.store_version is not None]
-            is_writing = any(version.state is VersionState.INTENT for version in standing)
-            if is_writing or secret not in await uow.held_secrets.of(ref.credential_id) or max(kept) > at:
+            standing = await lock_standing(uow, ref)
+            is_there = secret in await uow.held_secrets.of(ref.credential_id)
+            if standing.is_writing or not is_there or max(standing.store_versions) > at:
                 return _Outcome.BUSY
-            if not has_room(min(kept), at):
+            if not has_room(min(standing.store_versions), at):
                 return _Outcome.FULL
             await uow.rewraps.insert(rewrap)
             await uow.queue.add(
@@ -201,21 +203,14 @@ class Rewrapping:
 
     async def _point(self, ref: SecretRef, rewrap: Rewrap, written: int) -> bool:
         """Step 3."""
-        caller = operator(ref.organization_id)
+        named = {} if rewrap.key_version is None else {"key_version": rewrap.key_version}
         async with self._units.writing(ref.organization_id) as uow:
-            await uow.versions.lock(ref.credential_id)
+            await lock(uow, ref)
             if not await uow.rewraps.move(
                 rewrap.intent_id, expected=RewrapState.INTENT, to=RewrapState.MOVED
             ) or not await uow.rewraps.point(rewrap, written):
                 return False
-            await audit.record(
-                uow,
-                caller,
-                AuditAction.SECRET_REWRAPPED,
-                ref.credential_id,
-                store="vault",
-                key_version=rewrap.key_version,
-            )
+            await record(uow, ref, AuditAction.SECRET_REWRAPPED, store="vault", **named)
             await uow.commit()
         return True
 

@@ -1,8 +1,8 @@
-"""The order of writes of a rewrap: the same key under a newer key of the store, at the next number there.
+"""The order of writes of a rewrap: the same secret under a newer key of the store, at the next number there.
 
 1. The rewrap is committed with the number that it builds on, and with a job that settles it.
 2. The store writes it anew at the next number, with that number as check-and-set.
-3. In one transaction the version points to the new number, if its key has not ended and it points where it did.
+3. In one transaction the row points to the new number, if its secret has not ended and it points where it did.
 4. The old number is destroyed.
 
 Whoever dies before step 3 is settled as an intent is: marked abandoned, its number barred by a
@@ -14,7 +14,7 @@ from uuid import UUID
 from app.domain.rewrapping import Rewrap, RewrapState
 from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.base import SecretRef, SecretStore
+from app.secret_store.base import SecretKind, SecretRef, SecretStore
 
 
 class Rewraps:
@@ -32,7 +32,7 @@ class Rewraps:
         """
         rewrap = await self._give_up_or_go_on(organization_id, intent_id)
         if rewrap is not None:
-            ref = SecretRef(organization_id=organization_id, credential_id=rewrap.credential_id)
+            ref = _ref_of(organization_id, rewrap)
             if rewrap.state is RewrapState.MOVED:
                 await self._store.destroy(ref, rewrap.from_store_version)
             else:
@@ -55,6 +55,14 @@ class Rewraps:
         barred = await self._store.tombstone(ref, intent_id=intent_id, expected_version=expected)
         if not barred and await self._store.intent_at(ref, expected + 1) == intent_id:
             await self._store.destroy(ref, expected + 1)
+
+
+def _ref_of(organization_id: str, rewrap: Rewrap) -> SecretRef:
+    return SecretRef(
+        organization_id=organization_id,
+        credential_id=rewrap.credential_id,
+        kind=SecretKind.SIGNING_SECRET if rewrap.is_of_endpoint else SecretKind.PROVIDER_KEY,
+    )
 
 
 def settling_of(organization_id: str, intent_id: UUID) -> DueItem:

@@ -17,6 +17,7 @@ from app.secret_store.keyring import Keyring
 from app.secret_store.keyset import Keyset
 from app.secret_store.sealed_table import Rewrapped, SealedList, SealedRows
 from app.services import audit
+from app.services.held_secrets import record, with_kind
 from app.services.operator import Count, OperationRefused, Progress, every, operator
 
 
@@ -90,7 +91,7 @@ class RootRotation:
         """Everything that is under another root key; returns what cannot be opened."""
         unopenable: list[str] = []
         total = len(await self._sealed.outside_root(keyset.primary_id))
-        count = Count(self._progress, "credentials rewrapped", total)
+        count = Count(self._progress, "credentials and endpoints rewrapped", total)
         async for ref in every(
             lambda after, at_most: self._sealed.outside_root(keyset.primary_id, after=after, at_most=at_most)
         ):
@@ -101,15 +102,13 @@ class RootRotation:
         return unopenable
 
     async def _rewrap_one(self, ref: SecretRef, keyset: Keyset) -> Rewrapped:
-        caller = operator(ref.organization_id)
         async with self._units.writing(ref.organization_id) as uow:
             rewrapped = await uow.join(SealedRows).rewrap(ref.credential_id, keyset)
             if rewrapped.done:
-                await audit.record(
+                await record(
                     uow,
-                    caller,
+                    await with_kind(uow, ref),
                     AuditAction.SECRET_REWRAPPED,
-                    ref.credential_id,
                     store="embedded",
                     store_versions=" ".join(map(str, rewrapped.done)),
                 )

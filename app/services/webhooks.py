@@ -13,19 +13,15 @@ from app.domain.errors import NotFound, SecretStoreUnavailable, TooManyEndpoints
 from app.domain.outbound_url import OutboundUrl
 from app.domain.url_refusal import UrlRefused
 from app.domain.webhooks import MOST_ENDPOINTS, EndpointState, SigningSecret, WebhookEndpoint
-from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.base import CasMismatch, SecretKind, SecretRef, SecretStore
+from app.secret_store.base import CasMismatch, SecretStore
 from app.services import audit
+from app.services.endpoint_secrets import BEFORE_FIRST, FIRST_VERSION, EndpointSecrets, ref_of, settling_of
 from app.services.provider_urls import HostGuard
 from app.services.rate_limits import RateLimitKind, RateLimits
 
 # Longer than any write to the store may take; after it the writer counts as dead.
 INTENT_DEADLINE = timedelta(seconds=30)
-# An endpoint has one secret for good, and so one version in the store.
-ONLY_VERSION = 1
-
-_BEFORE_FIRST = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +40,7 @@ class Webhooks:
     ) -> None:
         self._units = units
         self._store = store
+        self._secrets = EndpointSecrets(units, store)
         self._guard = guard
         self._rate_limits = rate_limits
 
@@ -62,6 +59,7 @@ class Webhooks:
             intent_id=new_id(),
             created_at=now(),
             created_by=caller.subject,
+            store_version=FIRST_VERSION,
         )
         secret = SigningSecret.generate()
         await self._intend(caller, endpoint)
@@ -97,7 +95,7 @@ class Webhooks:
             )
             if not moved:
                 raise NotFound
-            await uow.queue.schedule(_settling(caller.organization_id, endpoint_id), due_at=instant)
+            await uow.queue.schedule(settling_of(caller.organization_id, endpoint_id), due_at=instant)
             await audit.record(
                 uow,
                 caller,
@@ -116,20 +114,7 @@ class Webhooks:
         Raises:
             SecretStoreUnavailable, DatabaseUnavailable: repeat later.
         """
-        async with self._units.writing(organization_id) as uow:
-            endpoint = await uow.webhooks.lock(endpoint_id)
-            if endpoint is not None and endpoint.state is EndpointState.INTENT:
-                await uow.webhooks.move(
-                    endpoint_id, expected=EndpointState.INTENT, to=EndpointState.ABANDONED
-                )
-                await uow.commit()
-        if endpoint is not None and endpoint.state is not EndpointState.ACTIVE:
-            await self._empty(organization_id, endpoint)
-        async with self._units.writing(organization_id) as uow:
-            if endpoint is not None and endpoint.state is not EndpointState.ACTIVE:
-                await uow.webhooks.delete(endpoint_id)
-            await uow.queue.remove(_settling(organization_id, endpoint_id))
-            await uow.commit()
+        await self._secrets.settle(organization_id, endpoint_id)
 
     async def _vet(self, url: OutboundUrl) -> None:
         try:
@@ -143,7 +128,7 @@ class Webhooks:
             if await uow.webhooks.count() >= MOST_ENDPOINTS:
                 raise TooManyEndpoints
             await uow.webhooks.insert(endpoint)
-            item = _settling(caller.organization_id, endpoint.id)
+            item = settling_of(caller.organization_id, endpoint.id)
             await uow.queue.add(item, due_at=endpoint.created_at + INTENT_DEADLINE)
             await uow.commit()
 
@@ -153,7 +138,7 @@ class Webhooks:
                 ref_of(organization_id, endpoint.id),
                 secret,
                 intent_id=endpoint.intent_id,
-                expected_version=_BEFORE_FIRST,
+                expected_version=BEFORE_FIRST,
             )
         except CasMismatch:
             # A sweep took this writer for dead and barred its write.
@@ -165,7 +150,7 @@ class Webhooks:
                 endpoint.id, expected=EndpointState.INTENT, to=EndpointState.ACTIVE
             )
             if moved:
-                await uow.queue.remove(_settling(caller.organization_id, endpoint.id))
+                await uow.queue.remove(settling_of(caller.organization_id, endpoint.id))
                 await audit.record(
                     uow,
                     caller,
@@ -175,23 +160,5 @@ class Webhooks:
                 )
                 await uow.commit()
         if not moved:
-            await self._store.destroy(ref_of(caller.organization_id, endpoint.id), ONLY_VERSION)
+            await self._store.destroy(ref_of(caller.organization_id, endpoint.id), FIRST_VERSION)
             raise SecretStoreUnavailable
-
-    async def _empty(self, organization_id: str, endpoint: WebhookEndpoint) -> None:
-        """Nothing is left in the store, and a late write must fail: the only number is taken either way."""
-        ref = ref_of(organization_id, endpoint.id)
-        if endpoint.state is not EndpointState.DELETING:
-            await self._store.tombstone(ref, intent_id=endpoint.intent_id, expected_version=_BEFORE_FIRST)
-        await self._store.purge(ref)
-
-
-def ref_of(organization_id: str, endpoint_id: UUID) -> SecretRef:
-    """Where an endpoint's secret rests."""
-    return SecretRef(
-        organization_id=organization_id, credential_id=endpoint_id, kind=SecretKind.SIGNING_SECRET
-    )
-
-
-def _settling(organization_id: str, endpoint_id: UUID) -> DueItem:
-    return DueItem(organization_id=organization_id, kind=JobKind.SETTLE_WEBHOOK, id=endpoint_id)

@@ -33,6 +33,7 @@ class VaultAttack(Attack):
         self.vault = vault
         self.tokens: list[str] = []
         self.opened: list[str] = []
+        self.opens_after_deletion = True
         self.organization = ""
 
     async def live(self) -> None:
@@ -53,6 +54,7 @@ class VaultAttack(Attack):
         await self._lease()
         await self.vault.collect(self.sinks)
         await self._do("DELETE", f"{credential}?force=true")
+        self.opens_after_deletion = await self.vault.prepared.opens(self.tokens[1])
         await self.use("deleted", organization, credential_id)
 
     async def _lease(self) -> None:
@@ -143,6 +145,7 @@ class TestOverVault:
     async def test_a_lease_opens_to_the_key_and_not_once_it_is_deleted(self, attack: VaultAttack) -> None:
         assert attack.opened == [attack.key]
         assert len(attack.tokens) == 2
+        assert not attack.opens_after_deletion
 
     @pytest.mark.parametrize("sink", [*OURS, *VAULTS, *AUDIT])
     async def test_nothing_of_the_key_is_anywhere(self, attack: VaultAttack, sink: str) -> None:

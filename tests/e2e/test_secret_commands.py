@@ -9,10 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import sqlalchemy as sa
 
 from tests.canary import Detector, make_canary, variants
-from tests.databases import new_database
 from tests.e2e.commands import BYOK, Ended, byok, environment
 from tests.e2e.service import Service, running, until
 from tests.e2e.sinks import files_of
@@ -26,6 +24,8 @@ from tests.integration.secret_store.conftest import (  # noqa: F401  # fixtures
     vault_server,
 )
 from tests.integration.secret_store.vaults import Prepared
+
+SEALING = "/encrypt/org."
 
 
 @dataclass(kw_only=True)
@@ -68,15 +68,8 @@ class Story:
 
 
 @pytest.fixture
-async def story(server_url: sa.URL, provider: Served, fake_anthropic: FakeAnthropic) -> AsyncIterator[Story]:
-    async with (
-        new_database(server_url) as url,
-        running(
-            DATABASE__URL=url.set(drivername="postgresql").render_as_string(hide_password=False),
-            PROVIDER__DEFAULT_BASE_URL=provider.base_url,
-            JOBS__INTERVAL="1s",
-        ) as service,
-    ):
+async def story(provider: Served, fake_anthropic: FakeAnthropic) -> AsyncIterator[Story]:
+    async with running(PROVIDER__DEFAULT_BASE_URL=provider.base_url, JOBS__INTERVAL="1s") as service:
         story = Story(service=service, organization=f"org_{uuid4().hex[:16]}", key=make_canary())
         fake_anthropic.behave(story.key, "valid")
         saved = await story.save(story.key)
@@ -100,7 +93,7 @@ class TestRotateRoot:
         rotated = await story.run("rotate-root")
 
         assert rotated.code == 0, rotated.stderr
-        assert "credentials rewrapped: 1 of 1" in rotated.stdout
+        assert "credentials and endpoints rewrapped: 1 of 1" in rotated.stdout
         assert f"dropped root key {old}" in rotated.stdout
         assert list(story.keyset()["roots"]) != [old]
         assert await story.verdict() == "valid"
@@ -138,15 +131,15 @@ class TestMigrateSecrets:
         moved = await story.run("migrate-secrets")
 
         assert moved.code == 0, moved.stderr
-        assert "credentials moved: 1 of 1" in moved.stdout
-        assert "credentials destroyed in the embedded store: 1 of 1" in moved.stdout
+        assert "credentials and endpoints moved: 1 of 1" in moved.stdout
+        assert "credentials and endpoints destroyed in the embedded store: 1 of 1" in moved.stdout
         assert "Next: byok doctor" in moved.stdout
         await story.service.start()
         assert await story.verdict() == "valid"
         assert (await story.save(story.key)).json()["code"] == "duplicate_key"
         rewrapped = await story.run("rewrap-secrets", "--rotate-keys")
         assert rewrapped.code == 0, rewrapped.stderr
-        assert "credentials under the newest keys: 1 of 1" in rewrapped.stdout
+        assert "credentials and endpoints under the newest keys: 1 of 1" in rewrapped.stdout
         assert await story.verdict() == "valid"
         assert (await story.run("rotate-root")).code == 1
         story.assert_silent()
@@ -213,7 +206,8 @@ def _without_vault(story: Story) -> dict[str, str]:
 
 async def _killed_in_the_middle(story: Story, vault: ServedVault) -> None:
     """Vault has taken the key, and the command never hears of it."""
-    asked = len(vault.fake.paths("/encrypt/org."))
+    asked = len(vault.fake.paths(SEALING))
+    vault.fake.hold(SEALING)  # from the start: by the time that we see the question, all could be over
     with (story.service.home / "killed").open("wb") as output:
         process = subprocess.Popen(  # noqa: ASYNC220  # it is killed, not waited for
             [*BYOK, "migrate-secrets"],
@@ -224,8 +218,7 @@ async def _killed_in_the_middle(story: Story, vault: ServedVault) -> None:
             stderr=output,
         )
     try:
-        await until(lambda: len(vault.fake.paths("/encrypt/org.")) > asked, "Vault is asked to seal")
-        vault.fake.release.clear()
+        await until(lambda: len(vault.fake.paths(SEALING)) > asked, "Vault is asked to seal")
     finally:
         process.kill()
         await asyncio.to_thread(process.wait)

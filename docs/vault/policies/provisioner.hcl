@@ -10,7 +10,7 @@ path "${transit_mount}/keys/+" {
   }
 }
 
-# `byok rewrap-secrets --rotate-keys`. Older versions of the key still open what they sealed.
+# For `rewrap-secrets --rotate-keys`. Older versions of the key still open what they sealed.
 path "${transit_mount}/keys/+/rotate" {
   capabilities = ["update"]
 }

@@ -1,4 +1,4 @@
-"""A database, a keyset file and credentials of every kind: what an operator's command meets."""
+"""A database, a keyset file, credentials of every kind and webhook endpoints: what an operator's command meets."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,14 +14,17 @@ from app.domain.api_keys import ApiKey
 from app.domain.auth import Caller
 from app.domain.clock import new_id, now
 from app.domain.credentials import Destination
+from app.domain.outbound_url import OutboundUrl
 from app.domain.validation import Reason, ValidationStatus, Verdict
+from app.domain.webhooks import SigningSecret
 from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.base import SecretRef, SecretStore
+from app.secret_store.base import SecretKind, SecretRef, SecretStore
 from app.secret_store.binding import bind_store
 from app.secret_store.embedded import EmbeddedSecretStore
 from app.secret_store.keyring import Keyring
 from app.secret_store.sealed_table import SealedList
 from app.services import Services
+from app.services.endpoint_secrets import ref_of
 from tests.assembly import assemble
 from tests.integration.services.deeds import new_key
 from tests.integration.services.workplace import make_key, new_credential
@@ -30,9 +33,11 @@ from tests.rows import change, fetch, make_due
 
 _TABLES = (
     "secret_rewrap, credential_rotation, credential_lease, credential_validation, fingerprint_claim, credential_version,"
-    " usage_mode_change, provider_credential, audit_event, rate_counter, job_queue, sealed_secret, sealing_keyset"
+    " usage_mode_change, provider_credential, webhook_delivery, webhook_endpoint, audit_event, rate_counter, job_queue,"
+    " sealed_secret, sealing_keyset"
 )
 HELD = ("stored", "active", "previous")
+WEBHOOK_URL = OutboundUrl(host="hooks.example.com", path="/in")
 
 
 class UndecidedProber:
@@ -59,7 +64,8 @@ class Installation:
     keyset_path: Path
     told: list[str] = field(default_factory=list)
     keys: dict[tuple[UUID, int], ApiKey] = field(default_factory=dict)  # by credential and key version
-    refs: list[SecretRef] = field(default_factory=list)
+    refs: list[SecretRef] = field(default_factory=list)  # of credentials
+    secrets: dict[SecretRef, SigningSecret] = field(default_factory=dict)  # of webhook endpoints
 
     @property
     def units(self) -> UnitsOfWork:
@@ -91,14 +97,18 @@ class Installation:
         self.told.clear()
         self.keys.clear()
         self.refs.clear()
+        self.secrets.clear()
         await bind_store(self.database, self.keyring().keyset.identity)
 
     async def fill(self, store: SecretStore | None = None) -> None:
-        """Two organizations: a key; one with a key before and a number lost; one on its way; a deleted one."""
+        """A key; one with a key before and a number lost; one on its way; a deleted one. Endpoints, one of them deleted.
+
+        Two organizations have keys, the third has nothing but an endpoint.
+        """
         store = store or self.embedded()
-        first, second = (
+        first, second, third = (
             Caller(subject="ada@example.com", organization_id=f"org_{uuid4().hex[:16]}", request_id="req")
-            for _ in range(2)
+            for _ in range(3)
         )
         services = self.services(store)
         await self._save(services, first)
@@ -109,6 +119,16 @@ class Installation:
         await self._rotate(self.services(store, prober=UndecidedProber()), second, pending, key_version=2)
         deleted = await self._save(services, second)
         await services.retirement.delete(second, deleted, force=False)
+        await self.add_endpoint(services, first)
+        await self.add_endpoint(services, third)
+        gone, _ = await services.webhooks.add(second, WEBHOOK_URL)
+        await services.webhooks.delete(second, gone.id)
+
+    async def add_endpoint(self, services: Services, caller: Caller) -> SecretRef:
+        endpoint, secret = await services.webhooks.add(caller, WEBHOOK_URL)
+        ref = ref_of(caller.organization_id, endpoint.id)
+        self.secrets[ref] = secret
+        return ref
 
     async def _save(self, services: Services, caller: Caller) -> UUID:
         key = make_key()
@@ -137,8 +157,28 @@ class Installation:
     async def actions(self) -> Sequence[str]:
         return [row["action"] for row in await self.rows("audit_event", "actor = 'operator'")]
 
+    async def held(self) -> dict[tuple[SecretRef, int], UUID]:
+        """What the rows of either kind point to, and the intents that wrote it first."""
+        found = {}
+        for row in await self.rows("credential_version"):
+            if row["state"] in HELD:
+                ref = SecretRef(organization_id=row["organization_id"], credential_id=row["credential_id"])
+                found[ref, row["store_version"]] = row["intent_id"]
+        for row in await self.rows("webhook_endpoint", "state = 'active'"):
+            found[ref_of(row["organization_id"], row["id"]), row["store_version"]] = row["intent_id"]
+        return found
+
     async def assert_readable(self, store: SecretStore) -> None:
-        """Every key that may be used again opens, under its fingerprint, which its credential claims; one is in use."""
+        """Every key that may be used again opens, under its fingerprint, which its credential claims; one is in use.
+
+        Every endpoint's secret opens too.
+        """
+        opened = {
+            ref: await store.read_signing_secret(ref, number)
+            for ref, number in await self.held()
+            if ref.kind is SecretKind.SIGNING_SECRET
+        }
+        assert opened == self.secrets
         versions = [row for row in await self.rows("credential_version") if row["state"] in HELD]
         assert len(versions) == 5
         claims = set()

@@ -11,16 +11,17 @@ from app.domain.auth import Caller
 from app.domain.clock import new_id
 from app.domain.errors import ByokError, Unavailable
 from app.domain.rotation import MOST_STORE_VERSIONS
-from app.secret_store.base import SecretRef
+from app.secret_store.base import SecretKind, SecretRef
 from app.secret_store.vault import VaultSecretStore
 from app.services import Services
 from app.services.operator import OperationRefused
 from app.services.rewrapping import Rewrapping, RewrappingStore
+from tests.integration.operations.deliveries import is_told
 from tests.integration.operations.installation import HELD, Installation
 from tests.integration.secret_store.vaults import Prepared
 from tests.integration.services.deeds import new_key
 from tests.integration.services.workplace import make_key
-from tests.interruptions import Course, Crash, InterruptedUnits, Step, crash, interrupted_store, outage
+from tests.interruptions import Course, Crash, InterruptedUnits, Step, crash, interrupted_store, outage, steps
 from tests.rows import change, make_due
 
 FEWEST_STEPS, MOST_STEPS = 60, 300
@@ -64,8 +65,8 @@ async def stopped(work: Awaitable[None]) -> bool:
 
 async def assert_rewrapped(installation: Installation, vault: VaultSecretStore) -> None:
     await installation.assert_readable(vault)
-    for row in await held(installation):
-        assert not await vault.is_outdated(_ref(row), int(str(row["store_version"])))
+    for ref, number in await installation.held():
+        assert not await vault.is_outdated(ref, number)
     await assert_no_orphan(installation, vault)
     kinds = {row["kind"] for row in await installation.rows("job_queue")}
     assert kinds.isdisjoint({"rewrap_secrets", "rotate_transit_key", "settle_rewrap"})
@@ -74,12 +75,12 @@ async def assert_rewrapped(installation: Installation, vault: VaultSecretStore) 
 async def assert_no_orphan(installation: Installation, vault: VaultSecretStore) -> None:
     """Vault holds what the rows point to, and nothing else."""
     assert await installation.rows("secret_rewrap") == []
-    pointed_at = {(row["credential_id"], row["store_version"]) for row in await held(installation)}
-    for ref in installation.refs:
+    pointed_at = await installation.held()
+    for ref in [*installation.refs, *installation.secrets]:
         last = await vault.current_version(ref)
         for number in range(max(1, last - NUMBERS_LOOKED_AT), last + 1):
             is_there = await vault.intent_at(ref, number) is not None
-            assert is_there == ((ref.credential_id, number) in pointed_at), f"{ref} {number}"
+            assert is_there == ((ref, number) in pointed_at), f"{ref} {number}"
 
 
 async def held(installation: Installation) -> list[dict[str, object]]:
@@ -97,7 +98,7 @@ def caller_of(ref: SecretRef) -> Caller:
 async def sweep(installation: Installation, vault: VaultSecretStore) -> None:
     await change(
         installation.owner,
-        "UPDATE job_queue SET due_at = now() - interval '1 second' WHERE kind IN ('settle_rewrap', 'settle_intent')",
+        "UPDATE job_queue SET due_at = now() - interval '1 second' WHERE kind IN ('settle_rewrap', 'settle_intent', 'settle_webhook')",
     )
     await installation.services(vault).sweep.run()
 
@@ -109,13 +110,14 @@ class TestRewrapSecrets:
         await rewrapping(in_vault, vault).run(rotate_keys=True)
 
         await assert_rewrapped(in_vault, vault)
-        for row in await held(in_vault):
-            path = f"orgs/{row['organization_id']}/creds/{row['credential_id']}"
-            content = await any_vault.get(path, int(str(row["store_version"])))
+        for ref, number in await in_vault.held():
+            folder = "creds" if ref.kind is SecretKind.PROVIDER_KEY else "webhooks"
+            path = f"orgs/{ref.organization_id}/{folder}/{ref.credential_id}"
+            content = await any_vault.get(path, number)
             assert content["ct"].startswith("vault:v2:")
         assert sorted(await in_vault.actions()) == [
-            *["secret.rewrapped"] * 5,
-            *["secret_store.transit_key_rotated"] * 2,
+            *["secret.rewrapped"] * 7,
+            *["secret_store.transit_key_rotated"] * 3,
         ]
 
     async def test_without_a_new_key_changes_nothing(
@@ -134,7 +136,7 @@ class TestRewrapSecrets:
         async with prepared_fake.store() as vault:
             await installation.empty()
             await installation.fill(vault)
-            for at in range(1, MOST_STEPS):
+            for at in steps(MOST_STEPS, stride=9):
                 course = crash(at)
                 is_stopped = await stopped(rewrapping(installation, vault, course).run(rotate_keys=True))
                 if is_stopped:
@@ -149,7 +151,7 @@ class TestRewrapSecrets:
     async def test_that_is_never_run_again_is_cleared_away_by_the_sweep(
         self, in_vault: Installation, vault: VaultSecretStore
     ) -> None:
-        for at in range(3, MOST_STEPS, 4):
+        for at in steps(MOST_STEPS, start=3, stride=11):
             if not await stopped(rewrapping(in_vault, vault, crash(at)).run(rotate_keys=True)):
                 break
 
@@ -160,7 +162,7 @@ class TestRewrapSecrets:
         await assert_rewrapped(in_vault, vault)
 
     async def test_survives_outages(self, in_vault: Installation, vault: VaultSecretStore) -> None:
-        for at in range(5, MOST_STEPS, 11):
+        for at in steps(MOST_STEPS, start=5, stride=13):
             if not await stopped(rewrapping(in_vault, vault, outage(at, lasts=False)).run(rotate_keys=True)):
                 break
 
@@ -201,15 +203,22 @@ class TestOthersMeanwhile:
         self, installation: Installation, prepared_fake: Prepared, deed: str
     ) -> None:
         async with prepared_fake.store() as vault:
-            for at in range(1, MOST_STEPS, 5):
+            for at in steps(MOST_STEPS, stride=29):
                 await installation.empty()
                 await installation.fill(vault)
                 services, ref = installation.services(vault), installation.refs[1]
+                done: list[str] = []
 
-                async def do(step: Step, services: Services = services, ref: SecretRef = ref) -> None:
+                async def do(
+                    step: Step,
+                    services: Services = services,
+                    ref: SecretRef = ref,
+                    done: list[str] = done,
+                ) -> None:
                     if not step.holds_locks:
                         with suppress(ByokError):
                             await DEEDS[deed](services, ref)
+                            done.append(deed)
 
                 course = Course(at, do)
                 with suppress(OperationRefused, ByokError):
@@ -227,10 +236,50 @@ class TestOthersMeanwhile:
                     for row in await installation.rows("credential_version")
                     if row["credential_id"] == ref.credential_id
                 ]
-                is_deleted = deed == "delete" and not course.got_through
-                assert states.count("active") == (0 if is_deleted else 1)
+                assert states.count("active") == (0 if "delete" in done else 1)
                 if course.got_through:
                     return
+        pytest.fail("did not get through")
+
+    async def test_may_delete_an_endpoint_at_every_step(
+        self, installation: Installation, prepared_fake: Prepared
+    ) -> None:
+        async with prepared_fake.store() as vault:
+            for at in steps(MOST_STEPS, stride=29):
+                await installation.empty()
+                await installation.fill(vault)
+                services, ref = installation.services(vault), next(iter(installation.secrets))
+
+                async def delete(step: Step, services: Services = services, ref: SecretRef = ref) -> None:
+                    if not step.holds_locks:
+                        await services.webhooks.delete(caller_of(ref), ref.credential_id)
+
+                course = Course(at, delete)
+                with suppress(OperationRefused):
+                    await rewrapping(installation, vault, course).run(rotate_keys=True)
+                await sweep(installation, vault)
+                await rewrapping(installation, vault).run(rotate_keys=False)
+
+                await assert_no_orphan(installation, vault)
+                if ref not in {held_ref for held_ref, _ in await installation.held()}:
+                    del installation.secrets[ref]
+                await assert_rewrapped(installation, vault)
+                if course.got_through:
+                    return
+        pytest.fail("did not get through")
+
+    async def test_sign_with_a_secret_that_moves_between_two_looks(
+        self, in_vault: Installation, vault: VaultSecretStore
+    ) -> None:
+        async def rewrap(_step: Step) -> None:
+            await rewrapping(in_vault, vault).run(rotate_keys=True)
+
+        for at in range(1, 10):
+            course = Course(at, rewrap)
+            for ref in in_vault.secrets:
+                assert await is_told(in_vault, interrupted_store(vault, course), ref)
+            if course.got_through:
+                return
         pytest.fail("did not get through")
 
     async def test_find_a_key_that_moves_between_two_looks(

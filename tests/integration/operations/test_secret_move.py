@@ -8,18 +8,20 @@ import pytest
 
 from app.domain.auth import Caller
 from app.domain.clock import new_id
-from app.domain.errors import DuplicateKey, SecretStoreUnavailable
-from app.secret_store.base import SecretMissing, SecretRef, SecretStore
+from app.domain.errors import DuplicateKey, SecretStoreUnavailable, Unavailable
+from app.secret_store.base import SecretMissing, SecretStore
 from app.secret_store.binding import VAULT, StoreMismatch, StoreMoving, bind_store
 from app.secret_store.keyring import Keyring
 from app.secret_store.vault import VaultSecretStore
+from app.services.endpoint_secrets import ref_of
 from app.services.operator import OperationRefused
 from app.services.secret_move import SecretMove
-from tests.integration.operations.installation import HELD, Installation
+from tests.integration.operations.deliveries import is_told
+from tests.integration.operations.installation import Installation
 from tests.integration.secret_store.vaults import Prepared
 from tests.integration.services.deeds import new_key
 from tests.integration.services.workplace import make_key, new_credential
-from tests.interruptions import Course, Crash, InterruptedUnits, crash, interrupted_store, outage
+from tests.interruptions import Course, Crash, InterruptedUnits, crash, interrupted_store, outage, steps
 from tests.rows import change, make_due
 
 FEWEST_STEPS, MOST_STEPS = 60, 400
@@ -43,10 +45,10 @@ def move(installation: Installation, vault: SecretStore, course: Course | None =
     )
 
 
-async def stopped(work: SecretMove, installation: Installation) -> bool:
+async def stopped(work: SecretMove) -> bool:
     try:
         await work.run()
-    except (Crash, SecretStoreUnavailable):
+    except (Crash, Unavailable):
         return True
     return False
 
@@ -56,20 +58,14 @@ async def assert_moved(installation: Installation, vault: SecretStore) -> None:
     await bind_store(installation.database, VAULT)
     await installation.assert_readable(vault)
     assert await installation.rows("sealed_secret", "sealed IS NOT NULL") == []
-    held = {
-        (row["credential_id"], row["store_version"]): row["intent_id"]
-        for row in await installation.rows("credential_version")
-        if row["state"] in HELD
-    }
-    credentials = {
-        credential_id for credential_id, _ in held
-    }  # Vault is slow to say that there is nothing at all
+    held = await installation.held()
+    refs = {ref.credential_id: ref for ref, _ in held}
     for row in await installation.rows("sealed_secret"):
-        if row["credential_id"] not in credentials:
+        ref = refs.get(row["credential_id"])
+        if ref is None:  # Vault is slow to say that there is nothing at all
             continue
-        ref = SecretRef(organization_id=row["organization_id"], credential_id=row["credential_id"])
         found = await vault.intent_at(ref, row["store_version"])
-        assert found == held.pop((ref.credential_id, row["store_version"]), None), "an orphan, or a key lost"
+        assert found == held.pop((ref, row["store_version"]), None), "an orphan, or a secret lost"
     assert held == {}
 
 
@@ -89,7 +85,7 @@ class TestMigrateSecrets:
         }
         assert after == before
         assert sorted(await installation.actions()) == [
-            *["secret.moved"] * 3,
+            *["secret.moved"] * 5,
             "secret_store.move_started",
             "secret_store.moved",
         ]
@@ -98,11 +94,11 @@ class TestMigrateSecrets:
         self, installation: Installation, prepared_fake: Prepared
     ) -> None:
         async with prepared_fake.store() as vault:
-            for at in range(1, MOST_STEPS):
+            for at in steps(MOST_STEPS, stride=13):
                 await installation.empty()
                 await installation.fill()
                 course = crash(at)
-                if not await stopped(move(installation, vault, course), installation):
+                if not await stopped(move(installation, vault, course)):
                     break
                 await move(installation, vault).run()
                 await assert_moved(installation, vault)
@@ -112,18 +108,16 @@ class TestMigrateSecrets:
     async def test_gets_through_when_every_run_goes_a_step_further(
         self, installation: Installation, vault: VaultSecretStore
     ) -> None:
-        for at in range(1, MOST_STEPS):
-            if not await stopped(move(installation, vault, crash(at)), installation):
+        for at in steps(MOST_STEPS, stride=2):
+            if not await stopped(move(installation, vault, crash(at))):
                 break
 
         await assert_moved(installation, vault)
 
-    async def test_survives_an_outage_of_vault(
-        self, installation: Installation, vault: VaultSecretStore
-    ) -> None:
-        assert await stopped(move(installation, vault, outage(30, lasts=True)), installation)
-
-        await move(installation, vault).run()
+    async def test_survives_outages(self, installation: Installation, vault: VaultSecretStore) -> None:
+        for at in steps(MOST_STEPS, start=3, stride=8):
+            if not await stopped(move(installation, vault, outage(at, lasts=True))):
+                break
 
         await assert_moved(installation, vault)
 
@@ -138,6 +132,46 @@ class TestMigrateSecrets:
 
         assert await installation.rows("credential_version", "state = 'intent'") == []
         await assert_moved(installation, vault)
+
+    @pytest.mark.parametrize("is_deleting", [False, True])
+    async def test_settles_endpoints_that_died(
+        self, installation: Installation, vault: VaultSecretStore, is_deleting: bool
+    ) -> None:
+        caller = Caller(subject="ada", organization_id=f"org_{uuid4().hex}", request_id="req")
+        embedded = installation.embedded()
+        if is_deleting:
+            ref = await installation.add_endpoint(installation.services(embedded), caller)
+            del installation.secrets[ref]
+            cut_off = installation.services(interrupted_store(embedded, outage(1, lasts=True)))
+            await cut_off.webhooks.delete(caller, ref.credential_id)
+        else:
+            with suppress(Crash):
+                await installation.add_endpoint(
+                    installation.services(interrupted_store(embedded, crash(2))), caller
+                )
+        (dying,) = await installation.rows("webhook_endpoint", "state <> 'active'")
+        ref = ref_of(caller.organization_id, dying["id"])
+        assert await embedded.intent_at(ref, 1) == dying["intent_id"]
+
+        await move(installation, vault).run()
+
+        assert await installation.rows("webhook_endpoint", "state <> 'active'") == []
+        assert await installation.rows("job_queue", "kind = 'settle_webhook'") == []
+        with pytest.raises(SecretMissing):
+            await vault.read_signing_secret(ref, 1)
+        await assert_moved(installation, vault)
+
+    async def test_lets_endpoints_live_on_in_vault(
+        self, installation: Installation, vault: VaultSecretStore
+    ) -> None:
+        await move(installation, vault).run()
+
+        for ref in installation.secrets:
+            assert await is_told(installation, vault, ref)
+            caller = Caller(subject="ada", organization_id=ref.organization_id, request_id="req")
+            await installation.services(vault).webhooks.delete(caller, ref.credential_id)
+            with pytest.raises(SecretMissing):
+                await vault.read_signing_secret(ref, 1)
 
     async def test_lets_life_go_on_in_vault(
         self, installation: Installation, vault: VaultSecretStore
@@ -182,7 +216,7 @@ class TestStuck:
         with pytest.raises(OperationRefused, match="cannot be opened"):
             await move(installation, vault).run()
 
-        assert len(await installation.rows("sealed_secret", "sealed IS NOT NULL")) == 5
+        assert len(await installation.rows("sealed_secret", "sealed IS NOT NULL")) == 7
         await change(installation.owner, broken, id=ref.credential_id)
         await move(installation, vault).run()
         await assert_moved(installation, vault)
@@ -204,7 +238,7 @@ class TestMeanwhile:
         self, installation: Installation, vault: VaultSecretStore
     ) -> None:
         straggler = installation.embedded()
-        assert await stopped(move(installation, vault, crash(40)), installation)
+        assert await stopped(move(installation, vault, crash(40)))
         ref = installation.refs[0]
 
         for identity in (installation.keyring().keyset.identity, VAULT):
@@ -238,8 +272,8 @@ class TestCancel:
     async def test_puts_everything_back_at_every_step(
         self, installation: Installation, vault: VaultSecretStore
     ) -> None:
-        for at in range(20, MOST_STEPS, 7):
-            await stopped(move(installation, vault, crash(at)), installation)
+        for at in steps(MOST_STEPS, start=20, stride=17):
+            await stopped(move(installation, vault, crash(at)))
             if (await installation.rows("sealing_keyset"))[0]["identity"] == VAULT:
                 break
 
@@ -257,6 +291,7 @@ class TestCancel:
         self, installation: Installation, vault: VaultSecretStore
     ) -> None:
         deleted, rotated = installation.refs[0], installation.refs[1]
+        endpoint = next(iter(installation.secrets))
         caller = Caller(subject="ada", organization_id=deleted.organization_id, request_id="req")
         with suppress(OperationRefused):
             await change(
@@ -267,9 +302,11 @@ class TestCancel:
             )
             await move(installation, vault).run()
         assert await vault.intent_at(deleted, 1) is not None
+        assert await vault.intent_at(endpoint, 1) is not None
         await move(installation, vault).cancel()
         services = installation.services()
         await services.retirement.delete(caller, deleted.credential_id, force=False)
+        await services.webhooks.delete(caller, endpoint.credential_id)
         await services.retirement.destroy_version(caller, rotated.credential_id, 1)
         await services.retirement.delete(
             Caller(subject="ada", organization_id=installation.refs[2].organization_id, request_id="req"),
@@ -280,6 +317,7 @@ class TestCancel:
         await move(installation, vault).run()
 
         assert await vault.intent_at(deleted, 1) is None
+        assert await vault.intent_at(endpoint, 1) is None
         assert await vault.intent_at(rotated, 1) is None
         assert await vault.read(rotated, 3) == installation.keys[rotated.credential_id, 3]
 

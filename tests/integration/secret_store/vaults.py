@@ -95,14 +95,18 @@ class Prepared:
         return answer.is_success
 
     async def secrets_of(self, organization_id: str) -> set[tuple[UUID, int]]:
-        """Every version of this organization's in which a key rests, found by looking as root."""
-        under = f"{self.mounts.kv}/metadata/orgs/{organization_id}/creds"
+        """Every version of this organization's in which a secret rests, found by looking as root."""
+        folders = [f"orgs/{organization_id}/{kind}" for kind in ("creds", "webhooks")]
+        return {secret for folder in folders for secret in await self._secrets_in(folder)}
+
+    async def _secrets_in(self, folder: str) -> set[tuple[UUID, int]]:
+        under = f"{self.mounts.kv}/metadata/{folder}"
         found = set()
         for name in (await self.as_root(lambda vault: vault.list(under), 404)).data.get("keys", ()):
             metadata = await self.read(f"{under}/{name}")
             for number, version in metadata.data["versions"].items():
                 if not version["destroyed"]:
-                    content = await self.get(f"orgs/{organization_id}/creds/{name}", int(number))
+                    content = await self.get(f"{folder}/{name}", int(number))
                     if "ct" in content:
                         found.add((UUID(name), int(number)))
         return found

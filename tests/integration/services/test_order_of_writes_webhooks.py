@@ -12,7 +12,7 @@ from app.domain.outbound_url import OutboundUrl
 from app.domain.webhooks import SigningSecret, WebhookEndpoint
 from app.secret_store.base import CasMismatch
 from app.services import Services
-from app.services.webhooks import ONLY_VERSION, ref_of
+from app.services.endpoint_secrets import FIRST_VERSION, ref_of
 from tests.integration.services.conftest import MakeCaller
 from tests.integration.services.vessels import Vessel
 from tests.integration.services.workplace import Workplace
@@ -45,7 +45,7 @@ async def assert_in_step(place: Workplace) -> list[WebhookEndpoint]:
         "an endpoint is stuck"
     )
     endpoints = await place.healthy.webhooks.page(place.organization, at_most=10, before=None)
-    pointed_at = {(endpoint.id, ONLY_VERSION) for endpoint in endpoints}
+    pointed_at = {(endpoint.id, FIRST_VERSION) for endpoint in endpoints}
     assert await place.vessel.secrets(place.organization) == pointed_at, "an orphan or a dangling row"
     return list(endpoints)
 
@@ -61,7 +61,7 @@ async def interrupt_adding(place: Workplace, course: Course) -> None:
     endpoint, secret = added
     assert [found.id for found in endpoints] == [endpoint.id]
     ref = ref_of(place.organization, endpoint.id)
-    assert await place.vessel.store.read_signing_secret(ref, ONLY_VERSION) == secret
+    assert await place.vessel.store.read_signing_secret(ref, FIRST_VERSION) == secret
 
 
 async def interrupt_deleting(place: Workplace, course: Course) -> None:
