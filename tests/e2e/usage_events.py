@@ -51,7 +51,7 @@ class Events:
     made: list[Event] = field(default_factory=list)
 
     def batch(self, size: int) -> list[Event]:
-        if self.random.random() < 0.1:
+        if self.random.random() < 0.2:
             return [self._ahead() for _ in range(self.random.randint(1, 3))]
         found: list[Event] = []
         for _ in range(size):
