@@ -94,12 +94,5 @@ usage_event = sa.Table(
         "started_at",
         postgresql_where=sa.text("prompt_id IS NOT NULL"),
     ),
-    # Corrections are few; statements ask for them alone.
-    sa.Index(
-        "ix_usage_event_correction",
-        "organization_id",
-        "started_at",
-        postgresql_where=sa.text("correction > 0"),
-    ),
     postgresql_partition_by="RANGE (started_at)",
 )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 
 from app.domain.billing import UsageMode
 from app.domain.errors import InvalidInput
@@ -80,6 +80,22 @@ def _instant(content: bytes) -> datetime:
     if microseconds >= (_LATEST - _EPOCH) // _MICROSECOND:
         raise position_invalid()
     return _EPOCH + timedelta(microseconds=microseconds)
+
+
+_KNOWN = frozenset(
+    {"starting_at", "ending_at", "bucket_width", "time_zone", "group_by[]", "limit", "page"}
+    | {f"{dimension}[]" for dimension in Dimension}
+)
+
+
+async def only_known(request: Request) -> None:
+    """A grouping or filter that is misspelt would silently answer another question: `group_by` without brackets."""
+    if not _KNOWN.issuperset(request.query_params):
+        raise InvalidInput.of(
+            "query",
+            "unknown_field",
+            "The query has a parameter that this report does not know. Lists are named with brackets: group_by[].",
+        )
 
 
 async def _question(

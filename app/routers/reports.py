@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 
 from app.domain.errors import InsufficientScope, InvalidInput, NotFound
@@ -13,7 +13,7 @@ from app.routers.answers import answer
 from app.routers.csv import MEDIA_TYPE, WantsCsv, csv_row
 from app.routers.dependencies import ServicesOfApp, UsageReader
 from app.routers.problems import problems
-from app.routers.report_question import AskedReport
+from app.routers.report_question import AskedReport, only_known
 from app.schemas.reports import UsageReport
 from app.services import Services
 
@@ -33,6 +33,7 @@ _COLUMNS = (
     operation_id="getUsageReport",
     summary="Report usage",
     response_description="One page of the report; as CSV, all of it.",
+    dependencies=[Depends(only_known)],
     responses={
         200: {
             "content": {
@@ -46,7 +47,7 @@ _COLUMNS = (
             InvalidInput,
             InsufficientScope,
             NotFound,
-            codes={422: ("page_invalid", "time_zone_invalid", "range_invalid")},
+            codes={422: ("page_invalid", "time_zone_invalid", "range_invalid", "unknown_field")},
         ),
     },
 )

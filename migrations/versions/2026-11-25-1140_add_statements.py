@@ -43,12 +43,6 @@ def upgrade() -> None:
         "CREATE POLICY only_what_is_to_come ON usage_mode_change AS RESTRICTIVE FOR DELETE TO byok_service "
         "USING (is_scheduled AND effective_from > clock_timestamp())"
     )
-    op.create_index(
-        "ix_usage_event_correction",
-        "usage_event",
-        ["organization_id", "started_at"],
-        postgresql_where=sa.text("correction > 0"),
-    )
     create_subscription()
     create_statement()
     for table, privileges in GRANTS.items():
@@ -155,7 +149,6 @@ def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '3s'")
     for table in ("statement_line", "statement", "endpoint_count", "subscription"):
         op.drop_table(table)
-    op.drop_index("ix_usage_event_correction", "usage_event")
     op.execute("DROP POLICY only_what_is_to_come ON usage_mode_change")
     op.execute("REVOKE DELETE ON usage_mode_change FROM byok_service")
     # The previous release cannot take a switch to come away, and puts every later one behind it.

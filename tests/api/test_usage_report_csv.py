@@ -88,6 +88,15 @@ class TestCsv:
 
 
 class TestParameters:
+    @pytest.mark.parametrize("name", ["group_by", "model", "granularity", "sk-ant-api03-a-key"])
+    async def test_that_are_unknown_are_refused_and_not_repeated(self, tenant: Tenant, name: str) -> None:
+        query = {"starting_at": "2026-05-01T00:00:00Z", name: "model"}
+
+        response = await tenant.get(f"{tenant.path}/usage-report", params=query)
+
+        assert (response.status_code, response.json()["code"]) == (422, "unknown_field")
+        assert response.json()["errors"][0]["field"] == "query"
+
     @pytest.mark.parametrize(
         ("field", "value", "code"),
         [
