@@ -27,7 +27,7 @@ class JobKind(StrEnum):
     FOLD_USAGE = "fold_usage"  # an organization whose ledger has rows that are not in the sums yet
     SETTLE_REWRAP = "settle_rewrap"  # by its intent: a rewrap that was announced
     # An operator's commands alone take these, so that a run that was stopped can go on.
-    REWRAP_SECRETS = "rewrap_secrets"  # a credential
+    REWRAP_SECRETS = "rewrap_secrets"  # a credential or an endpoint
     ROTATE_TRANSIT_KEY = "rotate_transit_key"  # an organization
     REVALIDATE = "revalidate"  # a credential; one item for good, put off from check to check
 
@@ -191,7 +191,7 @@ class QueueRepository:
         return [row["organization_id"] for row in found]
 
     async def fill(self, kind: JobKind) -> None:
-        """One item for each credential, or organization, that has keys."""
+        """One item for each credential and endpoint, or for each organization, that has secrets."""
         await self._session.execute(_FILL[kind])
 
     async def count(self, kind: JobKind) -> int:
