@@ -55,7 +55,10 @@ _READ = (
         *_named(c, "c"),
         *_named(_current, "v"),
         *_named(_previous, "p"),
-        _PREVIOUS_CHECKED_UNTIL.label("previous_checked_until"),
+        # Most have none before: then nothing is looked up.
+        sa.case((c.c.previous_key_version.is_not(None), _PREVIOUS_CHECKED_UNTIL)).label(
+            "previous_checked_until"
+        ),
     )
     .select_from(
         c.join(_current, _joined(_current, c.c.current_key_version)).outerjoin(
