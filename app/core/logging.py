@@ -45,6 +45,8 @@ class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
 
 def configure_logging(*, level: str, log_format: str) -> None:
     """Send everything, the libraries' logs too, through one handler on standard error."""
+    # No line of ours names them, and each record would ask the system again.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,

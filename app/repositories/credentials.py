@@ -17,15 +17,11 @@ from app.domain.credentials import (
 from app.domain.errors import DuplicateKey
 from app.models.credentials import credential_version, fingerprint_claim, provider_credential
 from app.models.validation import credential_validation as _check
-from app.repositories.version_record import version_record
+from app.repositories.version_record import version_columns, version_record
 
 c = provider_credential
 _current = credential_version.alias("v")
 _previous = credential_version.alias("p")
-
-
-def _named(table: Any, prefix: str) -> list[sa.Label[Any]]:
-    return [column.label(f"{prefix}_{column.name}") for column in table.c]
 
 
 def _joined(version: Any, number: sa.Column[Any]) -> sa.ColumnElement[bool]:
@@ -50,16 +46,28 @@ _PREVIOUS_CHECKED_UNTIL = (
     .correlate(c)
     .scalar_subquery()
 )
+# The order in which `_credential` takes them.
+_OWN = (
+    c.c.organization_id,
+    c.c.id,
+    c.c.provider,
+    c.c.label,
+    c.c.state,
+    c.c.revision,
+    c.c.created_at,
+    c.c.created_by,
+    c.c.updated_at,
+    c.c.rotated_at,
+    c.c.last_used_at,
+    _previous.c.key_version,  # null where there is none before
+    # Most have none: then nothing is looked up.
+    sa.case((c.c.previous_key_version.is_not(None), _PREVIOUS_CHECKED_UNTIL)).label("previous_checked_until"),
+)
+_CURRENT_COLUMNS = version_columns(_current, "current_")
+_CURRENT = slice(len(_OWN), len(_OWN) + len(_CURRENT_COLUMNS))
+_PREVIOUS = slice(_CURRENT.stop, None)
 _READ = (
-    sa.select(
-        *_named(c, "c"),
-        *_named(_current, "v"),
-        *_named(_previous, "p"),
-        # Most have none before: then nothing is looked up.
-        sa.case((c.c.previous_key_version.is_not(None), _PREVIOUS_CHECKED_UNTIL)).label(
-            "previous_checked_until"
-        ),
-    )
+    sa.select(*_OWN, *_CURRENT_COLUMNS, *version_columns(_previous, "previous_"))
     .select_from(
         c.join(_current, _joined(_current, c.c.current_key_version)).outerjoin(
             _previous, _joined(_previous, c.c.previous_key_version)
@@ -306,20 +314,40 @@ class CredentialRepository:
         return bool(await self._session.execute(_DELETE_UNBORN, **values))
 
 
+# Several times as fast as calling the Enum.
+_STATES = {state.value: state for state in CredentialState}
+
+
 def _credential(row: Row) -> CredentialRecord:
+    values = tuple(row.values())
+    (
+        organization_id,
+        credential_id,
+        provider,
+        label,
+        state,
+        revision,
+        created_at,
+        created_by,
+        updated_at,
+        rotated_at,
+        last_used_at,
+        previous_key_version,
+        previous_checked_until,
+    ) = values[: len(_OWN)]
     return CredentialRecord(
-        organization_id=row["c_organization_id"],
-        id=row["c_id"],
-        provider=row["c_provider"],
-        label=row["c_label"],
-        state=CredentialState(row["c_state"]),
-        revision=row["c_revision"],
-        current=version_record(row, "v_"),
-        previous=None if row["p_key_version"] is None else version_record(row, "p_"),
-        previous_checked_until=row["previous_checked_until"],
-        created_at=row["c_created_at"],
-        created_by=row["c_created_by"],
-        updated_at=row["c_updated_at"],
-        rotated_at=row["c_rotated_at"],
-        last_used_at=row["c_last_used_at"],
+        organization_id=organization_id,
+        id=credential_id,
+        provider=provider,
+        label=label,
+        state=_STATES[state],
+        revision=revision,
+        current=version_record(values[_CURRENT]),
+        previous=None if previous_key_version is None else version_record(values[_PREVIOUS]),
+        previous_checked_until=previous_checked_until,
+        created_at=created_at,
+        created_by=created_by,
+        updated_at=updated_at,
+        rotated_at=rotated_at,
+        last_used_at=last_used_at,
     )

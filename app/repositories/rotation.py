@@ -1,7 +1,6 @@
 """Rotations, each with the masked version that it brings."""
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -10,7 +9,7 @@ from app.core.database import Row, Session, Statement
 from app.domain.rotation import Activate, DestroyPrevious, RotationRecord, RotationState
 from app.models.credentials import credential_version as v
 from app.models.rotation import credential_rotation as t
-from app.repositories.version_record import version_record
+from app.repositories.version_record import version_columns, version_record
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _CREDENTIAL = sa.bindparam("credential_id", type_=t.c.credential_id.type)
@@ -30,12 +29,8 @@ _INSERT = Statement(
 )
 
 
-def _columns() -> list[sa.Label[Any]]:
-    own = [column.label(f"r_{column.name}") for column in t.c]
-    return own + [column.label(f"v_{column.name}") for column in v.c]
-
-
-_READ = sa.select(*_columns()).select_from(
+_OWN = tuple(t.c)
+_READ = sa.select(*_OWN, *version_columns(v, "version_")).select_from(
     t.join(
         v,
         sa.and_(
@@ -125,15 +120,15 @@ class RotationRepository:
 
 def _rotation(row: Row) -> RotationRecord:
     return RotationRecord(
-        id=row["r_id"],
-        organization_id=row["r_organization_id"],
-        credential_id=row["r_credential_id"],
-        key_version=row["r_key_version"],
-        state=RotationState(row["r_state"]),
-        activate=Activate(row["r_activate"]),
-        destroy_previous=DestroyPrevious(row["r_destroy_previous"]),
-        created_at=row["r_created_at"],
-        created_by=row["r_created_by"],
-        decided_at=row["r_decided_at"],
-        version=version_record(row, "v_"),
+        id=row["id"],
+        organization_id=row["organization_id"],
+        credential_id=row["credential_id"],
+        key_version=row["key_version"],
+        state=RotationState(row["state"]),
+        activate=Activate(row["activate"]),
+        destroy_previous=DestroyPrevious(row["destroy_previous"]),
+        created_at=row["created_at"],
+        created_by=row["created_by"],
+        decided_at=row["decided_at"],
+        version=version_record(tuple(row.values())[len(_OWN) :]),
     )

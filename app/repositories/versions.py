@@ -12,7 +12,7 @@ from app.core.database import Row, Session, Statement
 from app.domain.credentials import LEGAL_MOVES, Destination, VersionRecord, VersionState
 from app.domain.validation import Verdict
 from app.models.credentials import credential_version as t
-from app.repositories.version_record import version_record
+from app.repositories.version_record import destination, destination_columns, version_columns, version_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ _DESTROYED = Statement(
     .order_by(t.c.key_version)
 )
 _PAGE = Statement(
-    sa.select(t)
+    sa.select(*version_columns(t))
     .where(
         _OF_CREDENTIAL,
         t.c.state != sa.literal_column("'abandoned'"),
@@ -132,8 +132,11 @@ _PAGE = Statement(
     .order_by(t.c.key_version.desc())
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
-_SEALED = Statement(sa.select(t).where(_OF_VERSION, t.c.store_version.is_not(None)))
-_ACTIVE_SEALED = Statement(sa.select(t).where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'active'")))
+_SEALED_COLUMNS = (t.c.key_version, t.c.store_version, t.c.definite_status, *destination_columns(t))
+_SEALED = Statement(sa.select(*_SEALED_COLUMNS).where(_OF_VERSION, t.c.store_version.is_not(None)))
+_ACTIVE_SEALED = Statement(
+    sa.select(*_SEALED_COLUMNS).where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'active'"))
+)
 _LATEST: dict[str, Any] = {
     "latest_status": sa.bindparam("status", type_=sa.Text),
     "latest_reason": sa.bindparam("reason", type_=sa.Text),
@@ -300,7 +303,7 @@ class VersionRepository:
             before=before,
             at_most=at_most,
         )
-        return [version_record(row) for row in found]
+        return [version_record(tuple(row.values())) for row in found]
 
     async def find_sealed(self, credential_id: UUID, key_version: int) -> SealedVersion | None:
         row = await self._session.first(
@@ -348,11 +351,12 @@ class VersionRepository:
 
 
 def _sealed(row: Row) -> SealedVersion:
+    key_version, store_version, definite_status, *its_destination = row.values()
     return SealedVersion(
-        key_version=row["key_version"],
-        store_version=row["store_version"],
-        destination=version_record(row).destination,
-        was_valid=row["definite_status"] == "valid",
+        key_version=key_version,
+        store_version=store_version,
+        destination=destination(its_destination),
+        was_valid=definite_status == "valid",
     )
 
 
