@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from app.core.database import Database, DatabaseLogin
 from app.domain.errors import DatabaseUnavailable
 from app.repositories.unit_of_work import UnitsOfWork
 from app.services import usage_retention
+from app.services.folding import Folding
 from app.services.usage_retention import UsageRetention
 from tests.rows import change, fetch
 
@@ -150,3 +151,30 @@ class TestRun:
 
         assert purged == 0
         assert await kept(own) == (3, 3)
+
+    async def test_keeps_a_month_until_its_rows_are_in_the_sums(
+        self, own: AsyncEngine, retention: UsageRetention
+    ) -> None:
+        await fill(own, OLD, 3)
+        await change(own, "INSERT INTO job_queue VALUES ('org', 'fold_usage', :id, now())", id=UUID(int=0))
+
+        await retention.run()
+        assert await kept(own) == (3, 3)
+
+        await Folding(retention._units).fold("org")
+        await retention.run()
+        assert await kept(own) == (0, 0)
+
+    async def test_keeps_a_month_that_is_folded_in_part(
+        self, own: AsyncEngine, retention: UsageRetention
+    ) -> None:
+        await fill(own, OLD, 3)
+        await change(own, "INSERT INTO job_queue VALUES ('org', 'fold_usage', :id, now())", id=UUID(int=0))
+        await change(own, "INSERT INTO usage_fold VALUES ('org', 1, now())")  # the rows have number 1
+
+        await retention.run()
+        assert await kept(own) == (3, 3)
+
+        await change(own, "UPDATE usage_fold SET folded_before = 2")
+        await retention.run()
+        assert await kept(own) == (0, 0)

@@ -1,0 +1,79 @@
+"""Keep months of the ledger that hold rows which are not in the sums yet, however old they are.
+
+Revision ID: 4e8a61c0d95b
+Revises: 3fc8a15e7d92
+"""
+
+from alembic import op
+
+revision = "4e8a61c0d95b"
+down_revision = "3fc8a15e7d92"
+branch_labels = None
+depends_on = None
+
+
+def drop_months(*, unless: str = "") -> None:
+    op.execute(f"""
+        CREATE OR REPLACE FUNCTION drop_usage_partitions(older_than timestamptz) RETURNS integer
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+        SET timezone = 'UTC' SET lock_timeout = '1s'
+        AS $$
+        DECLARE
+            last_kept timestamptz := date_trunc('month', older_than);
+            found record;
+            dropped integer := 0;
+        BEGIN
+            IF NOT pg_try_advisory_xact_lock(hashtext('byok.usage_partitions')) THEN
+                RETURN 0;  -- another instance is at it
+            END IF;
+            FOR found IN
+                SELECT child.relname AS name FROM pg_inherits
+                JOIN pg_class child ON child.oid = inhrelid
+                WHERE inhparent = 'public.usage_event'::regclass
+                AND to_date(right(child.relname, 7), 'YYYY"m"MM') < last_kept::date
+                ORDER BY child.relname
+            LOOP
+                {unless}
+                EXECUTE format('DROP TABLE public.%I', found.name);
+                dropped := dropped + 1;
+            END LOOP;
+            RETURN dropped;
+        END $$
+    """)
+
+
+def upgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '3s'")
+    # An organization with such rows has an item in the queue, and few have one. Its watermark is seen as by itself;
+    # the setting ends with the function. A month so old takes no more rows, so what is looked at stays as it is.
+    op.execute("""
+        CREATE FUNCTION has_unfolded_usage(partition_name name) RETURNS boolean
+        LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET byok.org = ''
+        AS $$
+        DECLARE
+            waiting record;
+            watermark bigint;
+            is_there boolean;
+        BEGIN
+            FOR waiting IN SELECT organization_id FROM public.job_queue WHERE kind = 'fold_usage' LOOP
+                PERFORM set_config('byok.org', waiting.organization_id, true);
+                SELECT folded_before INTO watermark FROM public.usage_fold
+                WHERE organization_id = waiting.organization_id;
+                EXECUTE format(
+                    'SELECT EXISTS (SELECT FROM public.%I WHERE organization_id = $1 AND ingest_xid >= $2)', partition_name
+                ) INTO is_there USING waiting.organization_id, coalesce(watermark, 0);
+                IF is_there THEN
+                    RETURN true;
+                END IF;
+            END LOOP;
+            RETURN false;
+        END $$
+    """)
+    op.execute("REVOKE ALL ON FUNCTION has_unfolded_usage(name) FROM PUBLIC")
+    drop_months(unless="CONTINUE WHEN public.has_unfolded_usage(found.name);")
+
+
+def downgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '3s'")
+    drop_months()
+    op.execute("DROP FUNCTION has_unfolded_usage(name)")
