@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Path, Request
 from pydantic import AfterValidator
 
 from app.domain.auth import ORGANIZATION_PATTERN, Caller, Principal, Scope
+from app.domain.errors import InvalidInput
 from app.schemas.base import GivenInstant
 from app.services import Services
 
@@ -105,6 +106,27 @@ def _in_range(instant: datetime) -> datetime:
 
 
 InstantQuery = Annotated[GivenInstant, AfterValidator(_in_range)]
+
+
+def only_parameters(*known: str, hint: str) -> Callable[[Request], Awaitable[None]]:
+    """Refuses other parameters in the query, where a filter that is misspelt would show too much.
+
+    Args:
+        known: their names.
+        hint: for whoever meant one of them.
+    """
+    names = frozenset(known)
+
+    async def refuse_others(request: Request) -> None:
+        if not names.issuperset(request.query_params):
+            raise InvalidInput.of(
+                "query",
+                "unknown_field",
+                f"The query has a parameter that this operation does not know. {hint}",
+            )
+
+    return refuse_others
+
 
 IdempotencyKey = Annotated[
     str | None,

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query
 
 from app.domain.billing import UsageMode
 from app.domain.errors import InvalidInput
 from app.domain.reports import BucketWidth, Dimension, Position, ReportQuery, ReportRow, zone_of
 from app.domain.usage import Outcome
-from app.routers.dependencies import InstantQuery
+from app.routers.dependencies import InstantQuery, only_parameters
 from app.services.reports import position_invalid
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -82,20 +82,14 @@ def _instant(content: bytes) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-_KNOWN = frozenset(
-    {"starting_at", "ending_at", "bucket_width", "time_zone", "group_by[]", "limit", "page"}
-    | {f"{dimension}[]" for dimension in Dimension}
+# A grouping without its brackets would silently answer another question.
+only_known = Depends(
+    only_parameters(
+        *("starting_at", "ending_at", "bucket_width", "time_zone", "group_by[]", "limit", "page"),
+        *(f"{dimension}[]" for dimension in Dimension),
+        hint="Lists are named with brackets: group_by[].",
+    )
 )
-
-
-async def only_known(request: Request) -> None:
-    """A grouping or filter that is misspelt would silently answer another question: `group_by` without brackets."""
-    if not _KNOWN.issuperset(request.query_params):
-        raise InvalidInput.of(
-            "query",
-            "unknown_field",
-            "The query has a parameter that this report does not know. Lists are named with brackets: group_by[].",
-        )
 
 
 async def _question(

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from app.domain.errors import InsufficientScope, InvalidInput, NotFound
@@ -33,7 +33,7 @@ _COLUMNS = (
     operation_id="getUsageReport",
     summary="Report usage",
     response_description="One page of the report; as CSV, all of it.",
-    dependencies=[Depends(only_known)],
+    dependencies=[only_known],
     responses={
         200: {
             "content": {
@@ -75,7 +75,12 @@ async def get_usage_report(
         lines = _lines(
             services, caller.organization_id, question.query, report, at_most, goes_on=limit is None
         )
-        return StreamingResponse(lines, media_type=f"{MEDIA_TYPE}; charset=utf-8; header=present")
+        name = f"usage-report-{caller.organization_id}.csv"
+        return StreamingResponse(
+            lines,
+            media_type=f"{MEDIA_TYPE}; charset=utf-8; header=present",
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
     rows = report.rows[:at_most]
     is_last = len(report.rows) <= at_most
     return answer(

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -25,7 +26,7 @@ from app.domain.usage import LedgerRow, Outcome
 from app.domain.usage_filter import RowCursor, UsageFilter
 from app.routers.answers import answer
 from app.routers.csv import MEDIA_TYPE, WantsCsv, csv_row
-from app.routers.dependencies import InstantQuery, ServicesOfApp, UsageReader, UsageWriter
+from app.routers.dependencies import InstantQuery, ServicesOfApp, UsageReader, UsageWriter, only_parameters
 from app.routers.pages import Paging
 from app.routers.problems import problem_response, problems
 from app.routers.usage_documents import EVENTS_BODY
@@ -120,8 +121,19 @@ async def _filter(
     )
 
 
+# A filter in the report's spelling would silently list everything.
+_only_known = Depends(
+    only_parameters(
+        *(field.name for field in fields(UsageFilter)),
+        *("limit", "page"),
+        hint="Filters are named without brackets here: usage_mode.",
+    )
+)
+
+
 @router.get(
     "",
+    dependencies=[_only_known],
     response_model=Page[UsageRow],
     operation_id="listUsageEvents",
     summary="List the ledger's rows",
@@ -130,7 +142,7 @@ async def _filter(
         200: {
             "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "examples": {"default": {"value": ""}}}}
         },
-        **problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
+        **problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid", "unknown_field")}),
     },
 )
 async def list_usage_events(

@@ -1,10 +1,11 @@
 """What all wire shapes share: unknown fields are refused, times end in Z, answers are made by us alone."""
 
 import re
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 # pydantic writes UTC as Z by itself; a serializer in Python would cost a tenth of a list.
@@ -23,8 +24,15 @@ def _spelled_out(value: object) -> object:
     raise PydanticCustomError("datetime_parsing", "An RFC 3339 instant is needed here.")
 
 
+def _in_utc(value: datetime) -> datetime:
+    """The same instant as we write it: it is shown again in the answer."""
+    with suppress(OverflowError):  # at either end of time, where whoever takes it refuses it
+        return value.astimezone(UTC)
+    return value
+
+
 # A time that comes in.
-GivenInstant = Annotated[AwareDatetime, BeforeValidator(_spelled_out)]
+GivenInstant = Annotated[AwareDatetime, BeforeValidator(_spelled_out), AfterValidator(_in_utc)]
 OrganizationId = Annotated[str, Field(examples=["org_acme"])]
 Subject = Annotated[
     str, Field(description="`sub` of the token that was used.", examples=["ada@acme.example"])

@@ -18,6 +18,9 @@ from app.services.reservations import Request
 # More than any model reads or writes; a million of them at any price is below the largest amount.
 _MOST_TOKENS = 10_000_000
 _Tokens = Annotated[int, Field(strict=True, ge=0, le=_MOST_TOKENS, examples=[4096])]
+_NOT_LIMITED = Field(
+    description="No limit tells this apart, so it is not kept; a request's dimensions may be sent as they are."
+)
 
 
 class ReservationCreate(RequestModel):
@@ -34,6 +37,9 @@ class ReservationCreate(RequestModel):
     max_output_tokens: _Tokens | None = None
     endpoint_id: Dimension | None = None
     feature: Dimension | None = None
+    session_id: Annotated[Dimension | None, _NOT_LIMITED] = None
+    prompt_id: Annotated[Dimension | None, _NOT_LIMITED] = None
+    credential_id: Annotated[UUID | None, _NOT_LIMITED] = None
     ttl_seconds: Annotated[
         int,
         Field(

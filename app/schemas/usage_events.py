@@ -3,6 +3,7 @@
 Decoded by msgspec: a batch of a thousand takes it a few milliseconds (docs/adr/0016-usage-event-keys.md).
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -72,11 +73,11 @@ class EventReader:
             if _may_hide_something(raw) and (code := _flaw_of(event)) is not None:
                 self._refuse(index, raw, code)
                 continue
-            if event.started_at.tzinfo is not UTC:
+            if not _is_in_utc(event.started_at) or not _is_in_utc(event.completed_at):
                 try:
                     event = _in_utc(event)
                 except OverflowError:
-                    self._refuse(index, raw, "invalid_started_at")
+                    self._refuse(index, raw, _out_of_range(event))
                     continue
             self._events.append(event)
             self._digests.append(blake2b(_content.encode(event), digest_size=_DIGEST_BYTES).digest())
@@ -117,10 +118,33 @@ def read_envelope(body: bytes) -> list[msgspec.Raw]:
     except msgspec.ValidationError:
         raise _envelope_flaw(body) from None
     except _UNREADABLE:
-        raise MalformedJson from None
+        raws = _apart(body)
     if len(raws) > MOST_EVENTS:
         raise InvalidInput.of("events", "too_many_events", "A batch holds at most 5,000 events.")
     return raws
+
+
+def _apart(body: bytes) -> list[msgspec.Raw]:
+    """The events of a batch one of which cannot be decoded: it must not spoil the others.
+
+    The standard library reads what JSON's grammar allows and text does not, such as half of a surrogate
+    pair; each event is then read again by itself, and refused by itself.
+
+    Raises:
+        MalformedJson: the batch as a whole is no JSON, or nested without an end.
+    """
+    try:
+        found = json.loads(body, parse_constant=_refuse_constant)
+        if not isinstance(found, dict) or found.keys() != {"events"} or not isinstance(found["events"], list):
+            raise MalformedJson
+        return [msgspec.Raw(json.dumps(event).encode()) for event in found["events"]]
+    except (ValueError, RecursionError):
+        raise MalformedJson from None
+
+
+def _refuse_constant(name: str) -> None:
+    """NaN and Infinity are no JSON, though the standard library reads them."""
+    raise ValueError(name)
 
 
 def _envelope_flaw(body: bytes) -> InvalidInput | MalformedJson:
@@ -185,6 +209,10 @@ def _event_id_of(found: Any) -> str | None:
     return event_id
 
 
+def _is_in_utc(instant: datetime | None) -> bool:
+    return instant is None or instant.tzinfo is UTC
+
+
 def _in_utc(event: UsageEvent) -> UsageEvent:
     """The same instants in one spelling, so that the same event has one digest."""
     completed_at: datetime | None = event.completed_at
@@ -193,3 +221,12 @@ def _in_utc(event: UsageEvent) -> UsageEvent:
         started_at=event.started_at.astimezone(UTC),
         completed_at=None if completed_at is None else completed_at.astimezone(UTC),
     )
+
+
+def _out_of_range(event: UsageEvent) -> str:
+    """Which of the instants lies at an end of time, where it has no spelling in UTC."""
+    try:
+        event.started_at.astimezone(UTC)
+    except OverflowError:
+        return "invalid_started_at"
+    return "invalid_completed_at"

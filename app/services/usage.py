@@ -67,7 +67,8 @@ class Usage:
         modes = await uow.usage.modes(earliest=earliest, now=instant)
         keys = await _keys_of(uow, batch, modes)
         # Repetitions last: what is refused takes no id, neither from the same batch nor from a later one.
-        batch, repeated = _first_of_each(_with_known_credentials(batch, keys, refused))
+        known = _with_known_credentials(batch, instant, modes, keys, refused)
+        batch, repeated = _first_of_each(known)
         if not batch.events:
             return 0
         fresh = await uow.usage.claim(batch)
@@ -153,16 +154,23 @@ async def _keys_of(uow: UnitOfWork, batch: EventBatch, modes: ModeTimeline) -> d
 
 
 def _with_known_credentials(
-    batch: EventBatch, keys: dict[UUID, KeyTimeline], refused: list[NotAccepted]
+    batch: EventBatch,
+    instant: datetime,
+    modes: ModeTimeline,
+    keys: dict[UUID, KeyTimeline],
+    refused: list[NotAccepted],
 ) -> EventBatch:
+    """Without those whose key is not on record. A version alone is one of the credential that paid then."""
     kept: list[int] = []
     for at, event in enumerate(batch.events):
         credential_id, key_version = event.credential_id, event.key_version
-        if credential_id is None:
-            if key_version is None:
-                kept.append(at)
-            else:
+        if credential_id is None and key_version is not None:
+            credential_id = modes.at(min(event.started_at, instant)).credential_id
+            if credential_id is None:
                 refused.append(_refusal(batch, at, EventCode.CREDENTIAL_ID_REQUIRED))
+                continue
+        if credential_id is None:
+            kept.append(at)
         elif (timeline := keys.get(credential_id)) is None:
             refused.append(_refusal(batch, at, EventCode.CREDENTIAL_NOT_FOUND))
         elif key_version is not None and key_version not in timeline:

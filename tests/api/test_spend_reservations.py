@@ -83,6 +83,9 @@ class TestReserving:
         times = [datetime.fromisoformat(reservation[name]) for name in ("created_at", "expires_at")]
         assert (times[1] - times[0]).total_seconds() == 60
 
+    async def test_may_come_with_all_dimensions_of_its_request(self, spenders: Spenders) -> None:
+        await spenders.reserved("4", session_id="s-1", prompt_id="p-1", credential_id=str(uuid4()))
+
     async def test_takes_the_last_cent_and_no_more(self, spenders: Spenders) -> None:
         limit = await spenders.set_limit()
         await spenders.reserved("10.00")

@@ -48,6 +48,7 @@ NEVER: dict[str, tuple[Any, str]] = {
     "no UUID": (event(credential_id="mine"), "invalid_credential_id"),
     "version 0": (event(credential_id=str(uuid4()), key_version=0), "invalid_key_version"),
     "version without credential": (event(key_version=1), "credential_id_required"),
+    "end outside all calendars": (event(completed_at="9999-12-31T23:59:59-05:00"), "invalid_completed_at"),
     "reservation without UUID": (event(reservation_id="mine"), "invalid_reservation_id"),
     "unknown credential": (event(credential_id=str(uuid4())), "credential_not_found"),
     "too old": (event(started_at=instant(days=35, minutes=1)), "started_at_too_old"),
@@ -180,8 +181,10 @@ class TestOnce:
 
     async def test_the_same_event_in_another_spelling_is_a_duplicate(self, ledger: Ledger) -> None:
         moment = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
-        sent = event(started_at=instant(moment), feature="x")
+        sent = event(started_at=instant(moment), completed_at=instant(moment), feature="x")
         await ledger.accepted(sent)
+        again = sent | {"completed_at": f"{(moment + timedelta(hours=2)).isoformat()[:19]}+02:00"}
+        assert (await ledger.post([again])).json()["duplicates"] == 1
         spelled = dict(reversed(sent.items())) | {
             "started_at": f"{(moment - timedelta(hours=3)).isoformat()[:19]}.000-03:00",
             "session_id": None,
@@ -278,6 +281,17 @@ class TestBatch:
 
         assert_problem(response, 422, "too_many_events")
 
+    async def test_is_not_spoilt_by_a_text_that_nobody_can_read(self, ledger: Ledger) -> None:
+        # Half of a surrogate pair: JSON's grammar allows it, and no text has it.
+        body = json.dumps({"events": [event(feature="ä"), event(event_id="\ud800")]}).encode()
+
+        answer = (await ledger.service.post(ledger.path, content=body, headers=JSON)).json()
+
+        assert answer["accepted"] == 1
+        assert answer["results"] == [
+            {"index": 1, "event_id": None, "status": "rejected", "code": "malformed_json"}
+        ]
+
     async def test_may_be_empty(self, ledger: Ledger) -> None:
         await ledger.accepted()
 
@@ -289,6 +303,9 @@ class TestBatch:
             (b'{"events": [{}, nul]}', 400, "malformed_json"),
             (b'{"events": [{]}', 400, "malformed_json"),
             (b"[" * 100_000, 400, "malformed_json"),
+            (b'{"events": [{"event_id": "\\ud800"}, NaN]}', 400, "malformed_json"),
+            (b'{"events": [{"event_id": "\\ud800"}], "more": 1}', 400, "malformed_json"),
+            (b'{"events": {"event_id": "\\ud800"}}', 400, "malformed_json"),
             (b"[]", 422, "validation_failed"),
             (b"{}", 422, "validation_failed"),
             (b'{"events": {}}', 422, "validation_failed"),

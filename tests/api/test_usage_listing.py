@@ -123,6 +123,12 @@ class TestFilter:
         assert_problem(response, 422, "validation_failed")
         assert response.json()["errors"][0]["field"] == name
 
+    @pytest.mark.parametrize("name", ["usage_mode[]", "group_by[]", "modle"])
+    async def test_that_is_unknown_is_refused(self, ledger: Ledger, name: str) -> None:
+        response = await ledger.tenant.get(ledger.path, params={name: "byo"})
+
+        assert_problem(response, 422, "unknown_field")
+
 
 class TestCsv:
     async def test_exports_every_row_whatever_the_limit(self, ledger: Ledger) -> None:

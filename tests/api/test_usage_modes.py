@@ -141,6 +141,18 @@ class TestCredential:
         assert row["billed_cost"]["amount"] == "0.00"
         assert row["flags"] == []
 
+    async def test_of_which_only_the_version_is_named_is_that_of_the_timeline(self, ledger: Ledger) -> None:
+        credential = await ledger.tenant.created()
+        at = await switch(ledger.tenant, "byo", credential["id"])
+        sent = event(started_at=instant(at), key_version=1)
+
+        await ledger.accepted(sent)
+        code = await ledger.rejected(event(started_at=instant(at), key_version=2))
+
+        row = await ledger.row(sent["event_id"])
+        assert (row["credential_id"], row["key_version"]) == (credential["id"], 1)
+        assert code == "key_version_not_found"
+
     async def test_that_is_named_is_kept(self, ledger: Ledger) -> None:
         named, in_force = await ledger.tenant.created(), await ledger.tenant.created()
         at = await switch(ledger.tenant, "byo", in_force["id"])

@@ -85,6 +85,9 @@ class TestCsv:
         )
 
         assert response.headers["Content-Type"].startswith("text/csv") == is_csv
+        assert (
+            f"usage-report-{tenant.organization}.csv" in response.headers.get("Content-Disposition", "")
+        ) == is_csv
 
 
 class TestParameters:
