@@ -94,7 +94,7 @@ class MoneyChange(MoneyAmount):
 
 
 class SpendLimitUpdate(RequestModel):
-    """A JSON merge patch: what is left out stays. In `scope`, null takes a restriction away."""
+    """A JSON merge patch: what is left out stays. In `scope`, null takes a restriction by model, endpoint or feature away."""
 
     # What stands here where nothing was sent is never looked at.
     name: Annotated[Name, _MAY_BE_LEFT_OUT] = ""
