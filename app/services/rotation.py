@@ -113,6 +113,7 @@ class Rotation:
             credential_id,
             new,
             rotation_id,
+            replacing=credential.current.key_version,
             destination=destination,
             fingerprint=fingerprint,
             expected_store_version=at,
@@ -201,6 +202,7 @@ class Rotation:
         new: NewKey,
         rotation_id: UUID,
         *,
+        replacing: int,
         destination: Destination,
         fingerprint: str,
         expected_store_version: int,
@@ -211,7 +213,10 @@ class Rotation:
         async with self._units.writing(caller.organization_id) as uow:
             standing = await uow.versions.lock_standing(credential_id)
             await uow.credentials.lock(credential_id)
-            _require_usable(await uow.credentials.find(credential_id)).require_revision(revisions)
+            current = _require_usable(await uow.credentials.find(credential_id))
+            current.require_revision(revisions)
+            if current.current.key_version != replacing:
+                raise RotationInProgress  # what was not given was taken from a version that is not in use any more
             _require_room(standing, expected_store_version)
             intent = Intent(
                 intent_id=new_id(),

@@ -1,5 +1,6 @@
 """Keys for a provider of the customer's own: where they may be sent, and that they are sent nowhere else."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +26,12 @@ from tests.api.far_provider import (
     FarWorld,
     far_world,
 )
+from tests.api.rotating import refusal
 from tests.conftest import Tenant
 from tests.fake_anthropic import FakeAnthropic, make_key, serve
 from tests.integration.egress.far_side import AUTHORITY
 from tests.rows import fetch
+from tests.waiting import until
 
 SHORT_KEY = "gw-42-valid"
 
@@ -226,6 +229,10 @@ class TestRefused:
         assert (response.status_code, response.json()["code"]) == (422, "destination_is_bound")
 
 
+async def _count(asked: list[str]) -> int:
+    return len(asked)
+
+
 class TestRebound:
     """A host that was public when it was saved and is not when it is called."""
 
@@ -249,6 +256,29 @@ class TestRebound:
 
 
 class TestRotation:
+    async def test_that_was_overtaken_brings_no_old_destination_back(
+        self, abroad: Tenant, world: FarWorld
+    ) -> None:
+        credential = await abroad.created(base_url=URL)
+        path = f"{abroad.credentials}/{credential['id']}"
+        looks = len(world.resolver.asked)
+        world.resolver.held[HOST] = asyncio.Event()
+        slow_key = make_key()
+
+        # It keeps the host of the version in use, and waits for that host's name server.
+        slow = asyncio.create_task(
+            abroad.post(f"{path}/rotations", json={"api_key": slow_key, "activate": "immediately"})
+        )
+        await until(lambda: _count(world.resolver.asked), lambda asked: asked > looks)
+        there = {"api_key": make_key(), "base_url": None, "activate": "immediately"}
+        moved = await abroad.post(f"{path}/rotations", json=there)
+        world.resolver.held.pop(HOST).set()
+
+        assert moved.json()["state"] == "activated"
+        assert refusal(await slow) == (409, "rotation_in_progress")
+        assert (await abroad.get(path)).json()["base_url"] is None
+        assert world.provider.requests_of(slow_key) == []
+
     @pytest.mark.parametrize("path", ["", "/anthropic", "/v1/v1"])
     async def test_keeps_the_destination_to_the_letter(self, abroad: Tenant, path: str) -> None:
         before = await abroad.created(base_url=URL + path, auth_style="x_api_key")

@@ -119,9 +119,13 @@ class FixedResolver:
     def __init__(self, **hosts: Iterable[Sequence[str] | None]) -> None:
         self._answers = {host.replace("_", "."): list(answers) for host, answers in hosts.items()}
         self.asked: list[str] = []
+        self.held: dict[str, asyncio.Event] = {}
 
     async def addresses(self, host: str) -> Sequence[str]:
+        """At once, or once `held` lets go of the host."""
         self.asked.append(host)
+        if host in self.held:
+            await self.held[host].wait()
         answers = self._answers.get(host) or [()]
         found = answers.pop(0) if len(answers) > 1 else answers[0]
         if found is None:
