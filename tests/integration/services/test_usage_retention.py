@@ -152,6 +152,19 @@ class TestRun:
         assert purged == 0
         assert await kept(own) == (3, 3)
 
+    async def test_takes_nothing_of_seventy_days_whatever_it_is_told(
+        self, own: AsyncEngine, retention: UsageRetention
+    ) -> None:
+        await fill(own, YOUNG, 3)
+        never = datetime.now(UTC) + timedelta(days=4000)
+
+        async with retention._units.usage_retention() as ledger:
+            assert await ledger.drop_partitions(older_than=never) == 0
+        async with retention._units.usage_retention() as ledger:
+            assert await ledger.purge_keys(older_than=never, at_most=100) == 0
+
+        assert await kept(own) == (3, 3)
+
     async def test_keeps_a_month_until_its_rows_are_in_the_sums(
         self, own: AsyncEngine, retention: UsageRetention
     ) -> None:

@@ -1,4 +1,4 @@
-"""Keep months of the ledger that hold rows which are not in the sums yet, however old they are.
+"""Bound what retention may take: no month of the last 70 days, and none with rows that are not in the sums yet.
 
 Revision ID: 4e8a61c0d95b
 Revises: 3fc8a15e7d92
@@ -12,14 +12,18 @@ branch_labels = None
 depends_on = None
 
 
-def drop_months(*, unless: str = "") -> None:
+# The shortest retention that can be set. Whoever has the service's role cannot take younger rows either.
+SHORTEST = "least(older_than, now() - interval '70 days')"
+
+
+def drop_months(older_than: str, *, unless: str = "") -> None:
     op.execute(f"""
         CREATE OR REPLACE FUNCTION drop_usage_partitions(older_than timestamptz) RETURNS integer
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
         SET timezone = 'UTC' SET lock_timeout = '1s'
         AS $$
         DECLARE
-            last_kept timestamptz := date_trunc('month', older_than);
+            last_kept timestamptz := date_trunc('month', {older_than});
             found record;
             dropped integer := 0;
         BEGIN
@@ -38,6 +42,33 @@ def drop_months(*, unless: str = "") -> None:
                 dropped := dropped + 1;
             END LOOP;
             RETURN dropped;
+        END $$
+    """)
+
+
+def purge_keys(older_than: str) -> None:
+    """Ids go only after their rows: never before the month's partition."""
+    op.execute(f"""
+        CREATE OR REPLACE FUNCTION purge_usage_event_keys(older_than timestamptz, at_most integer) RETURNS integer
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+        SET timezone = 'UTC'
+        AS $$
+        DECLARE
+            last_kept timestamptz := date_trunc('month', {older_than});
+            purged integer;
+        BEGIN
+            IF EXISTS (
+                SELECT FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
+                WHERE inhparent = 'public.usage_event'::regclass
+                AND to_date(right(child.relname, 7), 'YYYY"m"MM') < last_kept::date
+            ) THEN
+                RETURN 0;
+            END IF;
+            DELETE FROM public.usage_event_key WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM public.usage_event_key
+                WHERE started_at < last_kept LIMIT at_most FOR UPDATE SKIP LOCKED));
+            GET DIAGNOSTICS purged = ROW_COUNT;
+            RETURN purged;
         END $$
     """)
 
@@ -70,10 +101,12 @@ def upgrade() -> None:
         END $$
     """)
     op.execute("REVOKE ALL ON FUNCTION has_unfolded_usage(name) FROM PUBLIC")
-    drop_months(unless="CONTINUE WHEN public.has_unfolded_usage(found.name);")
+    drop_months(SHORTEST, unless="CONTINUE WHEN public.has_unfolded_usage(found.name);")
+    purge_keys(SHORTEST)
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '3s'")
-    drop_months()
+    drop_months("older_than")
+    purge_keys("older_than")
     op.execute("DROP FUNCTION has_unfolded_usage(name)")
