@@ -14,6 +14,9 @@ _ANTHROPIC_PREFIX = re.compile(r"sk-ant-api\d{2}-")
 
 _ANTHROPIC_SECRET = re.compile(r"sk-ant-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}", re.IGNORECASE)
 
+# Control characters that Python counts as white space.
+_SEPARATORS = "\x1c\x1d\x1e\x1f\x85"
+
 # Kinds of Anthropic secrets that must never be used as a provider key, and what to tell the admin.
 _REFUSED_KINDS: tuple[tuple[str, str, str], ...] = (
     (
@@ -66,7 +69,7 @@ class ApiKey:
             raise KeyRefused("key_empty", "The key is empty.")
         if len(text) > MAX_LENGTH:
             raise KeyRefused("key_too_long", "The key is longer than 512 characters.")
-        if any(character.isspace() for character in text):
+        if any(character.isspace() and character not in _SEPARATORS for character in text):
             raise KeyRefused(
                 "key_has_whitespace", "The key holds white space. Paste it without spaces or line breaks."
             )

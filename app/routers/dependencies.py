@@ -1,5 +1,6 @@
 """What handlers ask for, as annotated aliases named by nouns."""
 
+import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated
@@ -8,6 +9,7 @@ from uuid import UUID
 import structlog
 from fastapi import Depends, Header, Path, Request
 from pydantic import AfterValidator
+from starlette.exceptions import HTTPException
 
 from app.domain.auth import ORGANIZATION_PATTERN, Caller, Principal, Scope
 from app.domain.errors import InvalidInput
@@ -128,6 +130,22 @@ def only_parameters(*known: str, hint: str) -> Callable[[Request], Awaitable[Non
     return refuse_others
 
 
+async def _no_fields(request: Request) -> None:
+    try:
+        found = json.loads(await request.body() or b"{}")
+    except (ValueError, RecursionError):
+        raise HTTPException(400) from None
+    if not isinstance(found, dict):
+        raise InvalidInput.in_form("body", "invalid_type", "A JSON object is needed here.")
+    if found:
+        raise InvalidInput.of(
+            "body", "unknown_field", "The request has a field that this operation does not know."
+        )
+
+
+# Of operations that take no fields: a body may be left out, or be an empty object.
+NoFields = Annotated[None, Depends(_no_fields)]
+
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -139,20 +157,21 @@ IdempotencyKey = Annotated[
 ]
 _IfMatch = Annotated[
     str | None,
-    Header(alias="If-Match", max_length=1000, description="Change only the revision of this ETag."),
+    Header(alias="If-Match", description="Change only the revision of this ETag."),
 ]
 _Prefer = Annotated[
     str | None,
     Header(
         alias="Prefer",
-        max_length=200,
         description="`respond-async`: answer at once, check in the background.",
     ),
 ]
 
 
 async def _respond_async(prefer: _Prefer = None) -> bool:
-    return prefer is not None and any(word.strip().lower() == "respond-async" for word in prefer.split(","))
+    """What else is preferred, and parameters of it, do not matter (RFC 7240)."""
+    preferences = (prefer or "").split(",")
+    return any(one.partition(";")[0].strip().lower() == "respond-async" for one in preferences)
 
 
 RespondAsync = Annotated[bool, Depends(_respond_async)]
@@ -171,8 +190,18 @@ async def _revisions(if_match: _IfMatch = None) -> frozenset[int] | None:
     return frozenset(int(tag[2:-1]) for tag in named if _is_etag(tag))
 
 
+# Revisions are 64-bit numbers at most.
+_LONGEST_ETAG = len('"r"') + 20
+
+
 def _is_etag(tag: str) -> bool:
-    return tag.startswith('"r') and tag.endswith('"') and tag[2:-1].isascii() and tag[2:-1].isdigit()
+    return (
+        len(tag) <= _LONGEST_ETAG
+        and tag.startswith('"r')
+        and tag.endswith('"')
+        and tag[2:-1].isascii()
+        and tag[2:-1].isdigit()
+    )
 
 
 Revisions = Annotated[frozenset[int] | None, Depends(_revisions)]

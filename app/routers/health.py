@@ -12,6 +12,7 @@ router = APIRouter(tags=["health"])
 _METRICS = 'byok_validations_total{reason="ok",status="valid"} 1.0\n'
 
 
+@router.head("/livez", include_in_schema=False)  # load balancers ask like this
 @router.get(
     "/livez",
     response_model=Liveness,
@@ -24,6 +25,7 @@ async def livez() -> Response:
     return answer(Liveness())
 
 
+@router.head("/readyz", include_in_schema=False)  # load balancers ask like this
 @router.get(
     "/readyz",
     response_model=Readiness,

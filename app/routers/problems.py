@@ -117,6 +117,8 @@ def problem_response(request_id: str, error: e.ByokError, *, committed: Committe
     if isinstance(error, e.InvalidInput):
         code = error.problem_code
         fields = [FieldProblem(field=f.field, code=f.code, message=f.message) for f in error.errors]
+    if isinstance(error, e.IdempotencyKeyReused):
+        fields = [FieldProblem(field="Idempotency-Key", code=code, message=error.detail)]
     if committed is not None:
         more["committed"] = committed
     if isinstance(error, e.DuplicateKey):
@@ -265,6 +267,15 @@ _MORE: dict[str, dict[str, Any]] = {
     },
     "unknown_field": {
         "errors": [{"field": "body", "code": "unknown_field", "message": _OF_FIELD["extra_forbidden"][1]}]
+    },
+    "idempotency_key_reused": {
+        "errors": [
+            {
+                "field": "Idempotency-Key",
+                "code": e.IdempotencyKeyReused.code,
+                "message": e.IdempotencyKeyReused.detail,
+            }
+        ]
     },
     "spend_limit_exceeded": {
         "limit_id": "0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819",

@@ -16,7 +16,7 @@ from app.domain.errors import (
     VersionInUse,
 )
 from app.routers.answers import answer
-from app.routers.dependencies import CredentialId, CredentialWriter, Revisions, ServicesOfApp, etag
+from app.routers.dependencies import CredentialId, CredentialWriter, NoFields, Revisions, ServicesOfApp, etag
 from app.routers.problems import problems
 from app.schemas.credentials import Credential
 from app.schemas.rotation import DeletionReceipt
@@ -61,10 +61,24 @@ async def delete_credential(
     operation_id="disableCredential",
     summary="Use a credential for nothing",
     response_description="The credential, disabled.",
-    responses=problems(InvalidInput, InsufficientScope, NotFound, CredentialDeleted, PreconditionFailed),
+    responses=problems(
+        InvalidInput,
+        InsufficientScope,
+        NotFound,
+        CredentialDeleted,
+        PreconditionFailed,
+        400,
+        413,
+        415,
+        codes={422: ("unknown_field",)},
+    ),
 )
 async def disable_credential(
-    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp, revisions: Revisions
+    credential_id: CredentialId,
+    caller: CredentialWriter,
+    services: ServicesOfApp,
+    revisions: Revisions,
+    _body: NoFields,
 ) -> Response:
     """The key is kept. Readiness says `credential_disabled` where it is in force."""
     return _answer(await services.suspension.disable(caller, credential_id, revisions=revisions))
@@ -76,10 +90,24 @@ async def disable_credential(
     operation_id="enableCredential",
     summary="Use a disabled credential again",
     response_description="The credential, in use.",
-    responses=problems(InvalidInput, InsufficientScope, NotFound, CredentialDeleted, PreconditionFailed),
+    responses=problems(
+        InvalidInput,
+        InsufficientScope,
+        NotFound,
+        CredentialDeleted,
+        PreconditionFailed,
+        400,
+        413,
+        415,
+        codes={422: ("unknown_field",)},
+    ),
 )
 async def enable_credential(
-    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp, revisions: Revisions
+    credential_id: CredentialId,
+    caller: CredentialWriter,
+    services: ServicesOfApp,
+    revisions: Revisions,
+    _body: NoFields,
 ) -> Response:
     """Its key is checked again soon."""
     return _answer(await services.suspension.enable(caller, credential_id, revisions=revisions))
@@ -92,7 +120,16 @@ async def enable_credential(
     summary="Destroy a key version that is not in use",
     response_description="The credential, without that version.",
     responses=problems(
-        InvalidInput, InsufficientScope, NotFound, VersionInUse, PreconditionFailed, SecretStoreUnavailable
+        InvalidInput,
+        InsufficientScope,
+        NotFound,
+        VersionInUse,
+        PreconditionFailed,
+        SecretStoreUnavailable,
+        400,
+        413,
+        415,
+        codes={422: ("unknown_field",)},
     ),
 )
 async def destroy_version(
@@ -101,6 +138,7 @@ async def destroy_version(
     caller: CredentialWriter,
     services: ServicesOfApp,
     revisions: Revisions,
+    _body: NoFields,
 ) -> Response:
     """For good: it cannot be rolled back to any more."""
     await services.retirement.destroy_version(caller, credential_id, key_version, revisions=revisions)

@@ -29,6 +29,7 @@ from app.routers.dependencies import (
     CredentialReader,
     CredentialWriter,
     IdempotencyKey,
+    NoFields,
     RespondAsync,
     Revisions,
     ServicesOfApp,
@@ -156,10 +157,18 @@ async def cancel_rotation(
         NoPreviousVersion,
         PreconditionFailed,
         RotationInProgress,
+        400,
+        413,
+        415,
+        codes={422: ("unknown_field",)},
     ),
 )
 async def roll_back_credential(
-    credential_id: CredentialId, caller: CredentialWriter, services: ServicesOfApp, revisions: Revisions
+    credential_id: CredentialId,
+    caller: CredentialWriter,
+    services: ServicesOfApp,
+    revisions: Revisions,
+    _body: NoFields,
 ) -> Response:
     """The old number and destination are in force again; the other key is kept in its stead."""
     record = await services.rollback.roll_back(caller, credential_id, revisions=revisions)

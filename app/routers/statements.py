@@ -9,7 +9,7 @@ from app.domain.errors import InsufficientScope, InvalidInput, MonthNotOver, Not
 from app.domain.statements import Statement
 from app.routers.answers import answer
 from app.routers.csv import MEDIA_TYPE, WantsCsv
-from app.routers.dependencies import BillingReader, BillingService, ServicesOfApp
+from app.routers.dependencies import BillingReader, BillingService, NoFields, ServicesOfApp
 from app.routers.focus import COLUMNS, focus_rows
 from app.routers.pages import Paging
 from app.routers.problems import problems
@@ -78,9 +78,21 @@ async def get_statement(
     operation_id="closeBillingStatement",
     summary="Close a month",
     response_description="The closed statement.",
-    responses=problems(InsufficientScope, ServiceOnly, NotFound, MonthNotOver),
+    responses=problems(
+        InvalidInput,
+        InsufficientScope,
+        ServiceOnly,
+        NotFound,
+        MonthNotOver,
+        400,
+        413,
+        415,
+        codes={422: ("unknown_field",)},
+    ),
 )
-async def close_statement(month: Month, caller: BillingService, services: ServicesOfApp) -> Response:
+async def close_statement(
+    month: Month, caller: BillingService, services: ServicesOfApp, _body: NoFields
+) -> Response:
     """For internal services. The month must be over. Closing it again answers the same statement.
 
     What comes late for a closed month becomes adjustment lines of the first open month after it.

@@ -20,6 +20,7 @@ from app.routers.dependencies import (
     CredentialReader,
     CredentialWriter,
     IdempotencyKey,
+    NoFields,
     RespondAsync,
     ServicesOfApp,
 )
@@ -50,8 +51,10 @@ router = APIRouter(
         IdempotencyKeyReused,
         InvalidInput,
         RateLimited,
+        400,
         413,
         415,
+        codes={422: ("unknown_field",)},
     ),
 )
 async def validate_credential(
@@ -60,6 +63,7 @@ async def validate_credential(
     caller: CredentialWriter,
     services: ServicesOfApp,
     respond_async: RespondAsync,
+    _body: NoFields,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask the provider whether the key works. A check that is running already is joined, not doubled."""

@@ -1,6 +1,5 @@
 """Credentials on the wire. Only `CredentialCreate` has a field for a key, and it never goes out."""
 
-import unicodedata
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from app.schemas.base import (
     Subject,
     without_default,
 )
+from app.schemas.text import has_controls, is_blank
 from app.schemas.validation import CredentialVerdict
 from app.schemas.versions import PreviousVersion
 from app.services.credentials import NewCredential
@@ -39,12 +39,10 @@ _PUBLIC_STATE: dict[State, CredentialState] = {
 }
 
 
-def _without_controls(label: str) -> str:
-    if any(
-        unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} for character in label
-    ):
+def _readable(label: str) -> str:
+    if has_controls(label):
         raise PydanticCustomError("label_has_controls", "The label holds control or invisible characters.")
-    if not label.strip():
+    if is_blank(label):
         raise PydanticCustomError("label_blank", "The label is blank.")
     return label
 
@@ -57,7 +55,7 @@ Label = Annotated[
         description="Helps future billing admins identify the key. No control characters.",
         examples=["Acme production"],
     ),
-    AfterValidator(_without_controls),
+    AfterValidator(_readable),
 ]
 
 
@@ -78,13 +76,18 @@ KeyHint = Annotated[
 ]
 
 
+# A key of a compatible provider may be as short as a word, and then a label may hold it by chance.
+_RECOGNIZABLE = 8
+
+
 def refuse_key_in(field: str, value: str | None, key: str = "") -> None:
     """Refuse a key pasted where it would be kept in clear and shown to others.
 
     Raises:
         InvalidInput
     """
-    if value and (looks_like_key(value) or (key and key in value)):
+    holds_it = len(key) >= _RECOGNIZABLE and key in (value or "")
+    if value and (looks_like_key(value) or holds_it):
         raise InvalidInput.of(
             field, "looks_like_key", "This field holds a key. Paste the key only into api_key."
         )
@@ -124,12 +127,13 @@ class CredentialCreate(RequestModel):
             InvalidInput: the key stands in a field that is shown again.
             KeyRefused: the text cannot be a key.
         """
-        key = self.api_key.get_secret_value()
+        text = self.api_key.get_secret_value()
+        key = ApiKey.parse(text, custom_destination=self.base_url is not None)
         for name in ("label", "workspace_id", "probe_model", "base_url"):
-            refuse_key_in(name, getattr(self, name), key)
+            refuse_key_in(name, getattr(self, name), text)
         return NewCredential(
             label=self.label,
-            key=ApiKey.parse(key, custom_destination=self.base_url is not None),
+            key=key,
             base_url=self.base_url,
             auth_style=self.auth_style,
             workspace_id=self.workspace_id,

@@ -2,10 +2,18 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
+from pydantic_core import PydanticKnownError
 
 from app.schemas.base import RequestModel, ResponseModel
 from app.services.provider_urls import UrlCheck
+
+
+def _any_text(value: object) -> str | None:
+    """Any text at all is judged, also one that no text should be: half of a surrogate pair, or far too long."""
+    if value is None or isinstance(value, str):
+        return value
+    raise PydanticKnownError("string_type")
 
 
 class ProviderUrlCheckRequest(RequestModel):
@@ -13,7 +21,8 @@ class ProviderUrlCheckRequest(RequestModel):
 
     url: Annotated[
         str | None,
-        Field(max_length=16384, examples=["https://gateway.example.com/anthropic"]),
+        PlainValidator(_any_text, json_schema_input_type=str | None),
+        Field(examples=["https://gateway.example.com/anthropic"]),
     ]
 
 

@@ -45,14 +45,15 @@ class RotationCreate(RequestModel):
             InvalidInput: the key stands in a field that is shown again.
             KeyRefused: the text cannot be a key.
         """
-        key = self.api_key.get_secret_value()
-        for name in ("workspace_id", "probe_model", "base_url"):
-            refuse_key_in(name, getattr(self, name), key)
+        text = self.api_key.get_secret_value()
         base_url: str | ProviderURL | None = self.base_url
         if "base_url" not in self.model_fields_set:
             base_url = base_url_in_use
+        key = ApiKey.parse(text, custom_destination=base_url is not None)
+        for name in ("workspace_id", "probe_model", "base_url"):
+            refuse_key_in(name, getattr(self, name), text)
         return NewKey(
-            key=ApiKey.parse(key, custom_destination=base_url is not None),
+            key=key,
             activate=self.activate,
             destroy_previous=self.destroy_previous,
             given=frozenset(self.model_fields_set),

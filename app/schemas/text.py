@@ -10,14 +10,28 @@ from pydantic_core import PydanticCustomError
 _ANTHROPIC_SECRET = re.compile(r"sk-ant-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}")
 
 
+# Controls, format characters, surrogates, line and paragraph separators: they hide or turn what is read.
+_CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Format characters without which Persian, the Indic scripts and joined emoji cannot be written.
+_JOINERS = "\u200c\u200d"
+
+
+def has_controls(text: str) -> bool:
+    """Whether a text holds characters that people do not see, or that turn others around."""
+    return any(
+        unicodedata.category(character) in _CONTROLS and character not in _JOINERS for character in text
+    )
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to see."""
+    return not text.strip().strip(_JOINERS)
+
+
 def _is_plain(text: str) -> str:
-    # C: controls, format characters, surrogates, private use, unassigned. Zl, Zp: line and paragraph separators.
-    if any(
-        unicodedata.category(character) in ("Zl", "Zp") or unicodedata.category(character)[0] == "C"
-        for character in text
-    ):
+    if has_controls(text):
         raise PydanticCustomError("text_has_controls", "The text holds control or invisible characters.")
-    if not text.strip():
+    if is_blank(text):
         raise PydanticCustomError("text_blank", "The text is blank.")
     return holds_no_key(text)
 

@@ -42,8 +42,9 @@ from app.services.secret_reads import use_where_it_lies
 DEADLINE = timedelta(seconds=20)
 POLL_SECONDS = 0.2
 # Whoever waits for a verdict is answered by then, counted from the moment of asking: what came before
-# the check (DNS, the secret store) is taken off the provider's time, down to this least.
-ANSWER_SECONDS = 15.0
+# the check (DNS, the secret store) is taken off the provider's time, down to this least. Promised are
+# 15 seconds; what is left of them is for what comes after the check.
+ANSWER_SECONDS = 14.5
 LEAST_PROBE_SECONDS = 2.0
 FIRST_RETRY = timedelta(minutes=1)
 

@@ -30,7 +30,8 @@ from app.services.activation import destruction_of
 from app.services.leases import Leases
 
 _GONE = (CredentialState.DELETING, CredentialState.DELETED)
-_DESTROYABLE = (VersionState.PREVIOUS, VersionState.REJECTED)
+_DESTROYABLE = (VersionState.STORED, VersionState.PREVIOUS, VersionState.REJECTED)
+_DUE = (VersionState.PREVIOUS, VersionState.REJECTED, VersionState.DESTROYED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +89,14 @@ class Retirement:
         *,
         revisions: frozenset[int] | None = None,
     ) -> None:
-        """Destroy a version that is not in use; one destroyed before is no error.
+        """Destroy a version that is not in use; one destroyed before is no error. A pending rotation to it is cancelled.
 
         Raises:
             NotFound, VersionInUse, PreconditionFailed, SecretStoreUnavailable, DatabaseUnavailable
         """
         organization_id, instant = caller.organization_id, now()
         async with self._units.writing(organization_id) as uow:
+            await uow.versions.lock(credential_id)
             intent_id = await uow.versions.find_intent(credential_id, key_version=key_version)
             version = None if intent_id is None else await uow.versions.lock_intent(intent_id)
             if version is None or version.state is VersionState.ABANDONED:
@@ -105,6 +107,7 @@ class Retirement:
                 found = await uow.credentials.lock(credential_id)
                 if revisions is not None and (found is None or found[1] not in revisions):
                     raise PreconditionFailed
+                await uow.rotations.decide(credential_id, key_version, RotationState.CANCELLED, now=instant)
                 await self._mark_destroyed(uow, caller, version)
                 await uow.queue.schedule(destruction_of(organization_id, version.intent_id), due_at=instant)
             await uow.commit()
@@ -121,7 +124,7 @@ class Retirement:
             version = await uow.versions.lock_intent(intent_id)
             if version is not None and version.retires_at is not None and version.retires_at > now():
                 return  # back in use and replaced again since this was due: it comes again at its new time
-            is_due = version is not None and version.state in (*_DESTROYABLE, VersionState.DESTROYED)
+            is_due = version is not None and version.state in _DUE
             if version is not None and version.state is VersionState.PREVIOUS:
                 await self._mark_destroyed(uow, caller, version)
             if not is_due:

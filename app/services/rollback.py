@@ -1,6 +1,6 @@
 """Put the key before back into use."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.domain.audit import AuditAction
@@ -50,7 +50,7 @@ class Rollback:
             if any(v.state in (VersionState.INTENT, VersionState.STORED) for v in standing.values()):
                 raise RotationInProgress
             before = await uow.versions.newest_previous(credential_id)
-            if before is None:
+            if before is None or _is_over(standing[before].retires_at, instant):
                 raise NoPreviousVersion
             old, new = standing[record.current.key_version], standing[before]
             await uow.versions.move(
@@ -85,3 +85,8 @@ class Rollback:
             assert rolled_back is not None
             await uow.commit()
         return rolled_back
+
+
+def _is_over(retires_at: datetime | None, instant: datetime) -> bool:
+    """Whether its retention is: the job that destroys it may be late, and the promise was until then."""
+    return retires_at is not None and retires_at <= instant

@@ -139,6 +139,24 @@ class TestShape:
         assert all(set(error) == {"field", "code", "message"} for error in problem["errors"])
         assert_silent(response.text + str(response.headers))
 
+    @pytest.mark.parametrize(
+        "operation", ["validations", "rollback", "disable", "enable", "versions/1/destroy"]
+    )
+    async def test_of_an_operation_without_fields_has_none(self, tenant: Tenant, operation: str) -> None:
+        path = f"{tenant.credentials}/{(await tenant.created())['id']}/{operation}"
+
+        for body, refused in {
+            '{"x": 1}': (422, "unknown_field"),
+            "[]": (422, "validation_failed"),
+            "{": (400, "malformed_json"),
+            '{"x": "\\ud800' + "[" * 99_999: (400, "malformed_json"),
+        }.items():
+            response = await tenant.post(path, content=body, headers=JSON)
+            assert (response.status_code, response.json()["code"]) == refused
+        empty = await tenant.post(path, json={})
+        assert empty.status_code == (await tenant.post(path)).status_code
+        assert empty.status_code in {200, 201, 409}
+
     async def test_with_the_key_as_a_field_names_no_field(self, tenant: Tenant) -> None:
         response = await tenant.post(tenant.credentials, json={"label": "x", "api_key": make_key(), KEY: 1})
 

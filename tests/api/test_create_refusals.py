@@ -45,6 +45,8 @@ LABEL_REFUSALS: dict[str, Any] = {
     "null character": "Acme\0",
     "escape character": "\x1b[31mAcme",
     "direction override": "Acme\u202eproduction",
+    "joiners alone": "\u200d\u200c",
+    "soft hyphen": "Stra\u00adße",
     "zero width": "Acme\u200b",
     "lone surrogate": "Acme\ud800",
     "no text": 7,
@@ -82,6 +84,12 @@ class TestKey:
         assert response.json()["errors"][0]["field"] == "api_key"
         assert KEY not in response.text
 
+    async def test_that_a_label_holds_by_chance_is_refused_as_what_it_is(self, tenant: Tenant) -> None:
+        for key, code in {" ": "key_has_whitespace", "A": "key_malformed"}.items():
+            response = await _create(tenant, label="Acme production", api_key=key)
+
+            assert response.json()["code"] == code
+
     async def test_that_is_missing_is_refused(self, tenant: Tenant) -> None:
         response = await tenant.post(tenant.credentials, json={"label": "Acme"})
 
@@ -99,7 +107,16 @@ class TestLabel:
         assert [error["field"] for error in response.json()["errors"]] == ["label"]
 
     @pytest.mark.parametrize(
-        "label", ["x", "x" * 80, "é" * 80, "Acme 🔑 <b>&amp;</b>", "'; DROP TABLE x; --"]
+        "label",
+        [
+            "x",
+            "x" * 80,
+            "é" * 80,
+            "Family 👨\u200d👩\u200d👧",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "Acme 🔑 <b>&amp;</b>",
+            "'; DROP TABLE x; --",
+        ],
     )
     async def test_of_one_to_eighty_characters_is_kept_as_it_is(self, tenant: Tenant, label: str) -> None:
         credential = (await _create(tenant, label=label)).json()

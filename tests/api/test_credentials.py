@@ -126,7 +126,7 @@ class TestCreate:
     async def test_answers_at_once_when_asked_and_the_verdict_follows(
         self, tenant: Tenant, thinking_provider: FakeAnthropic
     ) -> None:
-        response = await tenant.create("slow", headers={"Prefer": "respond-async"})
+        response = await tenant.create("slow", headers={"Prefer": "return=minimal, respond-async; foo=1"})
 
         assert response.status_code == 201
         assert response.headers["Preference-Applied"] == "respond-async"

@@ -55,6 +55,10 @@ class TestLivez:
 
 
 class TestReadyz:
+    @pytest.mark.parametrize("path", ["/livez", "/readyz"])
+    async def test_answers_head_as_load_balancers_ask(self, http: httpx.AsyncClient, path: str) -> None:
+        assert (await http.head(path)).status_code == 200
+
     async def test_says_that_every_dependency_is_up(self, http: httpx.AsyncClient) -> None:
         response = await http.get("/readyz")
 

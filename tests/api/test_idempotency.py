@@ -104,6 +104,8 @@ class TestOtherRequest:
         for other in (new_body(), body | {"label": "Another"}):
             again = await create(tenant, other)
             assert (again.status_code, again.json()["code"]) == (422, "idempotency_key_reused")
+            (error,) = again.json()["errors"]
+            assert (error["field"], error["code"]) == ("Idempotency-Key", "idempotency_key_reused")
             assert REPLAYED not in again.headers
 
     async def test_on_another_path_is_refused(self, tenant: Tenant) -> None:

@@ -33,6 +33,16 @@ class TestIfMatch:
         assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
         assert (await tenant.get(path)).text == before.text
 
+    async def test_of_many_revisions_is_read_to_the_end(self, tenant: Tenant) -> None:
+        path = f"{tenant.credentials}/{(await tenant.created())['id']}"
+        revision = (await tenant.get(path)).headers["ETag"]
+        others = ", ".join([f'"r{"9" * 5000}"', *(f'"r{number}"' for number in range(1000, 1300))])
+
+        for present, status in ((revision, 200), ('"r999"', 412)):
+            headers = {"If-Match": f"{others}, {present}"}
+            response = await tenant.request("PATCH", path, json={"label": "x"}, headers=headers)
+            assert response.status_code == status
+
     async def test_of_the_present_revision_lets_it_through(self, tenant: Tenant) -> None:
         path = f"{tenant.credentials}/{(await tenant.created())['id']}"
         etag = (await tenant.get(path)).headers["ETag"]

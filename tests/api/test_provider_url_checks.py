@@ -1,5 +1,6 @@
 """The check behind the form's URL field: what saving would say, and nothing more."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -68,6 +69,14 @@ class TestVerdict:
         assert (answer["accepted"], answer["reason"]) == (True, "ok")
         assert answer["canonical_url"] == "https://api.anthropic.com/v1/messages"
         assert world.resolver.asked == []
+
+    @pytest.mark.parametrize("url", ["https://a\ud800.com", f"https://{'a' * 20_000}.com"])
+    async def test_of_what_no_text_should_be_is_an_answer(self, admin: Tenant, url: str) -> None:
+        body = json.dumps({"url": url})
+
+        response = await admin.post(PATH, content=body, headers={"Content-Type": "application/json"})
+
+        assert (response.status_code, response.json()["reason"]) == (200, "malformed")
 
     @pytest.mark.parametrize(("url", "reason"), (REFUSED_BY_POLICY | REFUSED_BY_DNS).items())
     async def test_of_a_refused_url_is_an_answer_and_names_no_address(

@@ -5,8 +5,10 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.services import Services
 from tests.api.rotating import (
     actions,
+    let_time_pass,
     listed,
     refusal,
     rotated,
@@ -105,13 +107,25 @@ class TestDestroyVersion:
         assert response.json()["previous"]["key_version"] == 1
         assert (await tenant.post(f"{path}/rollback")).json()["key_version"] == 1
 
-    async def test_active_or_pending_one_is_refused(self, tenant: Tenant) -> None:
+    async def test_active_one_is_refused(self, tenant: Tenant) -> None:
         path = await saved(tenant)
-        await rotated(tenant, path, "overloaded")
 
-        for number in (1, 2):
-            response = await tenant.post(f"{path}/versions/{number}/destroy")
-            assert refusal(response) == (409, "version_in_use")
+        assert refusal(await tenant.post(f"{path}/versions/1/destroy")) == (409, "version_in_use")
+
+    async def test_pending_one_never_goes_into_use(
+        self, tenant: Tenant, owner: AsyncEngine, services: Services
+    ) -> None:
+        path = await saved(tenant)
+        rotation = await rotated(tenant, path, "overloaded")
+
+        response = await tenant.post(f"{path}/versions/2/destroy")
+        await let_time_pass(owner, services, tenant)
+
+        assert (response.status_code, response.json()["key_version"]) == (200, 1)
+        assert await version_states(tenant, path) == {1: "active", 2: "destroyed"}
+        assert (await seen(tenant, f"{path}/rotations/{rotation['id']}"))["state"] == "cancelled"
+        assert await secrets_kept(owner, tenant) == 1
+        assert (await rotated(tenant, path))["state"] == "activated"
 
     @pytest.mark.parametrize("number", ["0", "-1", "one", "99999999999"])
     async def test_number_that_is_none_is_not_found(self, tenant: Tenant, number: str) -> None:

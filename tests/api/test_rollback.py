@@ -18,6 +18,7 @@ from tests.api.rotating import (
 )
 from tests.conftest import MakeTenant, Tenant
 from tests.fake_anthropic import FakeAnthropic, make_key
+from tests.rows import change
 
 
 class TestRollback:
@@ -95,6 +96,20 @@ class TestRefusal:
         await rotated(tenant, path, behaviour, destroy_previous="immediately")
 
         assert refusal(await tenant.post(f"{path}/rollback")) == (409, "no_previous_version")
+
+    async def test_after_its_time_though_it_is_not_destroyed_yet(
+        self, tenant: Tenant, owner: AsyncEngine
+    ) -> None:
+        path = await saved(tenant)
+        await rotated(tenant, path)
+        await change(
+            owner,
+            "UPDATE credential_version SET retires_at = now() WHERE organization_id = :o AND state = 'previous'",
+            o=tenant.organization,
+        )
+
+        assert refusal(await tenant.post(f"{path}/rollback")) == (409, "no_previous_version")
+        assert await version_states(tenant, path) == {1: "previous", 2: "active"}
 
     async def test_of_a_deleted_credential(self, tenant: Tenant) -> None:
         path = await saved(tenant)

@@ -26,6 +26,7 @@ class TestParse:
             ("sk-ant-sid02-xxxxxxxxxxxxxxxxxxxxxxxx", "session_key"),
             ("SK-ANT-ADMIN01-xxxxxxxxxxxxxxxxxxxxxxxx", "admin_key"),
             (f"{KEY}\u2011", "key_malformed"),
+            (f"{KEY}\x1f", "key_malformed"),
             (f"{KEY}\x7f", "key_malformed"),
             ("sk-ant-api03-short", "key_malformed"),
             ("sk-or-v1-0123456789abcdef0123456789abcdef", "key_malformed"),
