@@ -59,19 +59,19 @@ class Deliveries:
         self._at_once = at_once
         self._per_organization = per_organization
 
-    async def run(self) -> int:
-        """Until nothing is due, or it has taken long: a full outbox must not keep the jobs from stopping.
+    async def run(self, stop: asyncio.Event | None = None) -> int:
+        """Until nothing is due, or `stop` is set: then what is under way is finished and nothing more taken.
 
         Returns how many attempts were made.
 
         Raises:
             DatabaseUnavailable
         """
-        began_at, attempts = now(), 0
+        attempts = 0
         running: _Running = {}
         try:
             while True:
-                if now() - began_at <= _AGAIN_AFTER:
+                if stop is None or not stop.is_set():
                     attempts += await self._fill(running)
                 if not running:
                     return attempts

@@ -15,6 +15,7 @@ from app.domain.outbound_url import OutboundUrl
 from app.domain.webhooks import EventType
 from app.egress.resolver import AddressGuard
 from app.egress.transport import EgressLimits
+from app.jobs.background import run_jobs
 from app.repositories.queue import DueItem, JobKind
 from app.repositories.unit_of_work import UnitsOfWork
 from app.services import Services
@@ -42,9 +43,9 @@ class Outbox:
         self._owner = owner
         self._running: list[asyncio.Task[int]] = []
 
-    def start(self) -> asyncio.Task[int]:
+    def start(self, stop: asyncio.Event | None = None) -> asyncio.Task[int]:
         """Begin to empty it."""
-        running = asyncio.create_task(self.services.deliveries.run())
+        running = asyncio.create_task(self.services.deliveries.run(stop))
         self._running.append(running)
         return running
 
@@ -194,6 +195,39 @@ class TestFairness:
         assert not running.done()
         hanging.gate.set()
         assert await running == 1 + 3 * 2 * AT_ONCE
+
+
+class TestStopping:
+    async def test_finishes_what_is_under_way_and_takes_nothing_more_of_a_full_outbox(
+        self, outbox: Outbox, hanging: Receiver, quick: Receiver, make_caller: MakeCaller
+    ) -> None:
+        await outbox.fill(make_caller(), HOST, BACKLOG)
+        stop = asyncio.Event()
+        jobs = asyncio.create_task(run_jobs(outbox.services, interval_seconds=60, stop=stop))
+        await received(hanging, lambda count: count == PER_ORGANIZATION)
+
+        stop.set()
+        await outbox.fill(make_caller(), OTHER_HOST, 1)
+        hanging.gate.set()
+        await jobs
+
+        assert len(hanging.received) == PER_ORGANIZATION
+        assert quick.received == []
+        assert await outbox.left() == BACKLOG + 1 - PER_ORGANIZATION
+
+    async def test_loses_nothing(self, outbox: Outbox, hanging: Receiver, make_caller: MakeCaller) -> None:
+        await outbox.fill(make_caller(), HOST, BACKLOG)
+        stop = asyncio.Event()
+        running = outbox.start(stop)
+        await received(hanging, lambda count: count == PER_ORGANIZATION)
+        stop.set()
+        hanging.gate.set()
+
+        attempts = await running, await outbox.start()
+
+        assert attempts == (PER_ORGANIZATION, BACKLOG - PER_ORGANIZATION)
+        assert len({message.headers["webhook-id"] for message in hanging.received}) == BACKLOG
+        assert await outbox.left() == 0
 
 
 class TestTaking:
