@@ -190,6 +190,7 @@ def _rules(settings: Settings) -> Rules:
         checks_per_host=settings.validation.concurrency_per_host,
         credential_writes_per_minute=settings.rate_limits.credential_writes,
         url_checks_per_minute=settings.rate_limits.url_checks,
+        spend_limit_writes_per_minute=settings.rate_limits.spend_limit_writes,
         usage_retention=settings.usage.retention,
         usage_batches_at_once=min(settings.usage.batches_at_once, max(1, settings.database.pool_size // 2)),
         usage_patience=settings.usage.patience,

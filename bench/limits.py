@@ -25,6 +25,7 @@ from app.repositories.unit_of_work import UnitsOfWork
 from app.services.limits import Limits
 from app.services.reservations import Request, Reservations
 from bench.measures import Measure, progress, table
+from tests.spend_ledger import limits_over
 from tests.unpriced import Unpriced
 
 WORKERS = 32
@@ -129,7 +130,7 @@ async def _excess(limits: Limits, organizations: Sequence[str]) -> int:
 async def run() -> list[Measure]:
     measures: list[Measure] = []
     async with _database() as database:
-        limits = Limits(UnitsOfWork(database))
+        limits = limits_over(UnitsOfWork(database))
         empty = await _empty(database)
         progress(f"transactions that do nothing: {empty:,.0f}/s")
         for name, count, room in (

@@ -42,6 +42,7 @@ def assemble(
     check_every: timedelta | None = None,
     retention: timedelta = timedelta(hours=72),
     url_checks_per_minute: int = 1000,
+    spend_limit_writes_per_minute: int = 1000,
     wrapper: Wrapper | None = None,
     vault_address: str | None = None,
     webhooks: WebhookClient | None = None,
@@ -68,6 +69,7 @@ def assemble(
             checks_per_host=4,
             credential_writes_per_minute=writes_per_minute,
             url_checks_per_minute=url_checks_per_minute,
+            spend_limit_writes_per_minute=spend_limit_writes_per_minute,
         ),
     )
 

@@ -16,6 +16,7 @@ from app.domain.usage import LedgerRow, Outcome, TokenUsage, UsageFlag, UsageSou
 from app.models.usage import usage_event
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.services.limits import Limits
+from app.services.rate_limits import RateLimitKind, RateLimits
 
 _INSERT = Statement(
     sa.insert(usage_event).values(
@@ -90,13 +91,18 @@ async def write(uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None:
         await session.execute(_INSERT, organization_id=uow.organization_id, **values, **tokens)
 
 
+def limits_over(units: UnitsOfWork) -> Limits:
+    """Limits that may be changed as often as a test wants."""
+    return Limits(units, RateLimits(units, {RateLimitKind.SPEND_LIMIT_WRITES: 1_000_000}))
+
+
 async def ingest(database: Database, organization_id: str, *rows: LedgerRow) -> None:
     """One batch: rows into the ledger and into the limits, in one transaction, under the shared lock."""
     units = UnitsOfWork(database)
     async with units.writing(organization_id) as uow:
         await uow.limits.lock_shared()
         await write(uow, rows)
-        await Limits(units).settle(uow, rows)
+        await limits_over(units).settle(uow, rows)
         await uow.commit()
 
 

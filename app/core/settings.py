@@ -241,6 +241,7 @@ class RateLimitSettings(Group):
 
     credential_writes: int = Field(default=60, ge=1)
     url_checks: int = Field(default=30, ge=1)
+    spend_limit_writes: int = Field(default=60, ge=1)
 
 
 class ValidationSettings(Group):

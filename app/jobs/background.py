@@ -15,7 +15,9 @@ async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio
     await asyncio.gather(
         repeat("sweep", services.sweep.run, seconds=interval_seconds, stop=stop),
         repeat("revalidate", partial(services.revalidation.run, stop), seconds=interval_seconds, stop=stop),
-        repeat("deliver_webhooks", services.deliveries.run, seconds=interval_seconds, stop=stop),
+        repeat(
+            "deliver_webhooks", partial(services.deliveries.run, stop), seconds=interval_seconds, stop=stop
+        ),
         repeat("fold", partial(services.folding.run, stop), seconds=interval_seconds, stop=stop),
         repeat("purge", services.sweep.purge, seconds=PURGE_SECONDS, stop=stop),
         repeat("usage_retention", services.usage_retention.run, seconds=USAGE_RETENTION_SECONDS, stop=stop),

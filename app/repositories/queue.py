@@ -10,8 +10,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.database import Session, Statement
+from app.core.database import Row, Session, Statement
 from app.models.queue import job_queue as q
+from app.repositories.arrays import arrays, given
 
 
 class JobKind(StrEnum):
@@ -69,23 +70,57 @@ _SCHEDULE = Statement(
     )
 )
 _REMOVE = Statement(sa.delete(q).where(_OF_ITEM))
-_DUE = (
-    sa.select(q.c.organization_id, q.c.kind, q.c.id)
-    .where(
-        q.c.kind == sa.bindparam("kind", type_=sa.Text),
-        q.c.due_at <= sa.bindparam("now", type_=q.c.due_at.type),
+
+
+def _due(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
+    """The first of what is due, locked until the transaction ends."""
+    return (
+        sa.select(q.c.organization_id, q.c.kind, q.c.id, q.c.due_at)
+        .where(
+            q.c.kind == sa.bindparam("kind", type_=sa.Text),
+            q.c.due_at <= sa.bindparam("now", type_=q.c.due_at.type),
+            *conditions,
+        )
+        .order_by(q.c.due_at)
+        .limit(sa.bindparam("at_most", type_=sa.Integer))
+        .with_for_update(skip_locked=True)
+        .cte("due")
     )
-    .order_by(q.c.due_at)
-    .limit(sa.bindparam("at_most", type_=sa.Integer))
-    .with_for_update(skip_locked=True)
-    .cte("due")
+
+
+def _take(due: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> Statement:
+    return Statement(
+        sa.update(q)
+        .where(
+            q.c.organization_id == due.c.organization_id,
+            q.c.kind == due.c.kind,
+            q.c.id == due.c.id,
+            *conditions,
+        )
+        .values(due_at=sa.bindparam("again_at", type_=q.c.due_at.type))
+        .returning(q.c.organization_id, q.c.kind, q.c.id)
+    )
+
+
+_TAKE = _take(_due())
+# What is under way, one row an item: a share counts that too.
+_UNDER_WAY = given(organization=sa.Text)
+_SHARE = sa.bindparam("share", type_=sa.Integer)
+_WITH_A_FULL_SHARE = (
+    sa.select(_UNDER_WAY.c.organization).group_by(_UNDER_WAY.c.organization).having(sa.func.count() >= _SHARE)
 )
-_TAKE = Statement(
-    sa.update(q)
-    .where(q.c.organization_id == _DUE.c.organization_id, q.c.kind == _DUE.c.kind, q.c.id == _DUE.c.id)
-    .values(due_at=sa.bindparam("again_at", type_=q.c.due_at.type))
-    .returning(q.c.organization_id, q.c.kind, q.c.id)
-)
+_DUE_FAIRLY = _due(q.c.organization_id.not_in(_WITH_A_FULL_SHARE))
+_NUMBERED = sa.select(
+    _DUE_FAIRLY,
+    (
+        sa.func.row_number().over(partition_by=_DUE_FAIRLY.c.organization_id, order_by=_DUE_FAIRLY.c.due_at)
+        + sa.select(sa.func.count())
+        .select_from(_UNDER_WAY)
+        .where(_UNDER_WAY.c.organization == _DUE_FAIRLY.c.organization_id)
+        .scalar_subquery()
+    ).label("number"),
+).subquery("numbered")
+_TAKE_FAIRLY = _take(_NUMBERED, _NUMBERED.c.number <= _SHARE)
 
 # Owner-owned too: names of organizations, and nothing else of them.
 _USAGE_ORGANIZATIONS = Statement(
@@ -180,10 +215,33 @@ class QueueRepository:
         found = await self._session.rows(
             _TAKE, kind=kind, now=now, at_most=at_most, again_at=now + again_after
         )
-        return [
-            DueItem(organization_id=row["organization_id"], kind=JobKind(row["kind"]), id=row["id"])
-            for row in found
-        ]
+        return _items(found)
+
+    async def take_fairly(
+        self,
+        kind: JobKind,
+        *,
+        now: datetime,
+        at_most: int,
+        again_after: timedelta,
+        under_way: Sequence[str],
+        share: int,
+    ) -> Sequence[DueItem]:
+        """The same, with no organization beyond its `share`. `under_way` has the organization of each item not ended yet.
+
+        Those looked at are the first `at_most` of organizations that have room. Where cutting the shares
+        leaves fewer, one of them is full now, and others may be due behind it: take again.
+        """
+        found = await self._session.rows(
+            _TAKE_FAIRLY,
+            kind=kind,
+            now=now,
+            at_most=at_most,
+            again_at=now + again_after,
+            share=share,
+            **arrays(organization=under_way),
+        )
+        return _items(found)
 
     async def usage_organizations(self, *, after: str, at_most: int) -> Sequence[str]:
         """Organizations with events in the ledger, in order."""
@@ -209,12 +267,16 @@ class QueueRepository:
             after_id=UUID(int=0) if after is None else after.id,
             at_most=at_most,
         )
-        return [
-            DueItem(organization_id=row["organization_id"], kind=JobKind(row["kind"]), id=row["id"])
-            for row in found
-        ]
+        return _items(found)
 
     async def purge_expired(self) -> None:
         """Drop kept answers and rate counters whose time is over."""
         for purge in _PURGES:
             await self._session.first(purge)
+
+
+def _items(rows: Sequence[Row]) -> list[DueItem]:
+    return [
+        DueItem(organization_id=row["organization_id"], kind=JobKind(row["kind"]), id=row["id"])
+        for row in rows
+    ]

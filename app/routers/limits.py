@@ -10,6 +10,7 @@ from app.domain.errors import (
     InvalidInput,
     NotFound,
     PreconditionFailed,
+    RateLimited,
     TooManyLimits,
 )
 from app.domain.limits import LimitState
@@ -43,6 +44,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/spend-limits", ta
         InvalidInput,
         InsufficientScope,
         NotFound,
+        RateLimited,
         TooManyLimits,
         IdempotencyInProgress,
         IdempotencyKeyReused,
@@ -111,6 +113,7 @@ async def get_spend_limit(limit_id: LimitId, caller: BillingReader, services: Se
         InsufficientScope,
         NotFound,
         PreconditionFailed,
+        RateLimited,
         400,
         413,
         415,
@@ -135,7 +138,7 @@ async def update_spend_limit(
     operation_id="deleteSpendLimit",
     summary="Delete a spend limit",
     response_description="What was deleted, and when.",
-    responses=problems(InsufficientScope, NotFound, PreconditionFailed, InvalidInput),
+    responses=problems(InsufficientScope, NotFound, PreconditionFailed, RateLimited, InvalidInput),
 )
 async def delete_spend_limit(
     limit_id: LimitId, caller: BillingWriter, services: ServicesOfApp, revisions: Revisions

@@ -77,6 +77,7 @@ class Rules:
     checks_per_host: int
     credential_writes_per_minute: int
     url_checks_per_minute: int
+    spend_limit_writes_per_minute: int
     usage_retention: timedelta = timedelta(days=400)
     usage_batches_at_once: int = 4
     usage_patience: timedelta = timedelta(seconds=3)
@@ -90,6 +91,7 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         {
             RateLimitKind.CREDENTIAL_WRITES: rules.credential_writes_per_minute,
             RateLimitKind.URL_CHECKS: rules.url_checks_per_minute,
+            RateLimitKind.SPEND_LIMIT_WRITES: rules.spend_limit_writes_per_minute,
         },
     )
     activation = Activation(retention=rules.retention)
@@ -109,7 +111,7 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         destinations=destinations,
     )
     prices = Prices(units, adapters.price_list)
-    limits = Limits(units)
+    limits = Limits(units, rate_limits)
     webhooks = Webhooks(units, store, adapters.guard, rate_limits)
     return Services(
         auth=adapters.auth,

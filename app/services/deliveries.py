@@ -1,7 +1,10 @@
 """Empties the webhook outbox. Any number of instances may; each delivery is made at least once, under the same id."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
@@ -18,46 +21,98 @@ from app.services.endpoint_secrets import ref_of
 from app.services.secret_reads import use_where_it_lies
 
 AT_ONCE = 16
+# Of those, for one organization: what many messages or slow receivers of its own can hold up is itself.
+PER_ORGANIZATION = 4
+# How long slow receivers may keep what became due meanwhile from being seen.
+_LOOK_AGAIN_SECONDS = 1.0
 # Longer than an attempt may take with reading its secret and noting its end: then the taker counts as dead.
 _AGAIN_AFTER = timedelta(seconds=45)
 
 log = structlog.get_logger(__name__)
 
+_Running: TypeAlias = dict[asyncio.Task[None], str]  # attempts, and whose they are
+
 
 class Deliveries:
-    """Sends what is due, so many at a time."""
+    """Sends what is due, within bounds.
+
+    Args:
+        units: where the outbox is.
+        store: where endpoints' secrets are.
+        client: who sends.
+        at_once: attempts at once in this instance.
+        per_organization: of those, for one organization.
+    """
 
     def __init__(
-        self, units: UnitsOfWork, store: SecretStore, client: WebhookClient, *, at_once: int = AT_ONCE
+        self,
+        units: UnitsOfWork,
+        store: SecretStore,
+        client: WebhookClient,
+        *,
+        at_once: int = AT_ONCE,
+        per_organization: int = PER_ORGANIZATION,
     ) -> None:
         self._units = units
         self._store = store
         self._client = client
         self._at_once = at_once
+        self._per_organization = per_organization
 
-    async def run(self) -> int:
-        """Attempt everything that is due now; returns how many attempts were made.
+    async def run(self, stop: asyncio.Event | None = None) -> int:
+        """Until nothing is due, or `stop` is set: then what is under way is finished and nothing more taken.
+
+        Returns how many attempts were made.
 
         Raises:
             DatabaseUnavailable
         """
-        began_at, attempts = now(), 0
-        while due := await self._take():
-            attempts += len(due)
-            await asyncio.gather(*(self._attempt(item) for item in due))
-            # What became due meanwhile is the next run's: a full outbox must not keep the jobs from stopping.
-            if now() - began_at > _AGAIN_AFTER:
-                break
-        return attempts
+        attempts = 0
+        running: _Running = {}
+        try:
+            while True:
+                if stop is None or not stop.is_set():
+                    attempts += await self._fill(running)
+                if not running:
+                    return attempts
+                done, _ = await asyncio.wait(
+                    running, timeout=_LOOK_AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                for attempt in done:
+                    del running[attempt]
+                    attempt.result()
+        finally:
+            await asyncio.gather(*running, return_exceptions=True)
 
-    async def _take(self) -> list[DueItem]:
+    async def _fill(self, running: _Running) -> int:
+        """Begin what is due while there is room; returns how many."""
+        begun = 0
+        while room := self._at_once - len(running):
+            full = self._full(running)
+            due = await self._take(room, list(running.values()))
+            running |= {asyncio.create_task(self._attempt(item)): item.organization_id for item in due}
+            begun += len(due)
+            if self._full(running) == full:  # so nobody's items hid those of others
+                break
+        return begun
+
+    def _full(self, running: _Running) -> set[str]:
+        counts = Counter(running.values())
+        return {organization for organization, count in counts.items() if count >= self._per_organization}
+
+    async def _take(self, at_most: int, under_way: list[str]) -> Sequence[DueItem]:
         async with self._units.queue() as (queue, session):
             # No more than are attempted at once: none must wait until another taker thinks it forgotten.
-            due = await queue.take(
-                JobKind.DELIVER_WEBHOOK, now=now(), at_most=self._at_once, again_after=_AGAIN_AFTER
+            due = await queue.take_fairly(
+                JobKind.DELIVER_WEBHOOK,
+                now=now(),
+                at_most=at_most,
+                again_after=_AGAIN_AFTER,
+                under_way=under_way,
+                share=self._per_organization,
             )
             await session.commit()
-        return list(due)
+        return due
 
     async def _attempt(self, item: DueItem) -> None:
         try:

@@ -19,6 +19,7 @@ from app.domain.money import to_usd
 from app.domain.reservations import Reservation, ReservationState
 from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
 from app.services import alerts, audit
+from app.services.rate_limits import RateLimitKind, RateLimits
 
 MOST_LIMITS = 100
 
@@ -26,15 +27,17 @@ MOST_LIMITS = 100
 class Limits:
     """Limits change under the organization's usage-mode lock, held exclusively; counters move while it is shared."""
 
-    def __init__(self, units: UnitsOfWork) -> None:
+    def __init__(self, units: UnitsOfWork, rate_limits: RateLimits) -> None:
         self._units = units
+        self._rate_limits = rate_limits
 
     async def set(self, caller: Caller, terms: LimitTerms, *, limit_id: UUID) -> LimitState:
         """A new limit, which starts from what the ledger holds. A second time with the same id changes nothing.
 
         Raises:
-            TooManyLimits, DatabaseUnavailable
+            RateLimited, TooManyLimits, DatabaseUnavailable
         """
+        await self._admit(caller)
         async with self._units.writing(caller.organization_id) as uow:
             await uow.billing.lock()
             there = await uow.limits.all()
@@ -80,8 +83,9 @@ class Limits:
         """Other terms. What it counts is counted anew from the ledger where that changes.
 
         Raises:
-            NotFound, PreconditionFailed, DatabaseUnavailable
+            RateLimited, NotFound, PreconditionFailed, DatabaseUnavailable
         """
+        await self._admit(caller)
         async with self._units.writing(caller.organization_id) as uow:
             await uow.billing.lock()
             found = await _find(uow, limit_id, revisions)
@@ -106,8 +110,9 @@ class Limits:
         """The limit and its counters. Reservations stay: other limits may hold them.
 
         Raises:
-            NotFound, PreconditionFailed, DatabaseUnavailable
+            RateLimited, NotFound, PreconditionFailed, DatabaseUnavailable
         """
+        await self._admit(caller)
         async with self._units.writing(caller.organization_id) as uow:
             await uow.billing.lock()
             limit = await _find(uow, limit_id, revisions)
@@ -115,6 +120,10 @@ class Limits:
             await _record(uow, caller, AuditAction.SPEND_LIMIT_DELETED, limit)
             await uow.commit()
         return limit
+
+    async def _admit(self, caller: Caller) -> None:
+        """Limited: each may sum up a whole ledger, and tell every endpoint of every threshold anew."""
+        await self._rate_limits.admit(caller.organization_id, RateLimitKind.SPEND_LIMIT_WRITES)
 
     async def settle(self, uow: UnitOfWork, rows: Sequence[Charge]) -> None:
         """Count rows that are new in the ledger, corrections among them, and end the reservations they name.

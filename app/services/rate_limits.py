@@ -12,6 +12,7 @@ class RateLimitKind(StrEnum):
 
     CREDENTIAL_WRITES = "credential_writes"  # create, rotate and validate
     URL_CHECKS = "url_checks"
+    SPEND_LIMIT_WRITES = "spend_limit_writes"  # set, change and delete
 
 
 class RateLimits:

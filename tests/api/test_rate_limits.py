@@ -1,25 +1,31 @@
-"""How often an organization may create and validate within a minute."""
+"""How often an organization may create and validate, and change its spend limits, within a minute."""
 
 from datetime import timedelta
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.core.settings import Settings
 from app.domain.clock import now
+from tests.api.rotating import refusal
+from tests.api.spending import MONTHLY
 from tests.conftest import MakeTenant, Tenant
 from tests.rows import change, fetch
 
 PER_MINUTE = 60
 
 
-async def _use_up(owner: AsyncEngine, tenant: Tenant, *, left: int = 0) -> None:
+async def _use_up(
+    owner: AsyncEngine, tenant: Tenant, kind: str = "credential_writes", *, left: int = 0
+) -> None:
     """This minute's requests and the next one's, in case the minute ends meanwhile."""
     minute = now().replace(second=0, microsecond=0)
     for start in (minute, minute + timedelta(minutes=1)):
         await change(
             owner,
-            "INSERT INTO rate_counter VALUES (:organization, 'credential_writes', :start, :requests)",
+            "INSERT INTO rate_counter VALUES (:organization, :kind, :start, :requests)",
             organization=tenant.organization,
+            kind=kind,
             start=start,
             requests=PER_MINUTE - left,
         )
@@ -89,3 +95,42 @@ class TestCredentialWrites:
         await _use_up(owner, tenant)
 
         assert (await tenant.post(tenant.credentials, json=body, headers=headers)).status_code == 201
+
+
+class TestSpendLimitWrites:
+    async def test_last_one_is_let_through_and_the_next_is_not(
+        self, tenant: Tenant, owner: AsyncEngine, settings: Settings
+    ) -> None:
+        assert settings.rate_limits.spend_limit_writes == PER_MINUTE
+        await _use_up(owner, tenant, "spend_limit_writes", left=1)
+
+        # Whichever minute it is, one is left in it.
+        answers = [await tenant.post(f"{tenant.path}/spend-limits", json=MONTHLY) for _ in range(3)]
+
+        assert answers[0].status_code == 201
+        assert 429 in [answer.status_code for answer in answers]
+
+    async def test_setting_changing_and_deleting_count_together_and_reading_does_not(
+        self, tenant: Tenant, owner: AsyncEngine
+    ) -> None:
+        limits = f"{tenant.path}/spend-limits"
+        limit = (await tenant.post(limits, json=MONTHLY)).json()
+        path = f"{limits}/{limit['id']}"
+        await change(owner, "DELETE FROM rate_counter WHERE organization_id = :o", o=tenant.organization)
+        await _use_up(owner, tenant, "spend_limit_writes")
+
+        refused = [
+            await tenant.post(limits, json=MONTHLY),
+            await tenant.patch(path, json={"period": "total"}),
+            await tenant.request("DELETE", path),
+        ]
+
+        assert [refusal(answer) for answer in refused] == [(429, "rate_limited")] * 3
+        assert all(1 <= int(answer.headers["Retry-After"]) <= 60 for answer in refused)
+        assert (await tenant.get(path)).json() == limit
+        assert (await tenant.get(limits)).json()["data"] == [limit]
+
+    async def test_do_not_use_up_what_credentials_have(self, tenant: Tenant, owner: AsyncEngine) -> None:
+        await _use_up(owner, tenant, "spend_limit_writes")
+
+        assert (await tenant.create()).status_code == 201

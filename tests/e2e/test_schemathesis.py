@@ -67,6 +67,7 @@ async def target() -> AsyncIterator[Target]:
                 PROVIDER__DEFAULT_BASE_URL=provider_url,
                 RATE_LIMITS__CREDENTIAL_WRITES="1000000",
                 RATE_LIMITS__URL_CHECKS="1000000",
+                RATE_LIMITS__SPEND_LIMIT_WRITES="1000000",
                 DNS__NAMESERVERS=nameserver,
             ) as service,
         ):

@@ -6,14 +6,16 @@ from typing import TypeAlias
 from uuid import uuid4
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.core.database import Database
+from app.core.database import Database, DatabaseLogin
 from app.domain.auth import Caller
 from app.secret_store.embedded import EmbeddedSecretStore
 from app.secret_store.keyset import Keyset
 from app.secret_store.vault_client import VaultServer
 from app.services import Services
+from tests.databases import new_database
 from tests.direct_vault import DirectWire, WiredVault
 from tests.fake_vault import ROOT, FakeVault
 from tests.fakes import FakeSecretStore
@@ -114,6 +116,27 @@ def quick_vessel(request: pytest.FixtureRequest) -> Vessel:
 def any_vault_vessel(request: pytest.FixtureRequest) -> Vessel:
     found: Vessel = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(scope="module")
+async def own_url(server_url: sa.URL) -> AsyncIterator[sa.URL]:
+    """A database in which a module's tests alone have work to do, for those that look at everybody's."""
+    async with new_database(server_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def own_engine(own_url: sa.URL) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(own_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="module")
+async def own_database(own_url: sa.URL) -> AsyncIterator[Database]:
+    database = Database(DatabaseLogin(url=own_url, set_role=True))
+    yield database
+    await database.close()
 
 
 MakeCaller: TypeAlias = Callable[[], Caller]

@@ -17,10 +17,9 @@ from app.domain.money import PICO_PER_USD
 from app.domain.usage import LedgerRow, TokenUsage
 from app.repositories.unit_of_work import UnitsOfWork
 from app.services.folding import Folding
-from app.services.limits import Limits
 from tests.conftest import Tenant
 from tests.rows import fetch
-from tests.spend_ledger import ingest, make_row
+from tests.spend_ledger import ingest, limits_over, make_row
 
 SCOPES = (
     LimitScope(mode=LimitMode.ANY),
@@ -40,7 +39,7 @@ class Budget:
     def __init__(self, database: Database, owner: AsyncEngine, organization: str, seed: int) -> None:
         self._database, self._owner, self._organization = database, owner, organization
         self._units = UnitsOfWork(database)
-        self._limits, self._folding = Limits(self._units), Folding(self._units)
+        self._limits, self._folding = limits_over(self._units), Folding(self._units)
         self._random = Random(seed)
         self._unpriced: list[LedgerRow] = []
 

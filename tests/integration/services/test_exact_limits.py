@@ -17,11 +17,10 @@ from app.domain.clock import new_id
 from app.domain.limits import Enforcement, LimitMode, LimitPeriod, LimitScope, LimitState, LimitTerms
 from app.domain.money import PICO_PER_USD
 from app.repositories.unit_of_work import UnitsOfWork
-from app.services.limits import Limits
 from tests.conftest import Tenant
 from tests.integration.services.reserving import FEATURES, Orders, run_apart
 from tests.rows import change, fetch
-from tests.spend_ledger import ingest, make_row
+from tests.spend_ledger import ingest, limits_over, make_row
 
 PROCESSES, WORKERS = 2, 16
 # As many as asked for or a few more: each worker tries the same number.
@@ -52,7 +51,7 @@ class Spenders:
     def __init__(self, database: Database, organization: str) -> None:
         self._database = database
         self.organization = organization
-        self.limits = Limits(UnitsOfWork(database))
+        self.limits = limits_over(UnitsOfWork(database))
 
     async def set_limits(self, amounts: dict[str | None, int]) -> None:
         caller = Caller(subject="admin", organization_id=self.organization, request_id="")

@@ -6,41 +6,19 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database, DatabaseLogin
+from app.core.database import Database
 from app.domain.clock import new_id
 from app.domain.errors import NotFound
 from app.domain.validation import Reason, ValidationStatus
 from app.services import Services
 from app.services.checks import ANSWER_SECONDS, LEAST_PROBE_SECONDS, _seconds_left
 from app.services.revalidation import HOST_IS_BUSY
-from tests.databases import new_database
 from tests.integration.services.periodic_checks import DAY, Place
 from tests.waiting import until
 
 PER_HOST = 4  # as `assemble` sets it
-
-
-@pytest.fixture(scope="module")
-async def own_url(server_url: sa.URL) -> AsyncIterator[sa.URL]:
-    async with new_database(server_url) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-async def own_engine(own_url: sa.URL) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(own_url)
-    yield engine
-    await engine.dispose()
-
-
-@pytest.fixture(scope="module")
-async def own_database(own_url: sa.URL) -> AsyncIterator[Database]:
-    database = Database(DatabaseLogin(url=own_url, set_role=True))
-    yield database
-    await database.close()
 
 
 @pytest.fixture

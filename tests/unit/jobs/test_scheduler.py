@@ -102,7 +102,7 @@ class TestRunJobs:
             SimpleNamespace(
                 sweep=SimpleNamespace(run=sweep_and_stop, purge=purge),
                 revalidation=SimpleNamespace(run=lambda _stop: revalidate()),
-                deliveries=SimpleNamespace(run=deliver),
+                deliveries=SimpleNamespace(run=lambda _stop: deliver()),
                 folding=SimpleNamespace(run=lambda _stop: fold()),
                 usage_retention=SimpleNamespace(run=retain),
             ),
