@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpcore
 import httpx
@@ -41,12 +41,17 @@ class FarServer:
         self.server_names: list[str | None] = []
         self.requests: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sockets: list[Any] = []
+
+    async def open_sockets(self) -> int:
+        return sum(socket.fileno() >= 0 for socket in self._sockets)
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
+        self._sockets.append(writer.get_extra_info("socket"))
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")

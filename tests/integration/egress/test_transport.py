@@ -27,6 +27,7 @@ from tests.integration.egress.far_side import (
     far_server,
     silence,
 )
+from tests.waiting import until
 
 OK = always(answer())
 OK_AND_CLOSE = always(answer(b"{}", "Connection: close"))
@@ -60,6 +61,16 @@ class TestAddresses:
             await http.get(URL)
 
         assert (server.connections, len(server.requests), resolver.asked) == (1, 2, [HOST])
+
+    async def test_an_open_connection_that_has_ended_is_not_used_again(self) -> None:
+        async with far_server(OK) as server, client_of(server) as http:
+            await http.get(URL)
+            await server.hang_up()
+            await until(server.open_sockets, lambda count: count == 0)
+
+            assert (await http.get(URL)).status_code == 200
+
+        assert server.connections == 2
 
     @pytest.mark.parametrize(
         "addresses",
