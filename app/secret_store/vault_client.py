@@ -2,20 +2,19 @@
 
 import asyncio
 import json
-import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlencode
 
-import certifi
 import hvac
 import urllib3
 from hvac.adapters import Adapter
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as TookTooLong
 
+from app.core.tls import tls_context
 from app.secret_store.vault_answers import Answer, VaultReason
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class VaultServer:
         self._connections = urllib3.PoolManager(
             maxsize=workers,
             retries=False,
-            ssl_context=ssl.create_default_context(cafile=ca_file or certifi.where()) if is_secure else None,
+            ssl_context=tls_context(ca_file, with_public_roots=ca_file is None) if is_secure else None,
             timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
         )
 
