@@ -19,6 +19,7 @@ from app.core.private_file import PrivateFileRefused
 from app.core.readiness import DATABASE_ERRORS, OLDEST_POSTGRESQL, login_powers, server_version
 from app.core.settings import Settings, SettingsRefused
 from app.core.signing_key import EmbeddedIssuer
+from app.core.tls import tls_context
 from app.domain.decision_table import MessagePatterns
 from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
 from app.domain.validation import Reason
@@ -26,7 +27,7 @@ from app.egress.anthropic import AnthropicClient
 from app.egress.http import http_client
 from app.egress.jwks import JwksClient
 from app.egress.resolver import AddressGuard, DnsResolver
-from app.egress.transport import tls_context, trusted_transport, vetted_transport
+from app.egress.transport import trusted_transport, vetted_transport
 from app.egress.webhooks import LIMITS as WEBHOOK_LIMITS
 from app.egress.webhooks import WebhookClient
 from app.repositories.unit_of_work import UnitsOfWork

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import sys
@@ -43,6 +44,8 @@ Result = TypeVar("Result")
 @click.version_option(__version__, prog_name="byok")
 def main() -> None:
     """Bring your own Anthropic key. Settings are environment variables; see README.md."""
+    # Our contexts do not obey it; those that asyncpg and the exporter of traces make by themselves do.
+    os.environ.pop("SSLKEYLOGFILE", None)
 
 
 @main.command()

@@ -70,7 +70,10 @@ class UrlRefused(InvalidInput):
 
 
 class DnsUnavailable(Unavailable):
-    """No resolver answered, or it could not find out: says nothing about the name. Worth repeating."""
+    """No resolver answered, it could not find out, or it knows more addresses than we look at. Worth repeating.
+
+    Says nothing about whether the name may be used.
+    """
 
     code = "dns_unavailable"
     detail = "The host name could not be looked up right now. Repeat the request in a moment."

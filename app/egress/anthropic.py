@@ -46,7 +46,7 @@ _CREDENTIAL_HEADERS = {
     AuthStyle.X_API_KEY: ("x-api-key", ""),
     AuthStyle.BEARER: ("authorization", "Bearer "),
 }
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_REQUEST_ID = re.compile(r"req_[A-Za-z0-9_]{1,64}")
 _logger = logging.getLogger(__name__)
 
 # What came back, and the provider's id of the request as it was given: not yet fit to be shown.
@@ -143,7 +143,8 @@ class AnthropicClient:
             status=status_of(reason),
             reason=reason,
             checked_at=self._clock(),
-            provider_request_id=_presentable(request_id, key),
+            # A gateway could hand out the key by and by, encoded: none of its ids is kept.
+            provider_request_id=_presentable(request_id, key) if is_anthropic else None,
         )
 
     async def reachable(self, base_url: str, *, timeout_seconds: float = 5.0) -> Reason | None:
@@ -270,6 +271,7 @@ def _request_id_in(body: object) -> str | None:
 
 
 def _presentable(request_id: str | None, key: ApiKey) -> str | None:
+    """The id if it has the form of Anthropic's, which is too short for a whole key however encoded, and echoes no piece."""
     if request_id is None or not _REQUEST_ID.fullmatch(request_id):
         return None
     secret = key.reveal()

@@ -1,10 +1,11 @@
 """The HTTP client of egress: no proxies, no redirects, no cookies, certificates always checked."""
 
-import ssl
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 
 import httpx
+
+from app.core.tls import tls_context
 
 
 def http_client(*, ca_file: Path | None = None) -> httpx.AsyncClient:
@@ -14,7 +15,7 @@ def http_client(*, ca_file: Path | None = None) -> httpx.AsyncClient:
         ca_file: PEM certificates trusted besides the public roots.
     """
     return httpx.AsyncClient(
-        verify=_tls(ca_file),
+        verify=tls_context(ca_file),
         trust_env=False,  # a proxy from the environment would be handed the key
         follow_redirects=False,  # httpx forwards x-api-key to other origins
         http1=True,
@@ -23,11 +24,3 @@ def http_client(*, ca_file: Path | None = None) -> httpx.AsyncClient:
         timeout=httpx.Timeout(15.0, connect=5.0),
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
     )
-
-
-def _tls(ca_file: Path | None) -> ssl.SSLContext:
-    context = httpx.create_ssl_context(trust_env=False)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_file is not None:
-        context.load_verify_locations(cafile=ca_file)
-    return context

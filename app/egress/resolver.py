@@ -16,11 +16,13 @@ import dns.resolver
 
 from app.domain.address_policy import NAT64_PREFIX_LENGTHS, AddressVerdict, classify, parse_address
 from app.domain.url_refusal import DnsUnavailable, UrlReason, UrlRefused
+from app.egress.dns_sockets import BoundedBackend
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
 _DNS_PORT: Final = 53
 _MAX_PORT: Final = 65535
+_MAX_ADDRESSES: Final = 64
 _ADDRESS_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<ipv4>[^:]+)):(?P<port>[0-9]{1,5})")
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class Resolver(Protocol):
         """All addresses of the absolute name `host`, of both families; empty if it has none.
 
         Raises:
-            DnsUnavailable: it could not be found out.
+            DnsUnavailable: it could not be found out, or the answer is longer than we read.
         """
 
 
@@ -40,6 +42,7 @@ class DnsResolver:
     """Asks name servers, and nothing else: no hosts file, no search domains, no cache.
 
     Unlike `getaddrinfo` it can be cancelled, keeps its deadlines, and takes no number for a name.
+    A family whose answer is longer than `MAX_ANSWER_BYTES` counts as one that could not be found out.
 
     Args:
         nameservers: `address`, `address:port` or `[address]:port`; none: those of the system.
@@ -51,6 +54,7 @@ class DnsResolver:
         self, nameservers: Sequence[str] = (), *, timeout_seconds: float = 4.0, attempt_seconds: float = 1.5
     ) -> None:
         self._stub = _stub_of(nameservers)
+        self._sockets = BoundedBackend()
         self._stub.timeout = attempt_seconds
         self._stub.lifetime = timeout_seconds
 
@@ -68,7 +72,9 @@ class DnsResolver:
     async def _ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> tuple[str, ...] | None:
         """Addresses of one family, or None if no server could say."""
         try:
-            answer = await self._stub.resolve(name, kind, search=False, raise_on_no_answer=False)
+            answer = await self._stub.resolve(
+                name, kind, search=False, raise_on_no_answer=False, backend=self._sockets
+            )
         except dns.resolver.NXDOMAIN:
             return ()
         except (dns.exception.DNSException, OSError):
@@ -105,9 +111,12 @@ class AddressGuard:
 
         Raises:
             UrlRefused: dns_no_records or dns_private_address.
-            DnsUnavailable
+            DnsUnavailable: also for more addresses than anybody needs; each takes its time to judge.
         """
         answer = await self._resolver.addresses(host)
+        if len(answer) > _MAX_ADDRESSES:
+            _logger.info("addresses not judged: %s has %d", host, len(answer))
+            raise DnsUnavailable
         if not answer:
             raise UrlRefused(UrlReason.DNS_NO_RECORDS, field=field)
         is_exempt = host in self._allowed_hosts

@@ -8,10 +8,8 @@ import ssl
 from collections.abc import AsyncIterable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
-import certifi
 import httpcore
 import httpx
 
@@ -47,21 +45,6 @@ class EgressLimits:
     idle_seconds: float = 15.0
     hangs_before_pause: int = 5
     pause_seconds: float = 30.0
-
-
-def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
-    """TLS 1.2 or later, certificate and name always checked. Not `create_default_context`: that obeys SSLKEYLOGFILE.
-
-    Args:
-        ca_file: PEM certificates trusted besides the public roots.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.hostname_checks_common_name = False
-    context.load_verify_locations(cafile=certifi.where())
-    if ca_file is not None:
-        context.load_verify_locations(cafile=ca_file)
-    return context
 
 
 def vetted_transport(

@@ -16,7 +16,7 @@ CheckedAt = Annotated[
 ProviderRequestId = Annotated[
     str | None,
     Field(
-        description="The provider's own id of the request. Quote it in their support.",
+        description="Anthropic's own id of the request. Quote it in their support. Null for other providers.",
         examples=["req_011CSHoEeqs5C35K2UUqR7Fy"],
     ),
 ]

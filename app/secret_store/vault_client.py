@@ -2,21 +2,21 @@
 
 import asyncio
 import json
-import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlencode
 
-import certifi
 import hvac
 import urllib3
 from hvac.adapters import Adapter
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as TookTooLong
 
+from app.core.tls import tls_context
 from app.secret_store.vault_answers import Answer, VaultReason
+from app.secret_store.vault_connections import connections
 
 if TYPE_CHECKING:
     _Adapter: TypeAlias = Adapter[Answer]  # generic in its stubs alone
@@ -35,14 +35,14 @@ _LARGEST_ANSWER = 1 << 20
 class VaultServer:
     """One Vault address: its connections and the threads that wait for them.
 
-    A thread that waits in vain keeps its place until the read times out, so there are never more
+    A thread that waits in vain keeps its place until the answer is overdue, so there are never more
     than `workers`. Cancelling a call gives up waiting; what was sent may still be done.
 
     Args:
         address: such as https://vault.example.com:8200.
         ca_file: the only roots to trust; without it the public ones.
         workers: calls at the same time.
-        read_seconds: how long Vault may stay silent.
+        read_seconds: how long an answer may take, once Vault was asked.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class VaultServer:
         self._address = address.rstrip("/")
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="vault")
         is_secure = self._address.startswith("https:")
-        self._connections = urllib3.PoolManager(
+        self._connections = connections(
             maxsize=workers,
             retries=False,
-            ssl_context=ssl.create_default_context(cafile=ca_file or certifi.where()) if is_secure else None,
+            ssl_context=tls_context(ca_file, with_public_roots=ca_file is None) if is_secure else None,
             timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
         )
 

@@ -10,9 +10,10 @@ import httpcore
 import httpx
 import trustme
 
+from app.core.tls import tls_context
 from app.domain.url_refusal import DnsUnavailable
 from app.egress.resolver import AddressGuard
-from app.egress.transport import EgressLimits, tls_context, vetted_transport
+from app.egress.transport import EgressLimits, vetted_transport
 
 HOST = "gw.example.com"
 URL = f"https://{HOST}/v1/messages"

@@ -72,6 +72,17 @@ class TestTls:
         async with serve(certificate=pem) as served, http_client(ca_file=ca_file) as http:
             assert await reason_at(AnthropicClient(http), served.base_url) is Reason.OK
 
+    async def test_the_secrets_of_connections_go_to_no_file(
+        self, monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, ca_file: Path, tmp_path: Path
+    ) -> None:
+        pem = certificate(authority, "127.0.0.1", tmp_path / "server.pem")
+        monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "secrets"))
+
+        async with serve(certificate=pem) as served, http_client(ca_file=ca_file) as http:
+            assert await reason_at(AnthropicClient(http), served.base_url) is Reason.OK
+
+        assert not (tmp_path / "secrets").exists()
+
     async def test_a_self_signed_certificate_is_refused(
         self, client: AnthropicClient, authority: trustme.CA, tmp_path: Path
     ) -> None:

@@ -3,11 +3,12 @@
 import httpx
 import pytest
 
+from app.core.tls import tls_context
 from app.domain.url_refusal import UrlReason
 from app.egress.failures import DestinationRefused
 from app.egress.network import BoundedNetwork, VettedNetwork
 from app.egress.resolver import AddressGuard
-from app.egress.transport import tls_context, trusted_transport
+from app.egress.transport import trusted_transport
 from tests.integration.egress.far_side import (
     ADDRESS,
     HOST,

@@ -1,7 +1,7 @@
 """The DNS resolver against a name server on loopback, and the guard over it."""
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import dns.resolver
 import pytest
@@ -19,6 +19,12 @@ AAAA = f"{HOST}. 60 IN AAAA 2606:4700::6812:6c0"
 
 def by_type(**scripts: object) -> Script:
     return lambda _name, kind: scripts[kind]  # type: ignore[return-value]  # each test spells its own script
+
+
+def many(count: int, record: str = A) -> list[str]:
+    """So many records, each with an address of its own."""
+    start, _, first = record.rpartition(" ")
+    return [f"{start} {ip_address(first) + number}" for number in range(count)]
 
 
 def resolver(server: NameServer) -> DnsResolver:
@@ -82,6 +88,26 @@ class TestDnsResolver:
             found = await DnsResolver(servers, attempt_seconds=0.05).addresses(HOST)
 
         assert found == ("160.79.104.10",)
+
+    async def test_asks_again_over_tcp_for_what_no_datagram_holds(self) -> None:
+        async with name_server(by_type(A=(NOERROR, many(40)), AAAA=(NOERROR, []))) as server:
+            found = await resolver(server).addresses(HOST)
+
+        assert len(found) == 40
+        assert server.questions.count((f"{HOST}.", "A")) == 2
+
+    @pytest.mark.parametrize("datagram_bytes", [512, 65535])
+    async def test_is_unavailable_if_the_answer_is_longer_than_any_that_is_needed(
+        self, datagram_bytes: int
+    ) -> None:
+        script = by_type(A=(NOERROR, many(100)), AAAA=(NOERROR, []))
+        async with name_server(script, datagram_bytes=datagram_bytes) as server:
+            with pytest.raises(DnsUnavailable):
+                await resolver(server).addresses(HOST)
+
+    async def test_a_family_with_too_long_an_answer_does_not_spoil_the_other(self) -> None:
+        async with name_server(by_type(A=(NOERROR, [A]), AAAA=(NOERROR, many(100, AAAA)))) as server:
+            assert await resolver(server).addresses(HOST) == ("160.79.104.10",)
 
     async def test_does_not_read_the_hosts_file(self) -> None:
         async with name_server(by_type(A=(NXDOMAIN, []), AAAA=(NXDOMAIN, []))) as server:
@@ -157,6 +183,13 @@ class TestAddressGuard:
             await AddressGuard(Answers(*answer)).vet(HOST)
 
         assert caught.value.reason is UrlReason.DNS_PRIVATE_ADDRESS
+
+    async def test_judges_no_more_addresses_than_anybody_needs(self) -> None:
+        addresses = [record.rpartition(" ")[2] for record in many(65)]
+
+        assert len(await AddressGuard(Answers(*addresses[:64])).vet(HOST)) == 64
+        with pytest.raises(DnsUnavailable):
+            await AddressGuard(Answers(*addresses)).vet(HOST)
 
     async def test_tells_a_name_without_addresses_apart(self) -> None:
         with pytest.raises(UrlRefused) as caught:

@@ -2,7 +2,6 @@
 
 import ssl
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 import pytest
@@ -10,7 +9,7 @@ import trustme
 
 from app.domain.url_refusal import UrlReason
 from app.egress.failures import DestinationRefused, NameNotFound, NameUnavailable
-from app.egress.transport import EgressLimits, tls_context
+from app.egress.transport import EgressLimits
 from tests.integration.egress.far_side import (
     ADDRESS,
     AUTHORITY,
@@ -165,14 +164,6 @@ class TestIdentity:
 
         assert has_cause(caught.value, ssl.SSLCertVerificationError)
 
-    async def test_a_file_of_certificates_is_trusted_besides_the_public_roots(self, tmp_path: Path) -> None:
-        ca_file = tmp_path / "ca.pem"
-        AUTHORITY.cert_pem.write_to_path(str(ca_file))
-
-        context = tls_context(ca_file)
-
-        assert context.cert_store_stats()["x509_ca"] == tls_context().cert_store_stats()["x509_ca"] + 1
-
     async def test_an_expired_certificate_is_refused(self) -> None:
         expired = AUTHORITY.issue_cert(HOST, not_after=datetime.now(UTC) - timedelta(days=1))
         async with far_server(OK, expired) as server, client_of(server) as http:
@@ -195,15 +186,3 @@ class TestIdentity:
         async with far_server(silence, tls=False) as server, client_of(server, limits=limits) as http:
             with pytest.raises(httpx.ConnectTimeout):
                 await http.get(URL)
-
-    def test_old_tls_and_missing_certificates_are_out_and_the_environment_is_not_read(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("SSLKEYLOGFILE", "/dev/null")
-
-        context = tls_context()
-
-        assert context.minimum_version == ssl.TLSVersion.TLSv1_2
-        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
-        assert not context.keylog_filename
-        assert context.cert_store_stats()["x509_ca"] > 50

@@ -1,6 +1,7 @@
 """Logging in to Vault: each way of it, one log-in for all who need it, and whom to trust."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -127,12 +128,18 @@ class TestManyAtOnce:
         assert len(vault_insides.paths(LOGIN_PATHS)) == 1
 
 
+def certified(authority: trustme.CA, directory: Path) -> Path:
+    """The certificate of a server on loopback; beside it, in ca.pem, its authority's."""
+    certificate = directory / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    return certificate
+
+
 class TestTls:
     async def test_trusts_the_roots_given_and_no_others(self, tmp_path: Path) -> None:
         authority, other = trustme.CA(), trustme.CA()
-        certificate = tmp_path / "server.pem"
-        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
-        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        certificate = certified(authority, tmp_path)
         other.cert_pem.write_to_path(tmp_path / "other.pem")
         reasons: list[VaultReason | None] = []
 
@@ -149,3 +156,19 @@ class TestTls:
                 server.close()
 
         assert reasons == [None, VaultReason.UNREACHABLE, VaultReason.UNREACHABLE]
+
+    @pytest.mark.parametrize("ca_file", ["ca.pem", None])
+    async def test_writes_no_secrets_of_connections_to_a_file(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca_file: str | None
+    ) -> None:
+        certificate = certified(trustme.CA(), tmp_path)
+        monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "secrets"))
+
+        async with serve(certificate=certificate) as served:
+            server = VaultServer(served.address, ca_file=tmp_path / ca_file if ca_file else None)
+            session = VaultSession(server, VaultLogin(method="token", token=ROOT))
+            with suppress(VaultUnavailable):  # without the authority's file it is a stranger
+                await ask(session)
+            server.close()
+
+        assert not (tmp_path / "secrets").exists()
