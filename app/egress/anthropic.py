@@ -46,7 +46,7 @@ _CREDENTIAL_HEADERS = {
     AuthStyle.X_API_KEY: ("x-api-key", ""),
     AuthStyle.BEARER: ("authorization", "Bearer "),
 }
-_REQUEST_ID = re.compile(r"req_[A-Za-z0-9_]{1,64}")
+_REQUEST_ID = re.compile(r"req_[A-Za-z0-9_-]{1,64}")
 _logger = logging.getLogger(__name__)
 
 # What came back, and the provider's id of the request as it was given: not yet fit to be shown.
