@@ -61,7 +61,7 @@ class TestOfAnthropic:
         [
             "011CSHoEeqs5C35K2UUqR7Fy",
             "req_",
-            "req_011C-SHoE",
+            "req_011C.SHoE",
             f"req_{'x' * 65}",
             "msg_011CSHoEeqs5C35K2UUqR7Fy",
             "req_011CSHoE qs5C35K2UUqR7Fy",
