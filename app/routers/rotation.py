@@ -68,6 +68,7 @@ RotationId = Annotated[UUID, Path(description="The rotation.")]
         SecretStoreUnavailable,
         DnsUnavailable,
         400,
+        408,
         413,
         415,
         codes={422: (*KEY_REFUSALS, "looks_like_key", "unknown_field", *UrlReason)},

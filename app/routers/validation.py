@@ -50,6 +50,7 @@ router = APIRouter(
         IdempotencyKeyReused,
         InvalidInput,
         RateLimited,
+        408,
         413,
         415,
     ),
