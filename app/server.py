@@ -16,6 +16,7 @@ from app.core.loop_lag import watched_loop
 from app.core.settings import Settings, SettingsRefused
 from app.jobs.background import run_jobs
 from app.main import create_app
+from app.routers.http_protocol import BoundedHttpProtocol
 from app.services import Services
 
 # Requests under way may take as long as a check does (15 s) and then some.
@@ -70,7 +71,8 @@ async def _serve(
             proxy_headers=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
             timeout_keep_alive=65,  # longer than usual load balancers', so that they close first
-            h11_max_incomplete_event_size=16 * 1024,
+            http=BoundedHttpProtocol,
+            ws="none",
         )
         server = _Server(config)
         server.ready = ready

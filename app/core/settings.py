@@ -4,27 +4,39 @@ No secret has a default. A wrong value stops start-up with one line naming the v
 """
 
 import os
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
-from urllib.parse import urlsplit
 
-import sqlalchemy as sa
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from app.core.durations import parse_duration
-from app.domain.address_policy import NAT64_PREFIX_LENGTHS
-from app.domain.host_name import judge_host
-from app.domain.url_refusal import UrlReason
+from app.core.setting_types import (
+    LARGEST_PORT,
+    DatabaseUrl,
+    Duration,
+    HostNames,
+    ListeningHost,
+    MessagePatterns,
+    Nameservers,
+    Nat64Prefixes,
+    OptionalDuration,
+    ProviderBaseUrl,
+    Words,
+    is_loopback,
+    split_url,
+)
 
 PREFIX = "BYOK_"
 
-_LARGEST_PORT = 65535
+# Longer than anybody waits, and short enough to be added to a date.
+_A_YEAR = timedelta(days=366)
+
+Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 class SettingsRefused(Exception):
@@ -46,116 +58,6 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
-def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
-
-
-def _words(value: object) -> object:
-    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
-
-
-def _database_url(value: object) -> object:
-    """Whatever PostgreSQL tools accept, as SQLAlchemy's asyncpg URL."""
-    if not isinstance(value, str):
-        return value
-    try:
-        url = sa.make_url(value)
-    except sa.exc.ArgumentError:
-        raise ValueError("must be a URL such as postgresql://user:password@host:5432/name") from None
-    if url.drivername not in {"postgresql", "postgres", "postgresql+asyncpg"}:
-        raise ValueError("must be a postgresql:// URL")
-    query = dict(url.query)
-    if any(name.startswith("ssl") and name not in {"ssl", "sslmode"} for name in query):
-        raise ValueError("certificates are set by PGSSLROOTCERT, PGSSLCERT and PGSSLKEY, not in the URL")
-    if "sslmode" in query:  # libpq's name; asyncpg calls it ssl
-        query["ssl"] = query.pop("sslmode")
-    return url.set(drivername="postgresql+asyncpg", query=query)
-
-
-def _provider_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("must be a URL such as https://api.anthropic.com") from None
-    if (
-        parts.scheme not in {"https", "http"}
-        or not parts.hostname
-        or parts.query
-        or parts.fragment
-        or parts.username
-    ):
-        raise ValueError("must be a URL such as https://api.anthropic.com")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
-        raise ValueError("must be https; plain http is for loopback addresses in development")
-    return value.rstrip("/")
-
-
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _optional_duration(value: object) -> object:
-    return None if value == "off" else _duration(value)
-
-
-def _nameservers(value: list[str]) -> list[str]:
-    for text in value:
-        host, _, port = (
-            text.rpartition(":") if text.count(":") == 1 or text.startswith("[") else (text, "", "53")
-        )
-        try:
-            ip_address(host.removeprefix("[").removesuffix("]"))
-            is_port = 0 < int(port) <= _LARGEST_PORT and text.count("[") == text.count("]")
-        except ValueError:
-            is_port = False
-        if not is_port:
-            raise ValueError("each must be an IP address, or address:port, or [address]:port")
-    return value
-
-
-def _host_names(value: list[str]) -> list[str]:
-    judged = [judge_host(text) for text in value]
-    if any(isinstance(name, UrlReason) for name in judged):
-        raise ValueError("each must be a public host name, such as gateway.example.com")
-    return [str(name) for name in judged]
-
-
-def _nat64_prefixes(value: list[str]) -> list[str]:
-    for text in value:
-        try:
-            length = IPv6Network(text).prefixlen
-        except ValueError:
-            length = 0
-        if length not in NAT64_PREFIX_LENGTHS:
-            raise ValueError("each must be an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits")
-    return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]
-MessagePatternName = Literal[
-    "cors_refused",
-    "billing_problem",
-    "spend_cap",
-    "organization_disabled",
-    "workspace_required",
-    "model_missing",
-]
-DatabaseUrl = Annotated[sa.URL, BeforeValidator(_database_url)]
-ProviderBaseUrl = Annotated[str, BeforeValidator(lambda value: _provider_url(str(value)))]
-
-
 class Group(BaseModel):
     """A group of settings."""
 
@@ -170,7 +72,7 @@ class DatabaseSettings(Group):
     url: DatabaseUrl | None = None
     migration_url: DatabaseUrl | None = None
     pool_size: int = Field(default=10, ge=1, le=200)
-    timeout: Duration = timedelta(seconds=5)
+    timeout: Duration = Field(default=timedelta(seconds=5), ge=timedelta(seconds=1), le=timedelta(hours=1))
 
 
 class VaultSettings(Group):
@@ -179,8 +81,8 @@ class VaultSettings(Group):
     address: str | None = None
     namespace: str | None = None
     ca_file: Path | None = None
-    kv_mount: str = "byok"
-    transit_mount: str = "byok-transit"
+    kv_mount: Text = "byok"
+    transit_mount: Text = "byok-transit"
     auth_method: Literal["token", "approle", "kubernetes", "jwt"] = "token"
     token: SecretStr | None = None
     role_id: str | None = None
@@ -199,10 +101,11 @@ class SecretStoreSettings(Group):
 class AuthSettings(Group):
     """Who signs the callers' tokens. Without a JWKS URL: an embedded development key."""
 
-    issuer: str | None = None
-    audience: str = "byok"
+    issuer: Text | None = None
+    audience: Text = "byok"
     jwks_url: str | None = None
-    clock_skew: Duration = timedelta(seconds=30)
+    # An expired token stays good for so long.
+    clock_skew: Duration = Field(default=timedelta(seconds=30), ge=timedelta(0), le=timedelta(minutes=5))
 
 
 class ProviderSettings(Group):
@@ -210,18 +113,18 @@ class ProviderSettings(Group):
 
     default_base_url: ProviderBaseUrl = "https://api.anthropic.com"
     ca_file: Path | None = None
-    allowed_hosts: Annotated[Words, AfterValidator(_host_names)] = Field(default_factory=list)
+    allowed_hosts: HostNames = Field(default_factory=list)
     timeout: Duration = Field(
         default=timedelta(seconds=15), ge=timedelta(seconds=1), le=timedelta(seconds=15)
     )
-    message_patterns: dict[MessagePatternName, Words] = Field(default_factory=dict)
+    message_patterns: MessagePatterns = Field(default_factory=dict)
 
 
 class DnsSettings(Group):
     """Which name servers to ask; none: those of the system."""
 
-    nameservers: Annotated[Words, AfterValidator(_nameservers)] = Field(default_factory=list)
-    nat64_prefixes: Annotated[Words, AfterValidator(_nat64_prefixes)] = Field(default_factory=list)
+    nameservers: Nameservers = Field(default_factory=list)
+    nat64_prefixes: Nat64Prefixes = Field(default_factory=list)
 
 
 class CorsSettings(Group):
@@ -233,23 +136,21 @@ class CorsSettings(Group):
 class RotationSettings(Group):
     """How long a replaced key is kept for rollback."""
 
-    retention: Duration = timedelta(hours=72)
+    retention: Duration = Field(default=timedelta(hours=72), le=_A_YEAR)
 
 
 class RateLimitSettings(Group):
     """Requests per organization and minute."""
 
-    credential_writes: int = Field(default=60, ge=1)
-    url_checks: int = Field(default=30, ge=1)
-    spend_limit_writes: int = Field(default=60, ge=1)
+    credential_writes: int = Field(default=60, ge=1, le=1_000_000)
+    url_checks: int = Field(default=30, ge=1, le=1_000_000)
+    spend_limit_writes: int = Field(default=60, ge=1, le=1_000_000)
 
 
 class ValidationSettings(Group):
     """Periodic checks of keys."""
 
-    every: Annotated[
-        timedelta | None, Field(ge=timedelta(minutes=1)), BeforeValidator(_optional_duration)
-    ] = timedelta(hours=24)
+    every: OptionalDuration = Field(default=timedelta(hours=24), ge=timedelta(minutes=1), le=_A_YEAR)
     concurrency: int = Field(default=16, ge=1, le=200)
     concurrency_per_host: int = Field(default=4, ge=1, le=200)
 
@@ -258,7 +159,7 @@ class UsageSettings(Group):
     """The ledger: how long rows are kept, and how much of the database ingestion may take."""
 
     # Never less than events may come late, and a month for partitions are whole ones.
-    retention: Duration = Field(default=timedelta(days=400), ge=timedelta(days=70))
+    retention: Duration = Field(default=timedelta(days=400), ge=timedelta(days=70), le=100 * _A_YEAR)
     batches_at_once: int = Field(default=4, ge=1, le=100)
     patience: Duration = Field(default=timedelta(seconds=3), ge=timedelta(0), le=timedelta(seconds=30))
 
@@ -266,7 +167,8 @@ class UsageSettings(Group):
 class JobSettings(Group):
     """Background jobs."""
 
-    interval: Duration = timedelta(seconds=5)
+    # Without a pause between looks an idle service takes a whole core.
+    interval: Duration = Field(default=timedelta(seconds=5), ge=timedelta(seconds=1), le=timedelta(hours=1))
 
 
 class Settings(BaseSettings):
@@ -283,8 +185,8 @@ class Settings(BaseSettings):
     )
 
     environment: Environment = Environment.DEVELOPMENT
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=1, le=65535)
+    host: ListeningHost = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=LARGEST_PORT)
     data_dir: Path = Path(".data")
     debug: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -324,6 +226,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsRefused(
             *(f"{_variable(item['loc'])}: {_message(item['msg'])}" for item in found)
         ) from None
+    except SettingsError as error:
+        raise SettingsRefused(_not_json(error)) from None
     refusals = [
         *_inconsistencies(settings),
         *(_production_refusals(settings) if settings.is_production else ()),
@@ -337,10 +241,10 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Variables with our prefix that set nothing: most often a spelling mistake."""
     known = set(_names(Settings))
     free = f"{PREFIX}VAULT__ROLES__"
-    test = f"{PREFIX}TEST_"
+    tools = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
     names = (name.upper() for name in environ)
     return sorted(
-        n for n in names if n.startswith(PREFIX) and n not in known and not n.startswith((free, test))
+        n for n in names if n.startswith(PREFIX) and n not in known and not n.startswith((free, *tools))
     )
 
 
@@ -359,6 +263,15 @@ def _variable(location: tuple[int | str, ...]) -> str:
     return PREFIX + "__".join(named[:2])
 
 
+def _not_json(error: SettingsError) -> str:
+    """What holds several settings is read as JSON. The error names the group: neither the variable nor its value."""
+    named = re.search(r'field "(\w+)"', str(error))
+    group = PREFIX + (named[1].upper() if named else "")
+    given = {name.upper() for name in os.environ} & {group, f"{group}__ROLES"}
+    variable = given.pop() if len(given) == 1 else group
+    return f"{variable}: is not JSON; set one by one what belongs to it, by {variable}__..."
+
+
 def _message(message: str) -> str:
     return message.removeprefix("Value error, ")
 
@@ -367,16 +280,20 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
     auth = settings.auth
     if (auth.issuer is None) != (auth.jwks_url is None):
         yield f"{PREFIX}AUTH__{'ISSUER' if auth.issuer is None else 'JWKS_URL'}: set issuer and JWKS URL together"
-    if auth.jwks_url is not None and not auth.jwks_url.startswith("https://"):
-        host = _host_of(auth.jwks_url)
-        if settings.is_production or not _is_loopback(host):
-            yield f"{PREFIX}AUTH__JWKS_URL: must be https"
+    if auth.jwks_url is not None:
+        yield from _url_refusals(
+            "AUTH__JWKS_URL",
+            auth.jwks_url,
+            "https://id.example.com/jwks",
+            is_production=settings.is_production,
+        )
     if settings.vault.address is not None:
-        is_plain = settings.vault.address.startswith("http://")
-        if not settings.vault.address.startswith("https://") and not is_plain:
-            yield f"{PREFIX}VAULT__ADDRESS: must be a URL such as https://vault.example.com:8200"
-        elif is_plain and (settings.is_production or not _is_loopback(_host_of(settings.vault.address))):
-            yield f"{PREFIX}VAULT__ADDRESS: must be https"
+        yield from _url_refusals(
+            "VAULT__ADDRESS",
+            settings.vault.address,
+            "https://vault.example.com:8200",
+            is_production=settings.is_production,
+        )
     if settings.database.migration_url is not None and settings.database.url is None:
         yield f"{PREFIX}DATABASE__URL: needed beside {PREFIX}DATABASE__MIGRATION_URL"
     for name, file in (
@@ -385,6 +302,14 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
     ):
         if file is not None and not _holds_certificates(file):
             yield f"{PREFIX}{name}: must be a file of PEM certificates that can be read"
+
+
+def _url_refusals(name: str, url: str, example: str, *, is_production: bool) -> Iterator[str]:
+    parts = split_url(url)
+    if parts is None or parts.scheme not in {"https", "http"}:
+        yield f"{PREFIX}{name}: must be a URL such as {example}"
+    elif parts.scheme == "http" and (is_production or not is_loopback(parts)):
+        yield f"{PREFIX}{name}: must be https"
 
 
 def _holds_certificates(file: Path) -> bool:

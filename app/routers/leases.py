@@ -41,6 +41,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/credential-leases
         LeaseRequiresVault,
         SecretStoreUnavailable,
         400,
+        408,
         413,
         415,
         codes={422: ("unknown_field",)},

@@ -2,9 +2,10 @@
 
 `RequestContext` gives the id, the headers of every answer, the access log, metrics and the span,
 and turns what nobody caught into a 500 that tells nothing. `Authentication` lets nobody into /v1
-without a token, before a byte of the body is read. `BodyLimits` counts while reading.
+without a token, before a byte of the body is read. `BodyLimits` counts while reading, and looks at the clock.
 """
 
+import asyncio
 import re
 import time
 import traceback
@@ -25,20 +26,21 @@ from app.services.auth import Authenticator, TokenRefused
 
 JSON_LIMIT_BYTES = 1024 * 1024
 USAGE_BATCH_LIMIT_BYTES = 16 * 1024 * 1024
+BODY_SECONDS = 60
 
 _USAGE_EVENTS = re.compile(r"/v1/organizations/[^/]+/usage-events")
 _NDJSON = "application/x-ndjson"
 
 _PRIVATE = "/v1"
 _ORGANIZATIONS = "/v1/organizations/"
-_SECURITY_HEADERS: tuple[tuple[str, str], ...] = (
+SECURITY_HEADERS: tuple[tuple[str, str], ...] = (
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Strict-Transport-Security", "max-age=63072000; includeSubDomains"),
 )
-_RAW_SECURITY_HEADERS = [(name.lower().encode(), value.encode()) for name, value in _SECURITY_HEADERS]
+_RAW_SECURITY_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS]
 _NO_STORE = (b"cache-control", b"no-store")
 
 log = structlog.get_logger("byok.access")
@@ -139,14 +141,17 @@ def _refuse_other_organizations(principal: Principal, path: str) -> None:
 
 
 class BodyLimits:
-    """Refuses bodies that are too large, while they are read, and bodies that are not JSON.
+    """Refuses bodies that are too large or take too long, while they are read, and bodies that are not JSON.
 
     Usage events come in larger batches, and as NDJSON without an end: their reader bounds each line itself.
     """
 
-    def __init__(self, app: ASGIApp, json_limit_bytes: int = JSON_LIMIT_BYTES) -> None:
+    def __init__(
+        self, app: ASGIApp, json_limit_bytes: int = JSON_LIMIT_BYTES, body_seconds: float = BODY_SECONDS
+    ) -> None:
         self._app = app
         self._limit = json_limit_bytes
+        self._seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
@@ -163,10 +168,17 @@ class BodyLimits:
             await http_problem(scope["state"]["request_id"], refusal)(scope, receive, send)
             return
         seen = 0
+        deadline: float | None = asyncio.get_running_loop().time() + self._seconds
 
         async def receive_counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, deadline
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, headers={"Connection": "close"}) from None
+            if not message.get("more_body", False):
+                deadline = None  # what is awaited from here on is the client's leaving
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 if seen > limit:

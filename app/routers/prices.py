@@ -38,6 +38,7 @@ async def get_price_overrides(caller: BillingReader, services: ServicesOfApp) ->
         NotFound,
         PreconditionFailed,
         400,
+        408,
         413,
         415,
         codes={422: ("looks_like_key", "unknown_field", "effective_at_in_past")},

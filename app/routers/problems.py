@@ -68,8 +68,10 @@ _OF_HTTP: dict[int, tuple[str, str]] = {
         "method_not_allowed",
         "This path does not know this method; the Allow header names those it knows.",
     ),
+    408: ("request_timeout", "The request took too long to arrive."),
     413: ("payload_too_large", "The body is larger than this operation accepts."),
     415: ("unsupported_media_type", "The body must be JSON: Content-Type: application/json."),
+    431: ("headers_too_large", "The request line and the header fields are too large."),
     500: ("internal_error", e.ByokError.detail),
 }
 
@@ -184,7 +186,9 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         headers = (
-            {"Allow": _methods_of(request)} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else None
+            {"Allow": _methods_of(request)}
+            if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+            else error.headers
         )
         return http_problem(request.state.request_id, error.status_code, headers)
 

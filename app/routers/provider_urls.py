@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/provider-url-checks", tags=["credentials"])
     summary="Check a provider URL",
     response_description="Whether it could be saved, and why not.",
     responses=problems(
-        InvalidInput, InsufficientScope, RateLimited, 400, 413, 415, codes={422: ("unknown_field",)}
+        InvalidInput, InsufficientScope, RateLimited, 400, 408, 413, 415, codes={422: ("unknown_field",)}
     ),
 )
 async def check_provider_url(

@@ -39,6 +39,7 @@ router = APIRouter(
         IdempotencyInProgress,
         IdempotencyKeyReused,
         400,
+        408,
         413,
         415,
         codes={422: ("unknown_field", "amount_and_tokens")},

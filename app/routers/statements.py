@@ -85,6 +85,7 @@ async def get_statement(
         NotFound,
         MonthNotOver,
         400,
+        408,
         413,
         415,
         codes={422: ("unknown_field",)},

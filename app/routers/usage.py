@@ -57,6 +57,7 @@ _LARGEST_INTEGER = 2**31 - 1
         MalformedJson,
         LineTooLong,
         IngestionOverloaded,
+        408,
         415,
         codes={422: ("unknown_field", "too_many_events")},
     ),

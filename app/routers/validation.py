@@ -52,6 +52,7 @@ router = APIRouter(
         InvalidInput,
         RateLimited,
         400,
+        408,
         413,
         415,
         codes={422: ("unknown_field",)},

@@ -43,6 +43,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/webhook-endpoints
         SecretStoreUnavailable,
         DnsUnavailable,
         400,
+        408,
         413,
         415,
         codes={422: ("unknown_field", *UrlReason)},

@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.commands import byok
 from tests.e2e.service import Service, beside, running, until
 from tests.fake_anthropic import FakeAnthropic, Served, make_key
+from tests.integration.routers.listening import connected
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,15 @@ def organization() -> str:
 async def labels(service: Service, organization: str) -> list[str]:
     listed = await service.request("GET", f"/v1/organizations/{organization}/provider-credentials")
     return [credential["label"] for credential in listed.json()["data"]]
+
+
+class TestConnections:
+    async def test_a_head_without_an_end_is_refused(self, service: Service) -> None:
+        async with connected(service.port) as client:
+            await client.send(b"GET /livez HTTP/1.1\r\n", *[b"x-more: and more\r\n" * 512] * 128)
+
+            assert (await client.answer()).status == 431
+            assert await client.is_closed()
 
 
 class TestStop:

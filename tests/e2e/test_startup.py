@@ -16,6 +16,10 @@ SECRET = "hunter2"
 # Settings → the variables that the lines must name, one each.
 REFUSED: dict[str, tuple[dict[str, str], list[str]]] = {
     "a port that is no number": ({"PORT": f"80{SECRET}"}, ["BYOK_PORT"]),
+    "a group that is no JSON": (
+        {"DATABASE": f"postgresql://nobody:{SECRET}@127.0.0.1:1/byok"},
+        ["BYOK_DATABASE"],
+    ),
     "a database that does not answer": (
         {"DATABASE__URL": f"postgresql://nobody:{SECRET}@127.0.0.1:1/byok"},
         ["BYOK_DATABASE__URL"],

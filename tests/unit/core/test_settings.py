@@ -88,6 +88,34 @@ class TestReading:
         assert url is not None
         assert url.render_as_string() == "postgresql+asyncpg://byok@db:6432/byok?ssl=require"
 
+    def test_words_of_messages_as_json(self, load: Load) -> None:
+        settings = load(
+            PROVIDER__MESSAGE_PATTERNS='{"spend_cap": ["cap", "over"], "billing_problem": "credit"}'
+        )
+
+        assert settings.provider.message_patterns == {
+            "spend_cap": ["cap", "over"],
+            "billing_problem": ["credit"],
+        }
+
+    @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("DATABASE__TIMEOUT", "1s"),
+            ("JOBS__INTERVAL", "1s"),
+            ("AUTH__CLOCK_SKEW", "0s"),
+            ("AUTH__CLOCK_SKEW", "5m"),
+            ("ROTATION__RETENTION", "0s"),
+            ("USAGE__RETENTION", "3660d"),
+            ("VALIDATION__EVERY", "off"),
+            ("HOST", "::1"),
+            ("HOST", "bücher.example"),
+            ("DATABASE__URL", "postgresql://db:65535/byok"),
+        ],
+    )
+    def test_what_is_just_allowed(self, load: Load, variable: str, value: str) -> None:
+        load(**{variable: value})
+
     def test_the_provider_on_loopback(self, load: Load) -> None:
         settings = load(PROVIDER__DEFAULT_BASE_URL="http://127.0.0.1:9000/")
 
@@ -131,6 +159,31 @@ class TestRefusals:
             ("VAULT__AUTH_METHOD", SECRET),
             ("VAULT__CA_FILE", "/no/such/file"),
             ("VAULT__ADDRESS", f"ftp://{SECRET}.example.com"),
+            ("VAULT__ADDRESS", "https://"),
+            ("VAULT__ADDRESS", f"https://{SECRET}.example.com:99999"),
+            ("VAULT", f'{{"token": "{SECRET}'),
+            ("VAULT__ROLES", SECRET),
+            ("VAULT__KV_MOUNT", ""),
+            ("DATABASE", f"postgresql://byok:{SECRET}@db/byok"),
+            ("DATABASE__URL", f"postgresql://byok:{SECRET}@db:99999/byok"),
+            ("DATABASE__URL", f"postgresql://byok:{SECRET}@db:0/byok"),
+            ("DATABASE__TIMEOUT", "0s"),
+            ("DATABASE__TIMEOUT", "61m"),
+            ("PROVIDER__MESSAGE_PATTERNS", SECRET),
+            ("PROVIDER__MESSAGE_PATTERNS", f'["{SECRET}"]'),
+            ("PROVIDER__MESSAGE_PATTERNS", f'{{"{SECRET}": ["x"]}}'),
+            ("PROVIDER__MESSAGE_PATTERNS", "[" * 100_000),
+            ("PROVIDER__DEFAULT_BASE_URL", "https://example.com:99999"),
+            ("HOST", ""),
+            ("HOST", f"{SECRET}.{'ü' * 64}"),
+            ("JOBS__INTERVAL", "0s"),
+            ("JOBS__INTERVAL", "2h"),
+            ("AUTH__AUDIENCE", ""),
+            ("AUTH__CLOCK_SKEW", "6m"),
+            ("ROTATION__RETENTION", "367d"),
+            ("VALIDATION__EVERY", "999999999d"),
+            ("USAGE__RETENTION", "999999999d"),
+            ("RATE_LIMITS__URL_CHECKS", "99999999999999999999"),
         ],
     )
     def test_one_line_names_the_variable_and_not_its_value(
@@ -141,6 +194,11 @@ class TestRefusals:
         assert [line.partition(":")[0] for line in lines] == [f"BYOK_{variable}"]
         assert SECRET not in lines[0]
 
+    def test_json_in_dot_env_that_is_none_names_the_variable(self, load: Load, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text(f"BYOK_PROVIDER__MESSAGE_PATTERNS={SECRET}\n")
+
+        assert refused(load) == ["BYOK_PROVIDER__MESSAGE_PATTERNS: must be JSON"]
+
     def test_every_wrong_variable_has_its_line(self, load: Load) -> None:
         lines = refused(load, PORT="x", LOG_LEVEL="x", DATABASE__URL="x")
 
@@ -150,9 +208,10 @@ class TestRefusals:
             "BYOK_PORT",
         ]
 
-    def test_the_error_holds_no_value_in_its_chain(self, load: Load) -> None:
+    @pytest.mark.parametrize("variable", ["DATABASE__URL", "DATABASE"])
+    def test_the_error_holds_no_value_in_its_chain(self, load: Load, variable: str) -> None:
         with pytest.raises(SettingsRefused) as error:
-            load(DATABASE__URL=f"mysql://byok:{SECRET}@db/byok")
+            load(**{variable: f"mysql://byok:{SECRET}@db/byok"})
 
         assert error.value.__cause__ is None
         assert error.value.__suppress_context__
@@ -226,7 +285,13 @@ class TestUnknownVariables:
         environ = dict.fromkeys(
             (
                 *("BYOK_PORT", "byok_port", "BYOK_DATABASE__MIGRATION_URL", "BYOK_JOBS__INTERVAL"),
-                *("BYOK_VAULT__ROLES__WRITER__TOKEN", "BYOK_TEST_DATABASE_URL", "PORT", "XBYOK_PORT"),
+                *(
+                    "BYOK_VAULT__ROLES__WRITER__TOKEN",
+                    "BYOK_TEST_DATABASE_URL",
+                    "BYOK_BENCH_ROWS",
+                    "PORT",
+                    "XBYOK_PORT",
+                ),
             ),
             "",
         )
