@@ -125,6 +125,16 @@ def _host_names(value: list[str]) -> list[str]:
     return [str(name) for name in judged]
 
 
+def _origins(value: list[str]) -> list[str]:
+    for text in value:
+        parts = split_url(text)
+        is_origin = parts is not None and parts.scheme in {"https", "http"} and "@" not in parts.netloc
+        # Compared as it stands with what browsers send: anything else would silently never match.
+        if parts is None or not is_origin or text != f"{parts.scheme}://{parts.netloc.lower()}":
+            raise ValueError("each must be an origin as browsers send it, such as https://app.example.com")
+    return value
+
+
 def _nat64_prefixes(value: list[str]) -> list[str]:
     for text in value:
         try:
@@ -142,6 +152,7 @@ Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]
 ListeningHost = Annotated[str, AfterValidator(_listening_host)]
 HostNames = Annotated[Words, AfterValidator(_host_names)]
 Nameservers = Annotated[Words, AfterValidator(_nameservers)]
+Origins = Annotated[Words, AfterValidator(_origins)]
 Nat64Prefixes = Annotated[Words, AfterValidator(_nat64_prefixes)]
 DatabaseUrl = Annotated[sa.URL, BeforeValidator(_database_url)]
 ProviderBaseUrl = Annotated[str, BeforeValidator(lambda value: _provider_url(str(value)))]

@@ -25,8 +25,8 @@ from app.core.setting_types import (
     Nameservers,
     Nat64Prefixes,
     OptionalDuration,
+    Origins,
     ProviderBaseUrl,
-    Words,
     is_loopback,
     split_url,
 )
@@ -130,7 +130,7 @@ class DnsSettings(Group):
 class CorsSettings(Group):
     """Browser origins that may call the API; none by default."""
 
-    allowed_origins: Words = Field(default_factory=list)
+    allowed_origins: Origins = Field(default_factory=list)
 
 
 class RotationSettings(Group):

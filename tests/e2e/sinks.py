@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import sqlalchemy as sa
+import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
@@ -86,6 +87,9 @@ class _Everything(logging.Handler):
 def log_lines(*, level: str = "debug", log_format: str = "json") -> Iterator[Callable[[], str]]:
     """The log as the service writes it: a function that tells what was written since it was asked last."""
     configure_logging(level=level, log_format=log_format)
+    structlog.configure(
+        cache_logger_on_first_use=False
+    )  # later tests capture the same loggers in another way
     (handler,) = logging.getLogger().handlers
     assert isinstance(handler, logging.StreamHandler)
     stream = io.StringIO()
