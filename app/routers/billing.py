@@ -14,7 +14,7 @@ from app.domain.errors import (
 from app.routers.answers import answer
 from app.routers.dependencies import BillingReader, BillingWriter, Revisions, ServicesOfApp, etag
 from app.routers.pages import Paging
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.base import Page
 from app.schemas.billing import OrganizationReadiness, UsageModeChange, UsageModeState, UsageModeSwitch
 from app.schemas.mode_previews import UsageModePreview
@@ -53,10 +53,7 @@ async def get_usage_mode(caller: BillingReader, services: ServicesOfApp) -> Resp
         NotFound,
         CredentialDeleted,
         PreconditionFailed,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: _REFUSED_SWITCHES},
     ),
 )
@@ -97,10 +94,7 @@ async def list_usage_mode_changes(caller: BillingReader, services: ServicesOfApp
         InsufficientScope,
         NotFound,
         CredentialDeleted,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: _REFUSED_SWITCHES},
     ),
 )

@@ -31,7 +31,7 @@ from app.routers.dependencies import (
     etag,
 )
 from app.routers.pages import Paging
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.base import Page
 from app.schemas.credentials import Credential, CredentialCreate, CredentialState, CredentialUpdate
 from app.schemas.versions import CredentialVersion
@@ -67,10 +67,7 @@ KEY_REFUSALS = (
         RateLimited,
         SecretStoreUnavailable,
         DnsUnavailable,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: (*KEY_REFUSALS, "looks_like_key", "unknown_field", *UrlReason)},
     ),
 )
@@ -161,10 +158,7 @@ async def get_credential(
         NotFound,
         CredentialDeleted,
         PreconditionFailed,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("looks_like_key", "unknown_field", "destination_is_bound")},
     ),
 )

@@ -17,7 +17,7 @@ from app.domain.errors import (
 )
 from app.routers.answers import answer
 from app.routers.dependencies import Leaser, ServicesOfApp
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.leases import Lease, LeaseCreate
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/credential-leases", tags=["leases"])
@@ -40,10 +40,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/credential-leases
         ConcurrentChange,
         LeaseRequiresVault,
         SecretStoreUnavailable,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field",)},
     ),
 )

@@ -25,7 +25,7 @@ from app.routers.dependencies import (
     etag,
 )
 from app.routers.pages import Paging
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.base import Page
 from app.schemas.limits import SpendLimit, SpendLimitCreate, SpendLimitDeleted, SpendLimitUpdate
 from app.services.idempotency import Hold
@@ -48,10 +48,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/spend-limits", ta
         TooManyLimits,
         IdempotencyInProgress,
         IdempotencyKeyReused,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field",)},
     ),
 )
@@ -115,10 +112,7 @@ async def get_spend_limit(limit_id: LimitId, caller: BillingReader, services: Se
         NotFound,
         PreconditionFailed,
         RateLimited,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field",)},
     ),
 )

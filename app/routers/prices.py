@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from app.domain.errors import InsufficientScope, InvalidInput, NotFound, PreconditionFailed, ServiceOnly
 from app.routers.answers import answer
 from app.routers.dependencies import BillingReader, BillingService, Revisions, ServicesOfApp, etag
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.prices import PriceOverrides, PriceOverridesChange
 from app.services.prices import OverrideState
 
@@ -37,10 +37,7 @@ async def get_price_overrides(caller: BillingReader, services: ServicesOfApp) ->
         ServiceOnly,
         NotFound,
         PreconditionFailed,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("looks_like_key", "unknown_field", "effective_at_in_past")},
     ),
 )

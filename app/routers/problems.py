@@ -241,6 +241,10 @@ def _all_models(model: type[RequestModel]) -> Iterable[type[RequestModel]]:
         yield from _all_models(child)
 
 
+# What may be wrong with any body before its fields are looked at.
+OF_BODIES = (400, 408, 413, 415)
+
+
 def problems(
     *kinds: type[e.ByokError] | int, codes: Mapping[int, Sequence[str]] | None = None
 ) -> dict[int | str, Any]:

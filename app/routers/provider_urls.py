@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from app.domain.errors import InsufficientScope, InvalidInput, RateLimited
 from app.routers.answers import answer
 from app.routers.dependencies import ServicesOfApp, UrlChecker
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.provider_urls import ProviderUrlCheck, ProviderUrlCheckRequest
 
 router = APIRouter(prefix="/v1/provider-url-checks", tags=["credentials"])
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/provider-url-checks", tags=["credentials"])
     summary="Check a provider URL",
     response_description="Whether it could be saved, and why not.",
     responses=problems(
-        InvalidInput, InsufficientScope, RateLimited, 400, 408, 413, 415, codes={422: ("unknown_field",)}
+        InvalidInput, InsufficientScope, RateLimited, *OF_BODIES, codes={422: ("unknown_field",)}
     ),
 )
 async def check_provider_url(

@@ -14,7 +14,7 @@ from app.domain.errors import (
 )
 from app.routers.answers import answer, once, resource_id
 from app.routers.dependencies import IdempotencyKey, ReservationId, ServicesOfApp, Spender, UsageWriter
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.reservations import ReservationCreate, SpendReservation
 from app.services.idempotency import Hold
 
@@ -38,10 +38,7 @@ router = APIRouter(
         SpendLimitExceeded,
         IdempotencyInProgress,
         IdempotencyKeyReused,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field", "amount_and_tokens")},
     ),
 )

@@ -17,7 +17,7 @@ from app.domain.errors import (
 )
 from app.routers.answers import answer
 from app.routers.dependencies import CredentialId, CredentialWriter, NoFields, Revisions, ServicesOfApp, etag
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.credentials import Credential
 from app.schemas.rotation import DeletionReceipt
 
@@ -67,10 +67,7 @@ async def delete_credential(
         NotFound,
         CredentialDeleted,
         PreconditionFailed,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field",)},
     ),
 )
@@ -97,10 +94,7 @@ async def disable_credential(
         NotFound,
         CredentialDeleted,
         PreconditionFailed,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field",)},
     ),
 )
@@ -128,10 +122,7 @@ async def enable_credential(
         VersionInUse,
         PreconditionFailed,
         SecretStoreUnavailable,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field",)},
     ),
 )

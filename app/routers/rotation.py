@@ -35,7 +35,7 @@ from app.routers.dependencies import (
     ServicesOfApp,
     etag,
 )
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.credentials import Credential
 from app.schemas.rotation import Rotation, RotationCreate
 from app.services.idempotency import Hold
@@ -68,10 +68,7 @@ RotationId = Annotated[UUID, Path(description="The rotation.")]
         RateLimited,
         SecretStoreUnavailable,
         DnsUnavailable,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: (*KEY_REFUSALS, "looks_like_key", "unknown_field", *UrlReason)},
     ),
 )
@@ -158,10 +155,7 @@ async def cancel_rotation(
         NoPreviousVersion,
         PreconditionFailed,
         RotationInProgress,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field",)},
     ),
 )

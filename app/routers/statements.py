@@ -12,7 +12,7 @@ from app.routers.csv import MEDIA_TYPE, WantsCsv
 from app.routers.dependencies import BillingReader, BillingService, NoFields, ServicesOfApp
 from app.routers.focus import COLUMNS, focus_rows
 from app.routers.pages import Paging
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.base import Page
 from app.schemas.statements import BillingStatement
 
@@ -84,10 +84,7 @@ async def get_statement(
         ServiceOnly,
         NotFound,
         MonthNotOver,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field",)},
     ),
 )

@@ -15,7 +15,7 @@ from app.domain.errors import (
 )
 from app.routers.answers import answer
 from app.routers.dependencies import BillingService, Revisions, ServicesOfApp, etag
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.subscriptions import EndpointCount, EndpointCountChange, Subscription, SubscriptionChange
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["statements"])
@@ -42,10 +42,7 @@ Day = Annotated[
         ServiceOnly,
         NotFound,
         PreconditionFailed,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field",)},
     ),
 )
@@ -69,10 +66,7 @@ async def set_subscription(
         ServiceOnly,
         NotFound,
         StatementClosed,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field", "date_in_future")},
     ),
 )

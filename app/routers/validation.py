@@ -25,7 +25,7 @@ from app.routers.dependencies import (
     ServicesOfApp,
 )
 from app.routers.pages import Paging
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.base import Page
 from app.schemas.validation import Validation
 from app.services.idempotency import Hold
@@ -51,10 +51,7 @@ router = APIRouter(
         IdempotencyKeyReused,
         InvalidInput,
         RateLimited,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field",)},
     ),
 )

@@ -15,7 +15,7 @@ from app.domain.webhooks import WebhookEndpoint as EndpointRecord
 from app.routers.answers import answer
 from app.routers.dependencies import BillingReader, BillingWriter, EndpointId, ServicesOfApp
 from app.routers.pages import Paging
-from app.routers.problems import problems
+from app.routers.problems import OF_BODIES, problems
 from app.schemas.base import Page
 from app.schemas.webhooks import (
     WebhookEndpoint,
@@ -42,10 +42,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/webhook-endpoints
         TooManyEndpoints,
         SecretStoreUnavailable,
         DnsUnavailable,
-        400,
-        408,
-        413,
-        415,
+        *OF_BODIES,
         codes={422: ("unknown_field", *UrlReason)},
     ),
 )
