@@ -4,16 +4,19 @@ uvicorn's protocol on httptools bounds neither the size of a request's head (the
 header fields) nor the time it takes, and nobody has shown a token yet. Here both are bounded.
 """
 
+import sys
 from asyncio import TimerHandle, Transport
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
 
+from httptools import HttpParserInvalidMethodError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.core.metrics import REQUESTS
 from app.domain.clock import new_id
 from app.routers.middleware import SECURITY_HEADERS
-from app.routers.problems import http_problem
+from app.routers.problems import METHODS, http_problem, malformed_request
 
 HEAD_LIMIT_BYTES = 32 * 1024
 HEAD_LIMIT_FIELDS = 100
@@ -94,14 +97,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._phase = "idle"
         self._held_bytes = 0
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # always the same
         """Whatever the parser does not take ends here."""
         if self._is_too_large:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif self._may_answer():
-            super().send_400_response(msg)
+        elif isinstance(sys.exception(), HttpParserInvalidMethodError):
+            self._refuse(HTTPStatus.METHOD_NOT_ALLOWED)
         else:
-            self.transport.close()
+            self._refuse(HTTPStatus.BAD_REQUEST)
 
     def _is_large(self) -> bool:
         """Whether the head that was just read is too large."""
@@ -162,7 +165,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unset_head_timer()
         request_id = f"req_{new_id().hex}"
         headers = {"Connection": "close", "X-Request-Id": request_id, **dict(SECURITY_HEADERS)}
-        response = http_problem(request_id, status, headers)
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(METHODS)
+        make = malformed_request if status is HTTPStatus.BAD_REQUEST else partial(http_problem, status=status)
+        response = make(request_id, headers=headers)
         fields = (b"%b: %b\r\n" % field for field in response.raw_headers)
         self.transport.write(b"".join((STATUS_LINE[status], *fields, b"\r\n", response.body)))
         REQUESTS.labels("OTHER", "unknown", str(status.value)).inc()

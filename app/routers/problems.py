@@ -60,6 +60,8 @@ STATUSES: dict[type[e.ByokError], int] = {
     DnsUnavailable: 503,
 }
 
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
 # Errors of HTTP itself, which no use case raises: status → code and sentence.
 _OF_HTTP: dict[int, tuple[str, str]] = {
     400: ("malformed_json", "The body is not valid JSON."),
@@ -144,6 +146,11 @@ def http_problem(request_id: str, status: int, headers: Mapping[str, str] | None
     return _response(request_id, status if status in _OF_HTTP else 500, code, detail, headers=headers or {})
 
 
+def malformed_request(request_id: str, headers: Mapping[str, str]) -> Response:
+    """What came was no request, so there is nothing else to say of it."""
+    return _response(request_id, 400, "malformed_request", "This is no HTTP/1.1 request.", headers=headers)
+
+
 def _response(
     request_id: str,
     status: int,
@@ -202,7 +209,7 @@ def _methods_of(request: Request) -> str:
     routes = request.app.routes
     found = [
         method
-        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        for method in METHODS
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     ]
     return ", ".join(found)

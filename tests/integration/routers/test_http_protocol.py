@@ -274,8 +274,21 @@ class TestTime:
 
 
 class TestParser:
-    async def test_what_it_does_not_take_is_still_400(self, client: Client) -> None:
-        await client.send(b"no such thing\r\n\r\n")
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            b"GET / HTTP/1.1\r\ncontent-length: abc\r\n\r\n",
+            b"GET /\xff HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/3.0\r\n\r\n",
+            b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        ],
+    )
+    async def test_what_it_does_not_take_is_a_problem_too(self, client: Client, sent: bytes) -> None:
+        await client.send(sent)
 
-        assert (await client.answer()).status == 400
-        assert await client.is_closed()
+        await assert_refused(client, 400, "malformed_request")
+
+    async def test_a_method_that_nobody_knows_is_a_method_still(self, client: Client) -> None:
+        await client.send(b"FOO / HTTP/1.1\r\n\r\n")
+
+        await assert_refused(client, 405, "method_not_allowed")
