@@ -143,6 +143,7 @@ class TestSomebodyElse:
 
             async def bring_back_and_replace(step: Step, bench: Bench = bench) -> None:
                 if not step.holds_locks:
+                    await bench.place.prolong()
                     with suppress(NoPreviousVersion):
                         await roll_back(bench, bench.place.healthy)
                         await rotation()(bench, bench.place.healthy)

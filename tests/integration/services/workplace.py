@@ -22,7 +22,7 @@ from app.services.leases import Wrapper
 from tests.assembly import assemble
 from tests.integration.services.vessels import Vessel
 from tests.interruptions import ApprovingProber, Course, InterruptedUnits
-from tests.rows import look, make_due
+from tests.rows import change, look, make_due
 
 
 def make_key() -> ApiKey:
@@ -76,6 +76,15 @@ class Workplace:
         """Let the deadlines pass and sweep."""
         await make_due(self.owner, self.organization)
         await (services or self.healthy).sweep.run()
+
+    async def prolong(self) -> None:
+        """Let keys that are kept for rollback retire later: so they look to an instance whose clock is behind."""
+        await change(
+            self.owner,
+            "UPDATE credential_version SET retires_at = now() + interval '1 minute'"
+            " WHERE organization_id = :organization_id AND state = 'previous'",
+            organization_id=self.organization,
+        )
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
         return (await self.look(table))[table]
