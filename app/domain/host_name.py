@@ -55,6 +55,7 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # Hyphens in third and fourth place are kept for A-labels, RFC 5891.
 _PLAIN_LABEL = r"(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _PLAIN_NAME = re.compile(rf"{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
 
 
@@ -117,7 +118,8 @@ def _encode(labels: list[str]) -> str:
     if any(len(label) > _MAX_LABEL_LENGTH for label in encoded):
         raise UnicodeError
     # One label written from right to left binds all others, RFC 5893. idna looks at each label alone.
-    if any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in "".join(readable)):
+    beyond_ascii = _BEYOND_ASCII.findall("".join(readable))
+    if any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in beyond_ascii):
         for label in readable:
             idna.check_bidi(label, check_ltr=True)
     return ".".join(encoded)

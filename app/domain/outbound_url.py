@@ -18,6 +18,7 @@ MAX_URL_LENGTH: Final = 2048
 _ONLY_PORT: Final = "443"
 
 _FORBIDDEN_ASCII = re.compile(r"""[\x00-\x20\x7f"<>\\^`{|}]""")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PARTS = re.compile(r"//(?P<authority>[^/?#]+)(?P<path>[^?#]*)(?P<query>\?[^#]*)?(?P<fragment>#.*)?")
 
@@ -95,10 +96,8 @@ def judge_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911, PLR
 def _has_forbidden_characters(text: str) -> bool:
     if _FORBIDDEN_ASCII.search(text):
         return True
-    if text.isascii():
-        return False
     # C: controls, format characters, surrogates, private use, unassigned. Z: separators.
-    return any(unicodedata.category(character)[0] in "CZ" for character in text)
+    return any(unicodedata.category(character)[0] in "CZ" for character in _BEYOND_ASCII.findall(text))
 
 
 def _split_authority(authority: str) -> tuple[str, str | None]:

@@ -94,8 +94,14 @@ def default_auth_style(host: str) -> AuthStyle:
 
 def _canonical(text: str) -> str | UrlReason:
     canonical = _normalized(text)
-    # What we store must read the same when it is read back. Holds by construction; kept true here.
-    if not isinstance(canonical, UrlReason) and canonical != text and _normalized(canonical) != canonical:
+    if isinstance(canonical, UrlReason):
+        return canonical
+    if len(canonical) > MAX_URL_LENGTH:
+        return UrlReason.MALFORMED
+    # What we store must read the same when it is read back. Holds by construction; kept true here wherever
+    # something may have been translated. Plain ASCII is put together again from the parts that were judged.
+    is_translated = not text.isascii() or "%" in canonical or "xn--" in canonical
+    if is_translated and _normalized(canonical) != canonical:
         return UrlReason.MALFORMED
     return canonical
 
