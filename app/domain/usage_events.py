@@ -13,7 +13,7 @@ from app.domain.usage import Outcome, UsageSource
 from app.domain.usage_object import UsageObject
 
 LONGEST_EVENT_ID = 64
-_LONGEST_NAME = 128
+LONGEST_DIMENSION = 128
 
 EventId = Annotated[
     str,
@@ -24,7 +24,7 @@ EventId = Annotated[
         examples=["0199a2b4-d1c2-7a3b-8c4d-5e6f70819203"],
     ),
 ]
-_Name = Annotated[str, Meta(min_length=1, max_length=_LONGEST_NAME)]
+_Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_DIMENSION)]
 
 
 class UsageEvent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, gc=False):
@@ -43,7 +43,7 @@ class UsageEvent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
         str,
         Meta(
             min_length=1,
-            max_length=_LONGEST_NAME,
+            max_length=LONGEST_DIMENSION,
             description="As the provider answered it.",
             examples=["claude-haiku-5-5"],
         ),

@@ -23,6 +23,7 @@ from app.domain.errors import (
     NotFound,
 )
 from app.domain.usage import LedgerRow, Outcome
+from app.domain.usage_events import LONGEST_DIMENSION
 from app.domain.usage_filter import RowCursor, UsageFilter
 from app.routers.answers import answer
 from app.routers.csv import MEDIA_TYPE, WantsCsv, csv_row
@@ -40,7 +41,6 @@ _NDJSON = "application/x-ndjson"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _INSTANT_BYTES, _CORRECTION_BYTES = 8, 4
-_LONGEST_NAME = 128
 _LARGEST_INTEGER = 2**31 - 1
 
 
@@ -89,7 +89,7 @@ def _is_ndjson(request: Request) -> bool:
 
 
 def _text(description: str) -> Any:
-    return Query(min_length=1, max_length=_LONGEST_NAME, pattern=r"^[^\x00]*$", description=description)
+    return Query(min_length=1, max_length=LONGEST_DIMENSION, pattern=r"^[^\x00]*$", description=description)
 
 
 async def _filter(

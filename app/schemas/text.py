@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from app.domain.usage_events import LONGEST_DIMENSION
+
 _ANTHROPIC_SECRET = re.compile(r"sk-ant-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}")
 
 
@@ -49,5 +51,5 @@ Name = Annotated[
     AfterValidator(_is_plain),
 ]
 Dimension = Annotated[
-    str, Field(min_length=1, max_length=200, examples=["assistant"]), AfterValidator(_is_plain)
+    str, Field(min_length=1, max_length=LONGEST_DIMENSION, examples=["assistant"]), AfterValidator(_is_plain)
 ]
