@@ -194,3 +194,10 @@ class ApprovingProber:
         if self._course is not None:
             await self._course.reach(Step(Dependency.PROVIDER))
         return Verdict(status=ValidationStatus.VALID, reason=Reason.OK, checked_at=now())
+
+
+class OverloadedProber(ApprovingProber):
+    """A provider that says nothing of any key."""
+
+    async def probe(self, *_args: object, **_options: object) -> Verdict:
+        return Verdict(status=ValidationStatus.INDETERMINATE, reason=Reason.OVERLOADED, checked_at=now())

@@ -63,6 +63,13 @@ async def destroy_version(bench: Bench, services: Services) -> Answer:
     return None
 
 
+async def destroy_pending_version(bench: Bench, services: Services) -> Answer:
+    """Its rotation was not decided yet, and is cancelled with it."""
+    await rotation()(bench, bench.place.undecided)
+    await services.retirement.destroy_version(bench.place.caller, bench.credential_id, 2)
+    return None
+
+
 async def delete(bench: Bench, services: Services) -> Answer:
     return await services.retirement.delete(bench.place.caller, bench.credential_id, force=False)
 
@@ -93,6 +100,7 @@ DEEDS: dict[str, tuple[Deed, int]] = {
     "rotate a second time": (rotation(), 2),
     "roll back": (roll_back, 2),
     "destroy a version": (destroy_version, 2),
+    "destroy a pending version": (destroy_pending_version, 1),
     "delete": (delete, 2),
     "disable": (disable, 2),
     "enable": (enable, 2),

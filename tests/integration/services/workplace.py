@@ -21,7 +21,7 @@ from app.services.credentials import NewCredential
 from app.services.leases import Wrapper
 from tests.assembly import assemble
 from tests.integration.services.vessels import Vessel
-from tests.interruptions import ApprovingProber, Course, InterruptedUnits
+from tests.interruptions import ApprovingProber, Course, InterruptedUnits, OverloadedProber
 from tests.rows import change, look, make_due
 
 
@@ -50,6 +50,11 @@ class Workplace:
     @property
     def healthy(self) -> Services:
         return self.with_store(self.vessel.store)
+
+    @property
+    def undecided(self) -> Services:
+        """While the provider says nothing of any key."""
+        return self._assembled(UnitsOfWork(self.database), self.vessel.store, OverloadedProber())
 
     def with_store(self, store: SecretStore) -> Services:
         return self._assembled(UnitsOfWork(self.database), store, ApprovingProber())
