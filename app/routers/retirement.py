@@ -29,6 +29,16 @@ Force = Annotated[
     bool, Query(description="Delete even the credential in force or of a scheduled switch: for a leaked key.")
 ]
 
+_OF_SUSPENSION = problems(
+    InvalidInput,
+    InsufficientScope,
+    NotFound,
+    CredentialDeleted,
+    PreconditionFailed,
+    *OF_BODIES,
+    codes={422: ("unknown_field",)},
+)
+
 
 @router.delete(
     "",
@@ -61,15 +71,7 @@ async def delete_credential(
     operation_id="disableCredential",
     summary="Use a credential for nothing",
     response_description="The credential, disabled.",
-    responses=problems(
-        InvalidInput,
-        InsufficientScope,
-        NotFound,
-        CredentialDeleted,
-        PreconditionFailed,
-        *OF_BODIES,
-        codes={422: ("unknown_field",)},
-    ),
+    responses=_OF_SUSPENSION,
 )
 async def disable_credential(
     credential_id: CredentialId,
@@ -88,15 +90,7 @@ async def disable_credential(
     operation_id="enableCredential",
     summary="Use a disabled credential again",
     response_description="The credential, in use.",
-    responses=problems(
-        InvalidInput,
-        InsufficientScope,
-        NotFound,
-        CredentialDeleted,
-        PreconditionFailed,
-        *OF_BODIES,
-        codes={422: ("unknown_field",)},
-    ),
+    responses=_OF_SUSPENSION,
 )
 async def enable_credential(
     credential_id: CredentialId,
