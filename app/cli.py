@@ -14,7 +14,10 @@ from typing import Any, TypeVar
 import click
 
 from app import __version__
-from app.bootstrap import (
+from app.admin_commands import migrate_secrets, rewrap_secrets, rotate_root
+from app.auth.principal import ROLES, Scope
+from app.composition.background import run_jobs
+from app.composition.bootstrap import (
     DatabaseAccess,
     database_access,
     embedded_issuer,
@@ -24,18 +27,16 @@ from app.bootstrap import (
     set_up_vault,
 )
 from app.core.durations import parse_duration
-from app.core.logging import configure_logging
-from app.core.settings import Settings, SettingsRefused, load_settings, unknown_variables
-from app.core.tracing import configure_tracing, flush_tracing
+from app.core.errors import Unavailable
+from app.core.organizations import ANY_ORGANIZATION, ORGANIZATION_PATTERN
 from app.doctor import examine
-from app.domain.auth import ANY_ORGANIZATION, ORGANIZATION_PATTERN, ROLES, Scope
-from app.domain.errors import Unavailable
-from app.jobs.background import run_jobs
 from app.main import openapi_document
-from app.operations import migrate_secrets, rewrap_secrets, rotate_root
+from app.observability.logs import configure_logging
+from app.observability.tracing import configure_tracing, flush_tracing
+from app.pricing.backfill import Backfilled, PriceBackfill
+from app.secret_maintenance.progress import OperationRefused
 from app.server import serve_forever, wait_for_signal
-from app.services.operator import OperationRefused
-from app.services.price_backfill import Backfilled
+from app.settings.environment import Settings, SettingsRefused, load_settings, unknown_variables
 
 Result = TypeVar("Result")
 
@@ -159,10 +160,10 @@ def price_backfill(organization: str | None, *, with_overrides: bool) -> None:
         await prepare_database(settings, access)
         async with open_services(settings, access) as services:
             if organization is None:
-                return await services.price_backfill.run(
+                return await services[PriceBackfill].run(
                     with_overrides=with_overrides, progress=_tell_backfilled
                 )
-            done = await services.price_backfill.run_for(organization, with_overrides=with_overrides)
+            done = await services[PriceBackfill].run_for(organization, with_overrides=with_overrides)
             _tell_backfilled(done)
             return [done]
 

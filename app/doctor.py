@@ -5,11 +5,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from app.bootstrap import DatabaseAccess, check_provider, check_services
-from app.core.migrations import current_revision, newest_revision
-from app.core.readiness import DATABASE_ERRORS, OLDEST_POSTGRESQL, login_powers, server_time, server_version
-from app.core.settings import Settings, SettingsRefused
-from app.domain.clock import now
+from app.composition.bootstrap import DatabaseAccess, check_provider, check_services
+from app.core.clock import now
+from app.database.migrations import current_revision, newest_revision
+from app.database.preflight import (
+    DATABASE_ERRORS,
+    OLDEST_POSTGRESQL,
+    login_powers,
+    server_time,
+    server_version,
+)
+from app.settings.environment import Settings, SettingsRefused
 
 TOLERATED_CLOCK_DIFFERENCE = timedelta(seconds=5)
 

@@ -7,12 +7,14 @@ from typing import Any
 from fastapi import FastAPI
 
 from app import __version__
-from app.core.settings import CorsSettings
-from app.routers.api import ROUTERS
-from app.routers.middleware import Authentication, BodyLimits, Cors, RequestContext
-from app.routers.openapi import describe
-from app.routers.problems import add_problem_handlers
-from app.services import Services
+from app.api.middleware import Authentication, BodyLimits, Cors, RequestContext
+from app.api.openapi import describe
+from app.api.problems import add_problem_handlers
+from app.auth.authenticator import Authenticator
+from app.composition.routes import ROUTERS
+from app.core.services import Services
+from app.settings.environment import CorsSettings
+from app.usage.event_openapi import event_schemas
 
 
 def create_app(services: AbstractAsyncContextManager[Services], cors: CorsSettings | None = None) -> FastAPI:
@@ -32,17 +34,17 @@ def create_app(services: AbstractAsyncContextManager[Services], cors: CorsSettin
         redoc_url=None,
         openapi_url="/openapi.json",
         redirect_slashes=False,  # a redirect would make clients repeat a key to another path
-        # FastAPI's own spans and logs carry raw paths, hosts and exceptions; ours are in app.core.tracing.
+        # FastAPI's own spans and logs carry raw paths, hosts and exceptions; ours are in app.observability.tracing.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     for router in ROUTERS:
         app.include_router(router)
     add_problem_handlers(app)
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = lambda: describe(app, event_schemas())  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
     # The last one added is the outermost.
     app.add_middleware(BodyLimits)
-    app.add_middleware(Authentication, authenticator=lambda: app.state.services.auth)
+    app.add_middleware(Authentication, authenticator=lambda: app.state.services[Authenticator])
     app.add_middleware(Cors, allowed_origins=(cors or CorsSettings()).allowed_origins)
     app.add_middleware(RequestContext)
     return app

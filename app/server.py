@@ -11,13 +11,13 @@ from typing import Any
 
 import uvicorn
 
-from app.bootstrap import DatabaseAccess, open_services
-from app.core.loop_lag import watched_loop
-from app.core.settings import Settings, SettingsRefused
-from app.jobs.background import run_jobs
+from app.api.http_limits import BoundedHttpProtocol
+from app.composition.background import run_jobs
+from app.composition.bootstrap import DatabaseAccess, open_services
+from app.core.services import Services
 from app.main import create_app
-from app.routers.http_protocol import BoundedHttpProtocol
-from app.services import Services
+from app.observability.event_loop_lag import watched_loop
+from app.settings.environment import Settings, SettingsRefused
 
 # Requests under way may take as long as a check does (15 s) and then some.
 DRAIN_SECONDS = 20

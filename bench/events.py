@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from app.domain.clock import new_id
+from app.core.clock import new_id
 
 _MODELS = ("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5")
 _FEATURES = ("support", "search", "drafts", "agents")

@@ -21,7 +21,7 @@ import psutil
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.secret_store.base import SecretRef
+from app.secret_store.port import SecretRef
 from bench.load import Load, load, request
 from bench.measures import Measure, progress, table
 from bench.vault_store import WORKERS, Plain

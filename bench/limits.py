@@ -14,16 +14,17 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from app.core import migrations
-from app.core.database import Database, DatabaseLogin
-from app.core.embedded_postgres import embedded_postgres
-from app.domain.auth import Caller
-from app.domain.clock import new_id
-from app.domain.errors import SpendLimitExceeded
-from app.domain.limits import Enforcement, LimitPeriod, LimitScope, LimitTerms
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services.limits import Limits
-from app.services.reservations import Request, Reservations
+from app.auth.principal import Caller
+from app.core.clock import new_id
+from app.core.errors import SpendLimitExceeded
+from app.database import migrations
+from app.database.embedded_postgres import embedded_postgres
+from app.database.engine import Database, DatabaseLogin
+from app.database.unit_of_work import UnitsOfWork
+from app.spend_limits.limits import Enforcement, LimitPeriod, LimitScope, LimitTerms
+from app.spend_limits.repository import LimitRepository
+from app.spend_limits.reservation_service import Request, Reservations
+from app.spend_limits.service import Limits
 from bench.measures import Measure, progress, table
 from tests.spend_ledger import limits_over
 from tests.unpriced import Unpriced
@@ -110,7 +111,7 @@ async def _empty(database: Database) -> float:
         nonlocal done
         while time.perf_counter() - began_at < SECONDS:
             async with units.writing(f"org_empty_{number}") as uow:
-                await uow.limits.clock()
+                await uow[LimitRepository].clock()
                 await uow.commit()
             done += 1
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import genai_prices
 
-from app.core.price_list import load_price_list
-from app.domain.prices import OrganizationPrices, OverrideList, PriceOverride
-from app.domain.rates import Rates
-from app.domain.usage import ModelUsage, TokenUsage
+from app.pricing.price_list import load_price_list
+from app.pricing.prices import OrganizationPrices, OverrideList, PriceOverride
+from app.pricing.rates import Rates
+from app.usage.records import ModelUsage, TokenUsage
 from bench.measures import Measure, progress
 
 # Dearer than this against the package and compiling would not be worth its code.

@@ -16,8 +16,8 @@ from typing import Final
 import httpx
 from pydantic import AnyHttpUrl, TypeAdapter
 
-from app.domain.provider_url import OptionalProviderURL, ProviderURL
-from app.domain.url_refusal import UrlRefused
+from app.core.url_errors import UrlRefused
+from app.provider_url.url import OptionalProviderURL, ProviderURL
 from tests.url_readings import misreadings
 
 # Dearer than this and somebody will be tempted to check less often.

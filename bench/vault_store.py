@@ -19,10 +19,10 @@ from uuid import uuid4
 
 import hvac
 
-from app.domain.api_keys import ApiKey
-from app.secret_store.base import SecretRef, WrappedSecret
-from app.secret_store.envelope import length_prefixed
-from app.secret_store.vault import VaultSecretStore
+from app.core.api_key import ApiKey
+from app.secret_store.encoding import length_prefixed
+from app.secret_store.port import SecretRef, WrappedSecret
+from app.secret_store.vault.store import VaultSecretStore
 from tests.integration.secret_store.server import is_there, real_server
 from tests.integration.secret_store.vaults import Prepared, prepared_vault
 

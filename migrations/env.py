@@ -1,37 +1,26 @@
 """Alembic's way in: runs the migrations as the owner of the tables.
 
-`app.core.migrations` hands over a connection; from the alembic command line the URL comes from
+`app.database.migrations` hands over a connection; from the alembic command line the URL comes from
 BYOK_DATABASE__MIGRATION_URL, else BYOK_DATABASE__URL.
 """
 
 import asyncio
+import importlib
+import pkgutil
 import re
 
 import sqlalchemy as sa
 from alembic import context
 from sqlalchemy.ext.asyncio import create_async_engine
 
-import app.models.audit
-import app.models.billing
-import app.models.credentials
-import app.models.idempotency
-import app.models.leases
-import app.models.limits
-import app.models.prices
-import app.models.queue
-import app.models.rate_limits
-import app.models.reports
-import app.models.rewrapping
-import app.models.rotation
-import app.models.statements
-import app.models.usage
-import app.models.validation
-import app.models.webhooks
-import app.secret_store.embedded  # imported for their tables
-import app.secret_store.sealed_table  # noqa: F401  # imported for their tables
-from app.core.settings import load_settings
-from app.models.base import metadata
+import app
+from app.database.columns import metadata
 from app.secret_store import binding
+from app.settings.environment import load_settings
+
+for _module in pkgutil.walk_packages(app.__path__, "app."):
+    if _module.name.endswith((".tables", ".table")):
+        importlib.import_module(_module.name)
 
 _TABLES = [metadata, binding.metadata]
 

@@ -7,17 +7,19 @@ from datetime import timedelta
 import httpx
 from fastapi import FastAPI
 
-from app.core.settings import CorsSettings
+from app.auth.authenticator import Authenticator
+from app.composition.factory import Adapters, Rules
+from app.composition.factory import assemble as assemble_services
+from app.core.services import Services
+from app.database.unit_of_work import UnitsOfWork
 from app.egress.webhooks import WebhookClient
+from app.leases.service import Wrapper
 from app.main import create_app
-from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.base import SecretStore
-from app.services import Services
-from app.services.assembly import Adapters, Rules
-from app.services.assembly import assemble as assemble_services
-from app.services.checks import Prober
-from app.services.leases import Wrapper
-from app.services.provider_urls import HostGuard
+from app.pricing.service import Prices
+from app.provider_url.service import HostGuard
+from app.secret_store.port import SecretStore
+from app.settings.environment import CorsSettings
+from app.validation.runner import Prober
 
 # Where no webhook is to go anywhere.
 NOBODY = httpx.MockTransport(lambda _request: httpx.Response(503))
@@ -54,9 +56,9 @@ def assemble(
             store=store,
             provider=prober,
             guard=guard or OpenGuard(),
-            auth=services.auth,
+            auth=services[Authenticator],
             pings={"secret_store": store.ping},
-            price_list=services.prices.listed,
+            price_list=services[Prices].listed,
             wrapper=wrapper,
             vault_address=vault_address,
             webhooks=webhooks or WebhookClient(httpx.AsyncClient(transport=NOBODY, trust_env=False)),

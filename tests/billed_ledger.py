@@ -8,8 +8,8 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.domain.billing_month import BillingMonth
-from app.models.usage import usage_event
+from app.billing.month import BillingMonth
+from app.usage.tables import usage_event
 
 PICO = 10**12
 _COUNTERS = (

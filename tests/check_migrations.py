@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from alembic import command
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core import migrations
-from app.core.embedded_postgres import embedded_postgres
+from app.database import migrations
+from app.database.embedded_postgres import embedded_postgres
 
 
 def _check(connection: sa.Connection) -> None:

@@ -19,16 +19,17 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.bootstrap import DatabaseAccess, open_services
-from app.core import migrations
-from app.core.database import Database, DatabaseLogin
-from app.core.embedded_postgres import embedded_postgres
-from app.core.logging import configure_logging
-from app.core.settings import Settings, load_settings
-from app.core.signing_key import EmbeddedIssuer
-from app.domain.auth import ANY_ORGANIZATION, ROLES
+from app.auth.principal import ROLES
+from app.auth.signing_keys import EmbeddedIssuer
+from app.composition.bootstrap import DatabaseAccess, open_services
+from app.core.organizations import ANY_ORGANIZATION
+from app.core.services import Services
+from app.database import migrations
+from app.database.embedded_postgres import embedded_postgres
+from app.database.engine import Database, DatabaseLogin
 from app.main import create_app
-from app.services import Services
+from app.observability.logs import configure_logging
+from app.settings.environment import Settings, load_settings
 from tests.fake_anthropic import FakeAnthropic, Served, make_key, serve
 
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core import migrations
+from app.database import migrations
 
 
 @asynccontextmanager

@@ -15,8 +15,8 @@ import hvac
 import urllib3
 from urllib3.exceptions import ProtocolError
 
-from app.secret_store.vault_answers import Answer
-from app.secret_store.vault_client import Question, VaultServer
+from app.secret_store.vault.client import Question, VaultServer
+from app.secret_store.vault.responses import Answer
 from tests.fake_vault import FakeVault
 from tests.fake_vault_engines import Asked
 

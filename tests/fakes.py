@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 from uuid import UUID
 
-from app.domain.api_keys import ApiKey
-from app.domain.errors import SecretStoreUnavailable
-from app.domain.webhooks import SigningSecret
-from app.secret_store.base import CasMismatch, SecretMissing, SecretRef
+from app.core.api_key import ApiKey
+from app.core.errors import SecretStoreUnavailable
+from app.core.signing_secret import SigningSecret
+from app.secret_store.port import CasMismatch, SecretMissing, SecretRef
 
 
 @dataclass(frozen=True, slots=True)

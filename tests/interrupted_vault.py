@@ -12,10 +12,10 @@ from typing import Any, Protocol, cast
 import hvac
 import urllib3
 
-from app.domain.errors import SecretStoreUnavailable
-from app.secret_store.base import SecretStore
-from app.secret_store.vault_answers import Answer, VaultReason
-from app.secret_store.vault_client import Question, VaultServer
+from app.core.errors import SecretStoreUnavailable
+from app.secret_store.port import SecretStore
+from app.secret_store.vault.client import Question, VaultServer
+from app.secret_store.vault.responses import Answer, VaultReason
 from tests.direct_vault import WiredVault
 from tests.interruptions import Course, Dependency, Step
 

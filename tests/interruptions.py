@@ -14,15 +14,15 @@ from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
-from app.core.database import Database, Session
-from app.domain.api_keys import ApiKey
-from app.domain.clock import now
-from app.domain.credentials import Destination
-from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
-from app.domain.validation import Reason, ValidationStatus, Verdict
-from app.domain.webhooks import SigningSecret
-from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
-from app.secret_store.base import SecretRef, SecretStore
+from app.core.api_key import ApiKey
+from app.core.clock import now
+from app.core.errors import DatabaseUnavailable, SecretStoreUnavailable
+from app.core.signing_secret import SigningSecret
+from app.credentials.verdicts import Reason, ValidationStatus, Verdict
+from app.database.engine import Database, Session
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+from app.provider_url.endpoint import Destination
+from app.secret_store.port import SecretRef, SecretStore
 
 # BYOK_TEST_CRASHES=all: no step is left out, and a real Vault is crashed at in each deed.
 ALL_CRASHES = os.environ.get("BYOK_TEST_CRASHES") == "all"

@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
-from app.core.database import Database, Session, Statement
-from app.domain.clock import now
-from app.domain.usage import Outcome
-from app.models.usage import usage_event
-from app.repositories.queue import QueueRepository
-from app.services.folding import fold_of
+from app.core.clock import now
+from app.database.engine import Database, Session, Statement
+from app.jobs.queue import QueueRepository
+from app.usage.records import Outcome
+from app.usage.tables import usage_event
+from app.usage_reports.rollup_worker import fold_of
 
 _COLUMNS = [column for column in usage_event.c if column.name not in {"ingest_xid", "ingested_at"}]
 _INSERT = Statement(

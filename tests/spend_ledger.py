@@ -9,14 +9,15 @@ from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
-from app.core.database import Database, Statement
-from app.domain.billing import UsageMode
-from app.domain.money import PICO_PER_USD
-from app.domain.usage import LedgerRow, Outcome, TokenUsage, UsageFlag, UsageSource
-from app.models.usage import usage_event
-from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
-from app.services.limits import Limits
-from app.services.rate_limits import RateLimitKind, RateLimits
+from app.core.money import PICO_PER_USD
+from app.database.engine import Database, Statement
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+from app.rate_limits.service import RateLimitKind, RateLimits
+from app.spend_limits.repository import LimitRepository
+from app.spend_limits.service import Limits
+from app.usage.records import LedgerRow, Outcome, TokenUsage, UsageFlag, UsageSource
+from app.usage.tables import usage_event
+from app.usage_mode.modes import UsageMode
 
 _INSERT = Statement(
     sa.insert(usage_event).values(
@@ -100,7 +101,7 @@ async def ingest(database: Database, organization_id: str, *rows: LedgerRow) -> 
     """One batch: rows into the ledger and into the limits, in one transaction, under the shared lock."""
     units = UnitsOfWork(database)
     async with units.writing(organization_id) as uow:
-        await uow.limits.lock_shared()
+        await uow[LimitRepository].lock_shared()
         await write(uow, rows)
         await limits_over(units).settle(uow, rows)
         await uow.commit()

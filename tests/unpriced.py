@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from app.domain.counting import Charge
-from app.domain.usage import ModelUsage, UsageFlag
-from app.repositories.unit_of_work import UnitOfWork
+from app.database.unit_of_work import UnitOfWork
+from app.usage.records import Charge, ModelUsage, UsageFlag
 
 
 class Unpriced:

@@ -18,9 +18,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.domain.provider_url import OptionalProviderURL, ProviderURL
-from app.domain.url_refusal import UrlRefused
+from app.core.url_errors import UrlRefused
 from app.egress.resolver import AddressGuard
+from app.provider_url.url import OptionalProviderURL, ProviderURL
 
 DEFAULT_ENDPOINT = "https://api.anthropic.com/v1/messages"
 ASKED_A_RESOLVER = "asked_a_resolver"

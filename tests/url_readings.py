@@ -7,7 +7,7 @@ import httpcore
 import httpx
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
-from app.domain.provider_url import ProviderURL
+from app.provider_url.url import ProviderURL
 
 _WHATWG: TypeAdapter[AnyHttpUrl] = TypeAdapter(AnyHttpUrl)
 

@@ -1,1 +1,1 @@
-"""What every process needs, whatever it does: settings, database engine, logging."""
+"""What every part of the service uses: errors, time, money, keys in memory, private files."""

@@ -1,1 +1,1 @@
-"""The only door to the internet."""
+"""The only way to the internet."""

@@ -15,10 +15,12 @@ from typing import TypeAlias
 
 import httpx
 
-from app.domain.api_keys import ApiKey
-from app.domain.clock import now
-from app.domain.credentials import AuthStyle, Destination
-from app.domain.decision_table import (
+from app.core.api_key import ApiKey
+from app.core.clock import now
+from app.credentials.verdicts import Reason, Verdict, status_of
+from app.egress.exceptions import AnswerTooLarge, DestinationRefused, NameUnavailable
+from app.provider_url.endpoint import AuthStyle, Destination
+from app.validation.decision_table import (
     DEFAULT_PATTERNS,
     TRANSPORT_ROWS,
     MessagePatterns,
@@ -27,8 +29,6 @@ from app.domain.decision_table import (
     TransportFailure,
     judge,
 )
-from app.domain.validation import Reason, Verdict, status_of
-from app.egress.failures import AnswerTooLarge, DestinationRefused, NameUnavailable
 
 ANTHROPIC_BASE_URL = "https://api.anthropic.com"
 ANTHROPIC_VERSION = "2023-06-01"

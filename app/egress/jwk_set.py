@@ -9,7 +9,7 @@ import structlog
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import InvalidKeyError
 
-from app.core.signing_key import VerifyingKey, algorithm_of
+from app.auth.signing_keys import VerifyingKey, algorithm_of
 
 MOST_KEYS = 100
 

@@ -12,8 +12,8 @@ from ipaddress import ip_address
 import httpx
 import structlog
 
-from app.core.signing_key import VerifyingKey
-from app.domain.errors import IdentityProviderUnavailable
+from app.auth.signing_keys import VerifyingKey
+from app.core.errors import IdentityProviderUnavailable
 from app.egress.jwk_set import JwkSetRefused, TrustedKey, parse_jwk_set
 
 LARGEST_ANSWER = 256 * 1024

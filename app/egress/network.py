@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import httpcore
 
-from app.domain.host_name import judge_host
-from app.domain.url_refusal import DnsUnavailable, UrlReason, UrlRefused
-from app.egress.failures import AnswerTooLarge, DestinationRefused, NameNotFound, NameUnavailable
+from app.core.url_errors import DnsUnavailable, UrlReason, UrlRefused
+from app.egress.exceptions import AnswerTooLarge, DestinationRefused, NameNotFound, NameUnavailable
 from app.egress.resolver import Address, AddressGuard
+from app.provider_url.host_name import judge_host
 
 HTTPS_PORT: Final = 443
 CONNECT_SECONDS: Final = 5.0

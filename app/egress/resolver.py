@@ -14,9 +14,9 @@ import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 
-from app.domain.address_policy import NAT64_PREFIX_LENGTHS, AddressVerdict, classify, parse_address
-from app.domain.url_refusal import DnsUnavailable, UrlReason, UrlRefused
+from app.core.url_errors import DnsUnavailable, UrlReason, UrlRefused
 from app.egress.dns_sockets import BoundedBackend
+from app.provider_url.address_policy import NAT64_PREFIX_LENGTHS, AddressVerdict, classify, parse_address
 
 Address: TypeAlias = IPv4Address | IPv6Address
 

@@ -13,13 +13,13 @@ from typing import TypeAlias
 import httpcore
 import httpx
 
-from app.domain.outbound_url import judge_url
-from app.domain.url_refusal import UrlReason
-from app.egress.bulkhead import HangBreaker, HostSlots
-from app.egress.exchange import AnswerStream, Exchange
-from app.egress.failures import AnswerTooLarge, DestinationRefused
+from app.core.url_errors import UrlReason
+from app.egress.circuit_breaker import HangBreaker, HostSlots
+from app.egress.deadline import AnswerStream, Exchange
+from app.egress.exceptions import AnswerTooLarge, DestinationRefused
 from app.egress.network import CONNECT_SECONDS, BoundedNetwork, VettedNetwork
 from app.egress.resolver import AddressGuard
+from app.provider_url.url_policy import judge_url
 
 _Headers: TypeAlias = list[tuple[bytes, bytes]]
 

@@ -9,9 +9,9 @@ from datetime import datetime
 
 import httpx
 
-from app.domain.clock import now
-from app.domain.webhooks import SigningSecret
-from app.egress.failures import DestinationRefused, NameUnavailable
+from app.core.clock import now
+from app.core.signing_secret import SigningSecret
+from app.egress.exceptions import DestinationRefused, NameUnavailable
 from app.egress.transport import EgressLimits
 
 TIMEOUT_SECONDS = 10.0

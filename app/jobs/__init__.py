@@ -1,1 +1,1 @@
-"""The clock's way in: background jobs over the same services."""
+"""The job queue and the scheduler."""

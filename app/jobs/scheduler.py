@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from app.domain.errors import Unavailable
+from app.core.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 

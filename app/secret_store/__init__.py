@@ -1,1 +1,1 @@
-"""Where keys rest: one port, several adapters."""
+"""Where keys are stored: one port, two adapters."""

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from asyncpg import PostgresError
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.database import Database, Session, Statement
-from app.domain.errors import DatabaseUnavailable, SecretStoreUnavailable
+from app.core.errors import DatabaseUnavailable, SecretStoreUnavailable
+from app.database.engine import Database, Session, Statement
 
 VAULT = "vault"
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from app.core.database import Database
-from app.core.settings import Settings
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
 from app.egress.anthropic import AnthropicClient
-from app.egress.http import http_client
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
+from app.egress.http_client import http_client
+from app.settings.environment import Settings
 from tests.api.spending import Spenders, spenders_of
 from tests.api.usage import Ledger
 from tests.api.vaulted import ADDRESS, FakeWrapper, Vaulted

@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from app.core.database import Database
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
 from app.egress.anthropic import AnthropicClient
-from app.egress.http import http_client
+from app.egress.http_client import http_client
 from app.egress.resolver import AddressGuard
 from app.egress.transport import vetted_transport
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
 from tests.assembly import assemble, client_of
 from tests.fake_anthropic import FakeAnthropic, Served
 from tests.fakes import FakeSecretStore

@@ -4,8 +4,9 @@ from typing import Any
 
 import httpx
 
-from app.domain.auth import ANY_ORGANIZATION, Scope
-from app.domain.billing_month import BillingMonth
+from app.auth.principal import Scope
+from app.billing.month import BillingMonth
+from app.core.organizations import ANY_ORGANIZATION
 from tests.conftest import MakeToken, Tenant
 
 

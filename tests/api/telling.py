@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
 from app.egress.resolver import AddressGuard
 from app.egress.webhooks import WebhookClient
-from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.base import SecretStore
-from app.services import Services
+from app.secret_store.port import SecretStore
 from tests.api.spending import Spenders
 from tests.assembly import assemble
 from tests.conftest import Tenant

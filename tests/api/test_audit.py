@@ -9,10 +9,12 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 
-from app.core.database import Database, Statement
-from app.domain.auth import Caller
-from app.domain.errors import DatabaseUnavailable
-from app.services import Services
+from app.auth.principal import Caller
+from app.core.errors import DatabaseUnavailable
+from app.core.services import Services
+from app.credentials.service import Credentials
+from app.database.engine import Database, Statement
+from app.validation.runner import Checks
 from tests.assembly import assemble
 from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.fake_anthropic import FakeAnthropic, make_key
@@ -83,7 +85,7 @@ class TestEvents:
         created = await tenant.create("slow", headers={"Prefer": "respond-async"})
         await tenant.post(f"{created.headers['Location']}/validations", headers={"Prefer": "respond-async"})
         thinking_provider.release.set()
-        await services.checks.close()
+        await services[Checks].close()
 
         assert [event["action"] for event in await trail(tenant)] == [
             "credential.validated",
@@ -213,7 +215,7 @@ class TestOneTransaction:
         )
 
         with pytest.raises(DatabaseUnavailable):
-            await parts.credentials.rename(caller, credential["id"], "changed", revisions=None)
+            await parts[Credentials].rename(caller, credential["id"], "changed", revisions=None)
 
         assert course.steps == 2
         assert await trail(tenant) == before

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.core.settings import CorsSettings
-from app.services import Services
+from app.core.services import Services
+from app.settings.environment import CorsSettings
 from tests.assembly import client_of
 from tests.conftest import Tenant
 

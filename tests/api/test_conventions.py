@@ -9,9 +9,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.core.signing_key import EmbeddedIssuer
-from app.domain.auth import ROLES
-from app.services import Services
+from app.auth.principal import ROLES
+from app.auth.signing_keys import EmbeddedIssuer
+from app.core.services import Services
 from tests.assembly import client_of
 from tests.conftest import MakeTenant, MakeToken, Tenant
 

@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.core.database import Database
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
 from app.egress.anthropic import AnthropicClient
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
 from tests.assembly import assemble, client_of
 from tests.conftest import MakeTenant, Tenant
 from tests.fake_anthropic import FakeAnthropic, Served, make_key

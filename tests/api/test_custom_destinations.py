@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.services import Services
+from app.core.services import Services
+from app.database.engine import Database
 from tests.api.far_provider import (
     ADDRESS,
     HOST,

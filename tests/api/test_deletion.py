@@ -6,7 +6,7 @@ from uuid import uuid4
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services import Services
+from app.core.services import Services
 from tests.api.rotating import (
     actions,
     let_time_pass,

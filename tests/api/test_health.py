@@ -2,17 +2,16 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
 import pytest
 
-from app.domain.errors import DatabaseUnavailable
-from app.domain.store_troubles import SecretStoreSealed
-from app.services import Services
-from app.services.health import Health, Ping
+from app.core.errors import DatabaseUnavailable
+from app.core.secret_store_errors import SecretStoreSealed
+from app.core.services import Services
+from app.health.service import Health, Ping
 from tests.assembly import client_of
 from tests.conftest import Tenant
 
@@ -76,7 +75,7 @@ class TestReadyz:
         pings = {"database": _database_is_down, "secret_store": _store_is_sealed}
         health = Health({name: ping if name == down else _answers for name, ping in pings.items()})
 
-        async with client_of(replace(services, health=health)) as client:
+        async with client_of(services.replacing(health)) as client:
             response = await client.get("/readyz")
             alive = await client.get("/livez")
 
@@ -94,7 +93,7 @@ class TestReadyz:
     ) -> None:
         health = Health({"secret_store": ping}, timeout_seconds=0.01)
 
-        async with client_of(replace(services, health=health)) as client:
+        async with client_of(services.replacing(health)) as client:
             response = await client.get("/readyz")
 
         assert (response.status_code, response.json()["problems"]) == (503, {"secret_store": code})

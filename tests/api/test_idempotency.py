@@ -8,11 +8,11 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.auth import ROLES
+from app.auth.principal import ROLES
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
 from app.egress.anthropic import AnthropicClient
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
 from tests.assembly import assemble, client_of
 from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.fake_anthropic import FakeAnthropic, make_key

@@ -7,9 +7,9 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
 from tests.api.test_idempotency import REPLAYED, create, listed, new_body
 from tests.assembly import assemble, client_of
 from tests.conftest import MakeTenant, Tenant

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.secret_store.base import SecretRef
+from app.secret_store.port import SecretRef
 from tests.api.rotating import refusal, rotated, saved, seen, version_states
 from tests.api.vaulted import ADDRESS, Vaulted
 from tests.conftest import MakeToken, Tenant

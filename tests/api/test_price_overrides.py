@@ -10,12 +10,13 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from app.core.database import Database, Statement
-from app.domain.auth import ROLES, Scope
-from app.domain.prices import Priced
-from app.domain.usage import ModelUsage, TokenUsage
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
+from app.auth.principal import ROLES, Scope
+from app.core.services import Services
+from app.database.engine import Database, Statement
+from app.database.unit_of_work import UnitsOfWork
+from app.pricing.prices import Priced
+from app.pricing.service import Prices
+from app.usage.records import ModelUsage, TokenUsage
 from tests.conftest import MakeToken, Tenant
 from tests.fake_anthropic import make_key
 from tests.waiting import until
@@ -72,7 +73,7 @@ async def priced(
 ) -> Priced:
     """As ingestion asks: in a unit of work of its own."""
     async with UnitsOfWork(database).reading(tenant.organization) as uow:
-        prices = await services.prices.of(uow)
+        prices = await services[Prices].of(uow)
     return prices.price([ModelUsage(model=model, tokens=TOKENS)], at=at, **how)
 
 
@@ -131,7 +132,7 @@ class TestSet:
         before = await priced(services, database, service, at - timedelta(microseconds=1))
 
         assert (after.cost, after.price_version) == (21_600_000_000_000, "override-1")
-        assert (before.cost, before.price_version) == (24_000_000_000_000, services.prices.listed.version)
+        assert (before.cost, before.price_version) == (24_000_000_000_000, services[Prices].listed.version)
 
     async def test_is_the_only_price_at_a_compatible_endpoint(
         self, service: Tenant, services: Services, database: Database
@@ -152,7 +153,9 @@ class TestSet:
 
         assert (state["in_force"]["number"], state["in_force"]["overrides"]) == (2, [])
         at = datetime.fromisoformat(state["in_force"]["effective_from"])
-        assert (await priced(services, database, service, at)).price_version == services.prices.listed.version
+        assert (await priced(services, database, service, at)).price_version == services[
+            Prices
+        ].listed.version
         assert (await priced(services, database, service, first)).price_version == "override-1"
 
     async def test_to_what_it_is_already_changes_nothing(self, service: Tenant) -> None:
@@ -217,7 +220,7 @@ class TestSchedule:
         assert state["scheduled" if is_scheduled else "in_force"]["number"] == 2
         assert state["in_force" if is_scheduled else "scheduled"] is None
         after = await priced(services, database, service, datetime.fromisoformat(later))
-        assert after.price_version == services.prices.listed.version
+        assert after.price_version == services[Prices].listed.version
 
     async def test_that_is_replaced_by_a_later_one_never_counts(
         self, service: Tenant, services: Services, database: Database

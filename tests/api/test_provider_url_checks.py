@@ -10,11 +10,11 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.core.settings import Settings
-from app.domain.auth import Scope
-from app.domain.clock import now
-from app.services import Services
+from app.auth.principal import Scope
+from app.core.clock import now
+from app.core.services import Services
+from app.database.engine import Database
+from app.settings.environment import Settings
 from tests.api.far_provider import REFUSED_BY_DNS, REFUSED_BY_POLICY, SILENT_HOST, URL, FarWorld, far_world
 from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.fake_anthropic import Served

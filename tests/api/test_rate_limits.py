@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.settings import Settings
-from app.domain.clock import now
+from app.core.clock import now
+from app.settings.environment import Settings
 from tests.api.rotating import refusal
 from tests.api.spending import MONTHLY
 from tests.conftest import MakeTenant, Tenant

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services import Services
+from app.core.services import Services
 from tests.api.rotating import let_time_pass, put_in_force, refusal, rotated, saved, seen
 from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.fake_anthropic import FakeAnthropic, make_key

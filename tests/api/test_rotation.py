@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services import Services
+from app.composition.reconciler import Sweep
+from app.core.services import Services
 from tests.api.rotating import (
     age_rotations,
     let_time_pass,
@@ -143,7 +144,7 @@ class TestKeyBefore:
     ) -> None:
         path = await saved(tenant)
         await rotated(tenant, path)
-        await services.sweep.run()
+        await services[Sweep].run()
         assert await secrets_kept(owner, tenant) == 2
 
         await let_time_pass(owner, services, tenant)

@@ -8,9 +8,10 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
+from app.composition.reconciler import Sweep
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
 from tests.api.rotating import rotate, saved, seen, version_states
 from tests.assembly import assemble, client_of
 from tests.conftest import MakeTenant, Tenant
@@ -59,7 +60,7 @@ class Trouble:
             answer = await rotate(well, path, headers=ONCE, **body)
             for _ in range(3):
                 await make_due(self.owner, tenant.organization)
-                await healthy.sweep.run()
+                await healthy[Sweep].run()
             return answer, await seen(well, path), await version_states(well, path)
 
     def _over(self, units: UnitsOfWork, store: Any, prober: ApprovingProber) -> Services:

@@ -6,7 +6,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services import Services
+from app.core.services import Services
+from app.validation.runner import Checks
 from tests.api.rotating import (
     actions,
     let_time_pass,
@@ -114,7 +115,7 @@ class TestCancel:
 
         await tenant.request("DELETE", url)
         thinking_provider.release.set()
-        await services.checks.close()
+        await services[Checks].close()
 
         assert (await seen(tenant, url))["state"] == "cancelled"
         assert (await seen(tenant, path))["key_version"] == 1

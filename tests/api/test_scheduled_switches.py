@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
+from app.database.engine import Database
 from tests.api.rotating import actions, refusal, saved, seen
 from tests.api.switching import EMPTY_BYO, MANAGED, ahead, history, mode_of, switch, switched, wire
 from tests.conftest import MakeTenant, Tenant

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.billing import UsageMode
+from app.database.engine import Database
+from app.usage_mode.modes import UsageMode
 from tests.api.rotating import refusal, seen
 from tests.api.spending import MONTHLY, Spenders, usd_of
 from tests.conftest import MakeTenant

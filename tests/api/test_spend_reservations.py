@@ -1,7 +1,6 @@
 """Reservations: granted within every limit or by none, released, settled by their events, charged when forgotten."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -10,12 +9,12 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.billing import UsageMode
-from app.domain.usage import ModelUsage
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
-from app.services.reservations import Reservations
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
+from app.spend_limits.reservation_service import Reservations
+from app.usage.records import ModelUsage
+from app.usage_mode.modes import UsageMode
 from tests.api.rotating import refusal, seen
 from tests.api.spending import Spenders, spenders_of, usd_of
 from tests.assembly import client_of
@@ -50,7 +49,7 @@ class OneModel(Unpriced):
 async def priced(
     services: Services, database: Database, tenant: Tenant, make_token: MakeToken
 ) -> AsyncIterator[Spenders]:
-    own = replace(services, reservations=Reservations(UnitsOfWork(database), OneModel()))
+    own = services.replacing(Reservations(UnitsOfWork(database), OneModel()))
     async with client_of(own) as http:
         yield spenders_of(tenant, make_token, http)
 

@@ -5,9 +5,9 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services.folding import Folding
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
+from app.usage_reports.rollup_worker import Folding
 from tests.api.rotating import refusal, seen
 from tests.api.statements import brief, close, closed, count, service_of, statement_of, subscribe, usd
 from tests.billed_ledger import PICO, add, correction_of, month_ago, present_month, row, within

@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from app.domain.errors import DatabaseUnavailable
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
-from app.services.usage_listing import UsageListing
+from app.core.errors import DatabaseUnavailable
+from app.core.services import Services
+from app.database.unit_of_work import UnitsOfWork
+from app.usage.listing import UsageListing
 from tests.api.test_conventions import assert_problem
 from tests.api.usage import Ledger, event, instant
 from tests.assembly import client_of
@@ -182,8 +182,8 @@ class TestCsv:
             def reading(self, organization_id: str) -> Any:  # noqa: ARG002  # UnitsOfWork's
                 raise DatabaseUnavailable
 
-        listing = UsageListing(Down(services.usage_listing._units._database))
-        async with client_of(replace(services, usage_listing=listing)) as http:
+        listing = UsageListing(Down(services[UsageListing]._units._database))
+        async with client_of(services.replacing(listing)) as http:
             response = await replace(ledger.tenant, http=http).get(ledger.path, headers=CSV)
 
         assert_problem(response, 503, "database_unavailable")

@@ -11,11 +11,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.usage import ModelUsage, UsageFlag
-from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
-from app.services import Services
-from app.services.turns import Turns
-from app.services.usage import Usage
+from app.core.services import Services
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+from app.usage.admission import Turns
+from app.usage.records import ModelUsage, UsageFlag
+from app.usage.service import Usage
 from tests.api.usage import Ledger, event, instant
 from tests.assembly import client_of
 from tests.conftest import Tenant
@@ -283,12 +283,12 @@ class TestPrice:
 
     async def priced(self, ledger: Ledger, services: Services, prices: Penny, *events: Any) -> None:
         usage = Usage(
-            UnitsOfWork(services.usage._units._database),
+            UnitsOfWork(services[Usage]._units._database),
             prices=prices,
             limits=Unlimited(),
             turns=Turns(1, patience_seconds=5, at_most_waiting=1),
         )
-        async with client_of(replace(services, usage=usage)) as client:
+        async with client_of(services.replacing(usage)) as client:
             await replace(ledger, service=replace(ledger.service, http=client)).accepted(*events)
 
     async def test_of_managed_use_is_billed(self, ledger: Ledger, services: Services, prices: Penny) -> None:

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
+from app.database.engine import Database
 from tests.api.reporting import report
 from tests.conftest import Tenant
 from tests.ledger import event, ingest, make_room

@@ -11,13 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import ClientDisconnect
 
-from app.core.database import Database
-from app.domain.errors import DatabaseUnavailable, IngestionOverloaded
-from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
-from app.routers.usage_intake import Intake
-from app.services import Services
-from app.services.turns import Turns
-from app.services.usage import Usage
+from app.core.errors import DatabaseUnavailable, IngestionOverloaded
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+from app.usage.admission import Turns
+from app.usage.body_reader import Intake
+from app.usage.service import Usage
 from tests.api.test_conventions import assert_problem
 from tests.api.usage import NDJSON, Ledger, event, lines
 from tests.assembly import client_of
@@ -51,7 +51,7 @@ async def ledger_over(
     """The same ledger through an application whose ingestion has parts of its own."""
     turns = turns or Turns(4, patience_seconds=5, at_most_waiting=100)
     usage = Usage(units, prices=Unpriced(), limits=Unlimited(), turns=turns)
-    async with client_of(replace(services, usage=usage)) as client:
+    async with client_of(services.replacing(usage)) as client:
         yield Ledger(tenant=replace(ledger.tenant, http=client), service=replace(ledger.service, http=client))
 
 
@@ -217,7 +217,7 @@ class TestTrouble:
             raise ClientDisconnect
 
         with pytest.raises(ClientDisconnect):
-            await Intake(services.usage, ledger.tenant.organization).take_lines(cut())
+            await Intake(services[Usage], ledger.tenant.organization).take_lines(cut())
 
         assert {row["event_id"] for row in await ledger.rows()} == {it["event_id"] for it in sent[:1000]}
 

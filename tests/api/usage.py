@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from app.domain.clock import new_id
+from app.core.clock import new_id
 from tests.conftest import Tenant
 
 NDJSON = {"Content-Type": "application/x-ndjson"}

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from app.domain.errors import SecretStoreUnavailable
-from app.secret_store.base import SecretRef, WrappedSecret
+from app.core.errors import SecretStoreUnavailable
+from app.secret_store.port import SecretRef, WrappedSecret
 from tests.api.rotating import put_in_force, saved
 from tests.conftest import Tenant
 from tests.fakes import FakeSecretStore

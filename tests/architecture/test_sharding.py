@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import app.repositories
-from app.core.database import Statement
-from app.models.base import metadata
+import app
+from app.database.columns import metadata
+from app.database.engine import Statement
 from tests.rows import fetch
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
@@ -87,7 +87,7 @@ class TestCatalog:
 
 def statements() -> Iterator[tuple[str, str]]:
     """Every statement that the repositories compiled at import, by where it stands."""
-    for module in pkgutil.walk_packages(app.repositories.__path__, "app.repositories."):
+    for module in pkgutil.walk_packages(app.__path__, "app."):
         for name, value in vars(importlib.import_module(module.name)).items():
             for number, it in enumerate(value if isinstance(value, tuple | list) else [value]):
                 if isinstance(it, Statement):
@@ -107,7 +107,7 @@ _INTO = re.compile(r"INSERT INTO ([a-z_]+)(?: AS ([a-z_]+))?\s+\(organization_id
 # Subqueries, whose own tables are looked at too.
 _WITHIN = re.compile(r"\) AS ([a-z_]+)|\b([a-z_]+) AS\s+(?:MATERIALIZED )?\(")
 # Across organizations on purpose: what is due or waits, and what has expired.
-ACROSS = {f"app.repositories.queue.{name}[0]" for name in ("_TAKE", "_COUNT", "_WAITING")}
+ACROSS = {f"app.jobs.queue.{name}[0]" for name in ("_TAKE", "_COUNT", "_WAITING")}
 
 
 def _table_before(text: str) -> str:
@@ -140,8 +140,8 @@ class TestStatements:
         assert unbound(dict(statements())[where]) == set()
 
     def test_of_reports_do_so_too(self) -> None:
-        from app.domain.reports import Dimension  # noqa: PLC0415  # beside what it is for
-        from app.repositories.reports import _Shape, _statement  # noqa: PLC0415
+        from app.usage_reports.reports import Dimension  # noqa: PLC0415  # beside what it is for
+        from app.usage_reports.repository import _Shape, _statement  # noqa: PLC0415
 
         for group_by in ((), (Dimension.MODEL,), (Dimension.FEATURE,), (Dimension.SESSION_ID,)):
             assert unbound(_statement(_Shape(group_by, frozenset(group_by))).text) == set()

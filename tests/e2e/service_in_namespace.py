@@ -15,8 +15,8 @@ from uuid import uuid4
 import httpx
 
 import app
-from app.core.signing_key import EmbeddedIssuer
-from app.domain.auth import ROLES
+from app.auth.principal import ROLES
+from app.auth.signing_keys import EmbeddedIssuer
 from tests.e2e.commands import BYOK, private_directory
 from tests.e2e.commands import environment as environment_of
 from tests.e2e.namespaces import Namespace

@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core import tracing
-from app.core.logging import configure_logging
+from app.observability import tracing
+from app.observability.logs import configure_logging
 from tests.canary import Detector, Leak
 
 _RELATIONS = sa.text("""

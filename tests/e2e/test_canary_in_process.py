@@ -12,10 +12,10 @@ from fastapi import FastAPI, Request, Response
 from opentelemetry import trace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.bootstrap import DatabaseAccess, open_services
-from app.core.metrics import REQUESTS, metrics_text
-from app.core.settings import Settings
-from app.services import Services
+from app.composition.bootstrap import DatabaseAccess, open_services
+from app.core.services import Services
+from app.observability.metrics import REQUESTS, metrics_text
+from app.settings.environment import Settings
 from tests.assembly import client_of
 from tests.canary import Detector, make_canary, variants
 from tests.conftest import MakeToken, Tenant

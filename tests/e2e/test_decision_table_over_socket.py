@@ -8,11 +8,11 @@ from http import HTTPStatus
 import pytest
 from _pytest.mark import ParameterSet
 
-from app.domain.api_keys import ApiKey
-from app.domain.credentials import AuthStyle, Destination
-from app.domain.decision_table import ROWS, Probe
-from app.domain.validation import Reason
+from app.core.api_key import ApiKey
+from app.credentials.verdicts import Reason
 from app.egress.anthropic import ANTHROPIC_BASE_URL, AnthropicClient
+from app.provider_url.endpoint import AuthStyle, Destination
+from app.validation.decision_table import ROWS, Probe
 from tests.fake_anthropic import make_key
 from tests.integration.egress.far_side import (
     ADDRESS,

@@ -78,6 +78,6 @@ class TestAccessLine:
 async def test_a_finished_check_is_logged_with_credential_and_verdict(tenant: Tenant, lines: Lines) -> None:
     credential = await tenant.created()
 
-    (checked,) = lines("app.services.checks")
+    (checked,) = lines("app.validation.runner")
     assert (checked["credential_id"], checked["status"]) == (credential["id"], "valid")
     assert checked["request_id"].startswith("req_")

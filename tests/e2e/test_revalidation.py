@@ -13,12 +13,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.core.database import Database, DatabaseLogin
-from app.domain.api_keys import ApiKey
-from app.domain.clock import new_id, now
-from app.secret_store.base import SecretRef
-from app.secret_store.embedded import EmbeddedSecretStore
-from app.secret_store.keyset import Keyset
+from app.core.api_key import ApiKey
+from app.core.clock import new_id, now
+from app.database.engine import Database, DatabaseLogin
+from app.secret_store.embedded.keyset import Keyset
+from app.secret_store.embedded.store import EmbeddedSecretStore
+from app.secret_store.port import SecretRef
 from tests.databases import new_database
 from tests.e2e.service import Service, running, until
 from tests.fake_anthropic import FakeAnthropic, digest, make_key, serve

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from app.domain.auth import ORGANIZATION_PATTERN
+from app.core.organizations import ORGANIZATION_PATTERN
 from app.main import openapi_document
 from tests.e2e.names import empty_world
 from tests.e2e.provider_process import provider_process

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 import trustme
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.bootstrap import database_access, open_services, prepare_database
-from app.core import migrations
-from app.core.settings import Settings, SettingsRefused, load_settings
-from app.domain.api_keys import ApiKey
-from app.domain.auth import Caller
-from app.domain.clock import new_id
-from app.services.credentials import NewCredential
+from app.auth.principal import Caller
+from app.composition.bootstrap import database_access, open_services, prepare_database
+from app.core.api_key import ApiKey
+from app.core.clock import new_id
+from app.credentials.service import Credentials, NewCredential
+from app.database import migrations
+from app.settings.environment import Settings, SettingsRefused, load_settings
 from tests.e2e.commands import byok
 from tests.e2e.service import installed, running
 from tests.fake_anthropic import Served, make_key, serve
@@ -148,8 +148,8 @@ class TestProduction:
         await prepare(production)
         with database_access(production) as access:
             async with open_services(production, access) as services:
-                saved = await services.credentials.register(caller, new, credential_id=new_id())
-                listed = await services.credentials.page(
+                saved = await services[Credentials].register(caller, new, credential_id=new_id())
+                listed = await services[Credentials].page(
                     caller.organization_id, state=None, at_most=10, before=None
                 )
 

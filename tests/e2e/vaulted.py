@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.secret_store.vault_roles import VaultRole
-from app.secret_store.vault_session import VaultLogin
+from app.secret_store.vault.roles import VaultRole
+from app.secret_store.vault.session import VaultLogin
 from tests.e2e.commands import private_directory
 from tests.e2e.sinks import Sinks
 from tests.fake_vault import ROOT, FakeVault, serve

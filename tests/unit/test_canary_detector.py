@@ -7,7 +7,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from app.domain.api_keys import ApiKey
+from app.core.api_key import ApiKey
 from tests.canary import PREFIX, PUBLISHED, WINDOW, Detector, make_canary, variants
 
 KEY = make_canary()

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.routers.csv import Cell, csv_row
+from app.api.csv_export import Cell, csv_row
 
 
 class TestRow:

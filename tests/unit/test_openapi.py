@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from app.api.examples import ExampleMissing, example_of
 from app.main import openapi_document
-from app.routers.examples import ExampleMissing, example_of
 
 DOCUMENT = openapi_document()
 COMMITTED = Path(__file__).parents[2] / "openapi" / "openapi.json"

@@ -8,8 +8,8 @@ import jwt
 import pytest
 from click.testing import CliRunner, Result
 
+from app.auth.principal import ROLES
 from app.cli import main
-from app.domain.auth import ROLES
 
 Token = Callable[..., Result]
 

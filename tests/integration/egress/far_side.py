@@ -11,7 +11,7 @@ import httpx
 import trustme
 
 from app.core.tls import tls_context
-from app.domain.url_refusal import DnsUnavailable
+from app.core.url_errors import DnsUnavailable
 from app.egress.resolver import AddressGuard
 from app.egress.transport import EgressLimits, vetted_transport
 

@@ -5,10 +5,10 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from app.domain.api_keys import ApiKey
-from app.domain.credentials import AuthStyle, Destination
-from app.domain.validation import Verdict
+from app.core.api_key import ApiKey
+from app.credentials.verdicts import Verdict
 from app.egress.anthropic import AnthropicClient
+from app.provider_url.endpoint import AuthStyle, Destination
 
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -6,7 +6,7 @@ import gzip
 import httpx
 import pytest
 
-from app.egress.failures import AnswerTooLarge, AnswerTooSlow
+from app.egress.exceptions import AnswerTooLarge, AnswerTooSlow
 from app.egress.transport import EgressLimits
 from tests.integration.egress.far_side import (
     URL,

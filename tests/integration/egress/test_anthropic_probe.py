@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.domain.api_keys import ApiKey
-from app.domain.credentials import AuthStyle
-from app.domain.decision_table import MessagePatterns
-from app.domain.validation import Reason, ValidationStatus
+from app.core.api_key import ApiKey
+from app.credentials.verdicts import Reason, ValidationStatus
 from app.egress.anthropic import AnthropicClient
-from app.egress.http import http_client
+from app.egress.http_client import http_client
+from app.provider_url.endpoint import AuthStyle
+from app.validation.decision_table import MessagePatterns
 from tests.fake_anthropic import Served, digest, make_key, serve
 from tests.integration.egress.probing import destination, probed, refusing_port
 

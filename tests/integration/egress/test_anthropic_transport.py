@@ -12,17 +12,17 @@ import pytest
 import respx
 import trustme
 
-from app.domain.url_refusal import UrlReason
-from app.domain.validation import Reason
+from app.core.url_errors import UrlReason
+from app.credentials.verdicts import Reason
 from app.egress.anthropic import MAX_ANSWER_BYTES, AnthropicClient
-from app.egress.failures import (
+from app.egress.exceptions import (
     AnswerTooLarge,
     DestinationRefused,
     HostSuspended,
     NameNotFound,
     NameUnavailable,
 )
-from app.egress.http import http_client
+from app.egress.http_client import http_client
 from tests.fake_anthropic import make_key, serve
 from tests.integration.egress.probing import probed, raw_server, refusing_port, reset, saying, silent
 

@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from app.core.tls import tls_context
-from app.domain.url_refusal import UrlReason
-from app.egress.failures import DestinationRefused
+from app.core.url_errors import UrlReason
+from app.egress.exceptions import DestinationRefused
 from app.egress.network import BoundedNetwork, VettedNetwork
 from app.egress.resolver import AddressGuard
 from app.egress.transport import trusted_transport

@@ -8,8 +8,8 @@ import httpcore
 import httpx
 import pytest
 
-from app.egress.exchange import COUNTERPARTS
-from app.egress.failures import HostSuspended
+from app.egress.deadline import COUNTERPARTS
+from app.egress.exceptions import HostSuspended
 from app.egress.transport import EgressLimits
 from tests.integration.egress.far_side import (
     ADDRESS,

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from app.domain.errors import IdentityProviderUnavailable
-from app.egress.http import http_client
+from app.core.errors import IdentityProviderUnavailable
+from app.egress.http_client import http_client
 from app.egress.jwks import LARGEST_ANSWER, JwksClient
 from tests.integration.egress.fake_issuer import FakeIssuer, jwk, running
 

@@ -8,10 +8,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from app.domain.errors import IdentityProviderUnavailable
-from app.egress.http import http_client
+from app.auth.authenticator import Authenticator, TokenRefused
+from app.core.errors import IdentityProviderUnavailable
+from app.egress.http_client import http_client
 from app.egress.jwks import OUTAGE_SECONDS, RETRY_SECONDS, UNKNOWN_KID_SECONDS, JwksClient
-from app.services.auth import Authenticator, TokenRefused
 from tests.integration.egress.fake_issuer import Clock, FakeIssuer, jwk, running
 
 LIFETIME = 600

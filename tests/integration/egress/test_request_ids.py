@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from app.domain.api_keys import ApiKey
+from app.core.api_key import ApiKey
 from app.egress.anthropic import AnthropicClient
-from app.egress.http import http_client
+from app.egress.http_client import http_client
 from tests.fake_anthropic import make_key
 from tests.integration.egress.probing import destination, raw_server, saying
 

@@ -7,9 +7,9 @@ import dns.resolver
 import pytest
 from dns.rcode import NOERROR, NXDOMAIN, REFUSED, SERVFAIL
 
-from app.domain.address_policy import NAT64_WELL_KNOWN
-from app.domain.url_refusal import DnsUnavailable, UrlReason, UrlRefused
+from app.core.url_errors import DnsUnavailable, UrlReason, UrlRefused
 from app.egress.resolver import AddressGuard, DnsResolver
+from app.provider_url.address_policy import NAT64_WELL_KNOWN
 from tests.integration.egress.dns_server import NameServer, Script, name_server
 
 HOST = "gw.example.com"

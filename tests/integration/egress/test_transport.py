@@ -7,8 +7,8 @@ import httpx
 import pytest
 import trustme
 
-from app.domain.url_refusal import UrlReason
-from app.egress.failures import DestinationRefused, NameNotFound, NameUnavailable
+from app.core.url_errors import UrlReason
+from app.egress.exceptions import DestinationRefused, NameNotFound, NameUnavailable
 from app.egress.transport import EgressLimits
 from tests.integration.egress.far_side import (
     ADDRESS,

@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core.database import Database, DatabaseLogin
-from app.services import Services
+from app.core.services import Services
+from app.database.engine import Database, DatabaseLogin
 from tests.databases import new_database
 from tests.integration.operations.installation import Installation
 from tests.integration.secret_store.conftest import (  # noqa: F401  # fixtures

@@ -5,12 +5,14 @@ import hmac
 
 import httpx
 
-from app.domain.clock import new_id, now
-from app.domain.webhooks import EventType, SigningSecret
+from app.core.clock import new_id, now
+from app.core.signing_secret import SigningSecret
 from app.egress.webhooks import WebhookClient
-from app.repositories.queue import DueItem, JobKind
-from app.secret_store.base import SecretRef, SecretStore
-from app.services.deliveries import Deliveries
+from app.jobs.queue import DueItem, JobKind, QueueRepository
+from app.secret_store.port import SecretRef, SecretStore
+from app.webhooks.delivery_worker import Deliveries
+from app.webhooks.endpoints import EventType
+from app.webhooks.repository import WebhookRepository
 from tests.integration.operations.installation import Installation
 
 
@@ -24,11 +26,11 @@ async def is_told(installation: Installation, store: SecretStore, ref: SecretRef
 
     delivery_id = new_id()
     async with installation.units.writing(ref.organization_id) as uow:
-        await uow.webhooks.add_delivery(
+        await uow[WebhookRepository].add_delivery(
             delivery_id, ref.credential_id, kind=EventType.THRESHOLD_CROSSED, body="{}", now=now()
         )
         item = DueItem(organization_id=ref.organization_id, kind=JobKind.DELIVER_WEBHOOK, id=delivery_id)
-        await uow.queue.add(item, due_at=now())
+        await uow[QueueRepository].add(item, due_at=now())
         await uow.commit()
     async with httpx.AsyncClient(transport=httpx.MockTransport(receive)) as http:
         await Deliveries(installation.units, store, WebhookClient(http)).run()

@@ -9,22 +9,27 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.api_keys import ApiKey
-from app.domain.auth import Caller
-from app.domain.clock import new_id, now
-from app.domain.credentials import Destination
-from app.domain.outbound_url import OutboundUrl
-from app.domain.validation import Reason, ValidationStatus, Verdict
-from app.domain.webhooks import SigningSecret
-from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.base import SecretKind, SecretRef, SecretStore
+from app.auth.principal import Caller
+from app.composition.reconciler import Sweep
+from app.core.api_key import ApiKey
+from app.core.clock import new_id, now
+from app.core.services import Services
+from app.core.signing_secret import SigningSecret
+from app.credentials.deletion import Retirement
+from app.credentials.service import Credentials
+from app.credentials.verdicts import Reason, ValidationStatus, Verdict
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
+from app.provider_url.endpoint import Destination
+from app.provider_url.url_policy import OutboundUrl
+from app.rotation.service import Rotation
 from app.secret_store.binding import bind_store
-from app.secret_store.embedded import EmbeddedSecretStore
-from app.secret_store.keyring import Keyring
-from app.secret_store.sealed_table import SealedList
-from app.services import Services
-from app.services.endpoint_secrets import ref_of
+from app.secret_store.embedded.keyring import Keyring
+from app.secret_store.embedded.store import EmbeddedSecretStore
+from app.secret_store.embedded.table import SealedList
+from app.secret_store.port import SecretKind, SecretRef, SecretStore
+from app.webhooks.service import Webhooks
+from app.webhooks.signing_secrets import ref_of
 from tests.assembly import assemble
 from tests.integration.services.deeds import new_key
 from tests.integration.services.workplace import make_key, new_credential
@@ -118,21 +123,21 @@ class Installation:
         pending = await self._save(services, second)
         await self._rotate(self.services(store, prober=UndecidedProber()), second, pending, key_version=2)
         deleted = await self._save(services, second)
-        await services.retirement.delete(second, deleted, force=False)
+        await services[Retirement].delete(second, deleted, force=False)
         await self.add_endpoint(services, first)
         await self.add_endpoint(services, third)
-        gone, _ = await services.webhooks.add(second, WEBHOOK_URL)
-        await services.webhooks.delete(second, gone.id)
+        gone, _ = await services[Webhooks].add(second, WEBHOOK_URL)
+        await services[Webhooks].delete(second, gone.id)
 
     async def add_endpoint(self, services: Services, caller: Caller) -> SecretRef:
-        endpoint, secret = await services.webhooks.add(caller, WEBHOOK_URL)
+        endpoint, secret = await services[Webhooks].add(caller, WEBHOOK_URL)
         ref = ref_of(caller.organization_id, endpoint.id)
         self.secrets[ref] = secret
         return ref
 
     async def _save(self, services: Services, caller: Caller) -> UUID:
         key = make_key()
-        record = await services.credentials.register(caller, new_credential(key), credential_id=new_id())
+        record = await services[Credentials].register(caller, new_credential(key), credential_id=new_id())
         self.keys[record.id, 1] = key
         self.refs.append(SecretRef(organization_id=caller.organization_id, credential_id=record.id))
         return record.id
@@ -141,15 +146,15 @@ class Installation:
         self, services: Services, caller: Caller, credential_id: UUID, *, key_version: int
     ) -> None:
         key = make_key()
-        await services.rotation.rotate(caller, credential_id, new_key(key), rotation_id=new_id())
+        await services[Rotation].rotate(caller, credential_id, new_key(key), rotation_id=new_id())
         self.keys[credential_id, key_version] = key
 
     async def _lose_a_number(self, store: SecretStore, caller: Caller, credential_id: UUID) -> None:
         services = self.services(HoldingStore(store, Crash))
         with suppress(Crash):
-            await services.rotation.rotate(caller, credential_id, new_key(make_key()), rotation_id=new_id())
+            await services[Rotation].rotate(caller, credential_id, new_key(make_key()), rotation_id=new_id())
         await make_due(self.owner, caller.organization_id)
-        await self.services(store).sweep.run()
+        await self.services(store)[Sweep].run()
 
     async def rows(self, table: str, where: str = "true") -> list[dict[str, Any]]:
         return await fetch(self.owner, f"SELECT * FROM {table} WHERE {where}")

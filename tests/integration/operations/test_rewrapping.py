@@ -7,15 +7,21 @@ from uuid import uuid4
 
 import pytest
 
-from app.domain.auth import Caller
-from app.domain.clock import new_id
-from app.domain.errors import ByokError, Unavailable
-from app.domain.rotation import MOST_STORE_VERSIONS
-from app.secret_store.base import SecretKind, SecretRef
-from app.secret_store.vault import VaultSecretStore
-from app.services import Services
-from app.services.operator import OperationRefused
-from app.services.rewrapping import Rewrapping, RewrappingStore
+from app.auth.principal import Caller
+from app.composition.reconciler import Sweep
+from app.core.clock import new_id
+from app.core.errors import ByokError, Unavailable
+from app.core.services import Services
+from app.credentials.deletion import Retirement
+from app.credentials.rotations import MOST_STORE_VERSIONS
+from app.rotation.rollback import Rollback
+from app.rotation.service import Rotation
+from app.secret_maintenance.progress import OperationRefused
+from app.secret_maintenance.rewrap_command import Rewrapping, RewrappingStore
+from app.secret_store.port import SecretKind, SecretRef
+from app.secret_store.vault.store import VaultSecretStore
+from app.validation.service import Validation
+from app.webhooks.service import Webhooks
 from tests.integration.operations.deliveries import is_told
 from tests.integration.operations.installation import HELD, Installation
 from tests.integration.secret_store.vaults import Prepared
@@ -100,7 +106,7 @@ async def sweep(installation: Installation, vault: VaultSecretStore) -> None:
         installation.owner,
         "UPDATE job_queue SET due_at = now() - interval '1 second' WHERE kind IN ('settle_rewrap', 'settle_intent', 'settle_webhook')",
     )
-    await installation.services(vault).sweep.run()
+    await installation.services(vault)[Sweep].run()
 
 
 class TestRewrapSecrets:
@@ -184,14 +190,14 @@ class TestRewrapSecrets:
 
 Deed = Callable[[Services, SecretRef], Awaitable[object]]
 DEEDS: dict[str, Deed] = {
-    "rotate": lambda services, ref: services.rotation.rotate(
+    "rotate": lambda services, ref: services[Rotation].rotate(
         caller_of(ref), ref.credential_id, new_key(make_key()), rotation_id=new_id()
     ),
-    "roll back": lambda services, ref: services.rollback.roll_back(caller_of(ref), ref.credential_id),
-    "destroy": lambda services, ref: services.retirement.destroy_version(
+    "roll back": lambda services, ref: services[Rollback].roll_back(caller_of(ref), ref.credential_id),
+    "destroy": lambda services, ref: services[Retirement].destroy_version(
         caller_of(ref), ref.credential_id, 1
     ),
-    "delete": lambda services, ref: services.retirement.delete(
+    "delete": lambda services, ref: services[Retirement].delete(
         caller_of(ref), ref.credential_id, force=False
     ),
 }
@@ -252,7 +258,7 @@ class TestOthersMeanwhile:
 
                 async def delete(step: Step, services: Services = services, ref: SecretRef = ref) -> None:
                     if not step.holds_locks:
-                        await services.webhooks.delete(caller_of(ref), ref.credential_id)
+                        await services[Webhooks].delete(caller_of(ref), ref.credential_id)
 
                 course = Course(at, delete)
                 with suppress(OperationRefused):
@@ -293,7 +299,7 @@ class TestOthersMeanwhile:
         for at in range(1, 30):
             course = Course(at, rewrap)
             services = in_vault.services(interrupted_store(vault, course))
-            record = await services.validation.request(
+            record = await services[Validation].request(
                 caller_of(ref), ref.credential_id, validation_id=new_id()
             )
             assert record.verdict.status == "valid"
@@ -301,4 +307,4 @@ class TestOthersMeanwhile:
                 break
         for organization_id in {ref.organization_id for ref in in_vault.refs}:
             await make_due(in_vault.owner, organization_id)
-        await in_vault.services(vault).sweep.run()
+        await in_vault.services(vault)[Sweep].run()

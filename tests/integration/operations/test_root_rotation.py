@@ -7,14 +7,14 @@ from uuid import uuid4
 
 import pytest
 
-from app.domain.errors import SecretStoreUnavailable
-from app.secret_store import envelope
-from app.secret_store.base import SecretCorrupt
+from app.core.errors import SecretStoreUnavailable
+from app.secret_maintenance.progress import OperationRefused
+from app.secret_maintenance.rotate_root_key import RootRotation
 from app.secret_store.binding import allow_root, hold_binding
-from app.secret_store.keyring import Keyring
-from app.secret_store.keyset import Keyset
-from app.services.operator import OperationRefused
-from app.services.root_rotation import RootRotation
+from app.secret_store.embedded import envelope
+from app.secret_store.embedded.keyring import Keyring
+from app.secret_store.embedded.keyset import Keyset
+from app.secret_store.port import SecretCorrupt
 from tests.integration.operations.installation import Installation
 from tests.integration.services.workplace import make_key
 from tests.interruptions import Course, Crash, Dependency, InterruptedUnits, Step, crash, steps

@@ -3,8 +3,8 @@
 import pytest
 import sqlalchemy as sa
 
-from app.core.database import Database, DatabaseLogin
-from app.domain.errors import DatabaseUnavailable
+from app.core.errors import DatabaseUnavailable
+from app.database.engine import Database, DatabaseLogin
 
 
 class TestClose:

@@ -10,11 +10,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core.database import Database, DatabaseLogin, Statement
-from app.domain.buckets import bucket_edges, cover_of
-from app.domain.clock import now
-from app.domain.reports import BucketWidth, Dimension
-from app.repositories import counting, reports, rollups, statement_sums
+from app.billing import statement_sums
+from app.core.clock import now
+from app.database.engine import Database, DatabaseLogin, Statement
+from app.spend_limits import counter_queries as counting
+from app.usage_reports import repository as reports
+from app.usage_reports import rollup_repository as rollups
+from app.usage_reports.reports import BucketWidth, Dimension
+from app.usage_reports.time_buckets import bucket_edges, cover_of
 from tests.databases import new_database
 from tests.rows import change
 

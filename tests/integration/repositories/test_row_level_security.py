@@ -13,8 +13,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database, Row, Statement
-from app.services import Services
+from app.core.services import Services
+from app.database.engine import Database, Row, Statement
+from app.usage_reports.rollup_worker import Folding
 from tests.api.usage import event
 from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.fake_anthropic import make_key
@@ -137,7 +138,7 @@ OF_STATEMENTS = (
 
 async def fold(services: Services, database: Database, organization: str) -> bool:
     """Whether the rows are in the sums."""
-    await services.folding.fold(organization)
+    await services[Folding].fold(organization)
     return bool(await rows(database, organization, "SELECT 1 FROM usage_day"))
 
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database, DatabaseLogin, Statement
+from app.database.engine import Database, DatabaseLogin, Statement
 from tests.conftest import Tenant
 from tests.integration.repositories.test_row_level_security import GUARDED, OF_NO_ORGANIZATION, execute, rows
 from tests.rows import fetch

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.routers.http_protocol import BoundedHttpProtocol
+from app.api.http_limits import BoundedHttpProtocol
 
 PATIENCE_SECONDS = 20
 KEEP_ALIVE_SECONDS = 60  # longer than any test waits: what closes before is what the test is about

@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from app.routers.middleware import BodyLimits, RequestContext
-from app.routers.problems import add_problem_handlers
+from app.api.middleware import BodyLimits, RequestContext
+from app.api.problems import add_problem_handlers
 from tests.integration.routers.listening import Client, connected, listening, request
 
 BODY_SECONDS = 0.3

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from app.routers.http_protocol import HEAD_LIMIT_BYTES, HEAD_LIMIT_FIELDS, BoundedHttpProtocol
+from app.api.http_limits import HEAD_LIMIT_BYTES, HEAD_LIMIT_FIELDS, BoundedHttpProtocol
 from tests.integration.routers.listening import Client, Echo, connected, listening, request
 
 MEBIBYTE = 1024 * 1024

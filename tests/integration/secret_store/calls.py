@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from app.secret_store.base import SecretRef
-from app.secret_store.vault import VaultSecretStore
-from app.secret_store.vault_answers import KINDS, VaultReason, VaultUnavailable
+from app.secret_store.port import SecretRef
+from app.secret_store.vault.responses import KINDS, VaultReason, VaultUnavailable
+from app.secret_store.vault.store import VaultSecretStore
 from tests.integration.secret_store.keys import make_key
 
 Call = Callable[[VaultSecretStore, SecretRef], Awaitable[object]]

@@ -6,14 +6,14 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from app.core.database import Database, DatabaseLogin
-from app.secret_store.base import SecretRef, SecretStore
-from app.secret_store.embedded import EmbeddedSecretStore
-from app.secret_store.keyset import Keyset
-from app.secret_store.vault import VaultMounts, VaultSecretStore
-from app.secret_store.vault_client import VaultServer
-from app.secret_store.vault_roles import VaultRole, VaultSessions
-from app.secret_store.vault_session import VaultLogin, VaultSession
+from app.database.engine import Database, DatabaseLogin
+from app.secret_store.embedded.keyset import Keyset
+from app.secret_store.embedded.store import EmbeddedSecretStore
+from app.secret_store.port import SecretRef, SecretStore
+from app.secret_store.vault.client import VaultServer
+from app.secret_store.vault.roles import VaultRole, VaultSessions
+from app.secret_store.vault.session import VaultLogin, VaultSession
+from app.secret_store.vault.store import VaultMounts, VaultSecretStore
 from tests.fake_vault import ROOT, FakeVault, ServedVault, serve
 from tests.fakes import FakeSecretStore
 from tests.integration.secret_store.server import RealServer, is_there, real_server, summary

@@ -3,8 +3,8 @@
 import secrets
 from uuid import uuid4
 
-from app.domain.api_keys import ApiKey
-from app.secret_store.base import SecretRef, SecretStore
+from app.core.api_key import ApiKey
+from app.secret_store.port import SecretRef, SecretStore
 
 
 def make_key() -> ApiKey:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.secret_store.vault_answers import Answer, VaultReason, VaultUnavailable
-from app.secret_store.vault_session import VaultLogin, VaultSession
+from app.secret_store.vault.responses import Answer, VaultReason, VaultUnavailable
+from app.secret_store.vault.session import VaultLogin, VaultSession
 from tests.fake_vault import FakeVault
 from tests.waiting import until
 

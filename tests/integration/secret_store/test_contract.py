@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from app.secret_store.base import CasMismatch, SecretMissing, SecretRef, SecretStore
+from app.secret_store.port import CasMismatch, SecretMissing, SecretRef, SecretStore
 from tests.integration.secret_store.keys import make_key, write
 
 

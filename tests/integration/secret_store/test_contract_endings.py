@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.domain.api_keys import ApiKey
-from app.domain.errors import SecretStoreUnavailable
-from app.secret_store.base import CasMismatch, SecretMissing, SecretRef, SecretStore
+from app.core.api_key import ApiKey
+from app.core.errors import SecretStoreUnavailable
+from app.secret_store.port import CasMismatch, SecretMissing, SecretRef, SecretStore
 from tests.integration.secret_store.keys import make_key, write
 
 

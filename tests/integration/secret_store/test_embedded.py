@@ -8,14 +8,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app.core.database import Database
-from app.domain.api_keys import ApiKey
-from app.domain.errors import SecretStoreUnavailable
-from app.secret_store import envelope
-from app.secret_store.base import SecretCorrupt, SecretMissing, SecretRef
-from app.secret_store.embedded import EmbeddedSecretStore
-from app.secret_store.keyset import Keyset
-from app.secret_store.sealed_table import sealed_secret
+from app.core.api_key import ApiKey
+from app.core.errors import SecretStoreUnavailable
+from app.database.engine import Database
+from app.secret_store.embedded import envelope
+from app.secret_store.embedded.keyset import Keyset
+from app.secret_store.embedded.store import EmbeddedSecretStore
+from app.secret_store.embedded.table import sealed_secret
+from app.secret_store.port import SecretCorrupt, SecretMissing, SecretRef
 
 KEY = ApiKey.parse("sk-ant-api03-R2D2" + 80 * "x" + "igAA")
 ROW = sealed_secret.c

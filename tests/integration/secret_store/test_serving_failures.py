@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from app.core.database import Database
-from app.services import Services
+from app.core.services import Services
+from app.database.engine import Database
 from tests.api.rotating import refusal
 from tests.conftest import MakeToken, Tenant
 from tests.fake_vault import FakeVault, ServedVault

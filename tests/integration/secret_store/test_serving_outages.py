@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.core.database import Database
-from app.secret_store.vault_roles import VaultRole
-from app.services import Services
+from app.core.services import Services
+from app.database.engine import Database
+from app.secret_store.vault.roles import VaultRole
 from tests.api.rotating import refusal
 from tests.conftest import MakeToken, Tenant
 from tests.integration.secret_store.server import RealServer, dev_server, is_there

@@ -5,8 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from app.domain.webhooks import SigningSecret
-from app.secret_store.base import (
+from app.core.signing_secret import SigningSecret
+from app.secret_store.embedded.store import EmbeddedSecretStore
+from app.secret_store.port import (
     CasMismatch,
     SecretCorrupt,
     SecretKind,
@@ -14,8 +15,7 @@ from app.secret_store.base import (
     SecretRef,
     SecretStore,
 )
-from app.secret_store.embedded import EmbeddedSecretStore
-from app.secret_store.vault import VaultSecretStore
+from app.secret_store.vault.store import VaultSecretStore
 from tests.integration.secret_store.keys import write
 from tests.integration.secret_store.vaults import Prepared
 

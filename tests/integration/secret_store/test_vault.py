@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from app.secret_store.base import CasMismatch, SecretCorrupt, SecretMissing, SecretRef
-from app.secret_store.vault import VaultSecretStore
+from app.secret_store.port import CasMismatch, SecretCorrupt, SecretMissing, SecretRef
+from app.secret_store.vault.store import VaultSecretStore
 from tests.fake_vault import ServedVault
 from tests.integration.secret_store.keys import make_key, write
 from tests.integration.secret_store.vaults import Prepared

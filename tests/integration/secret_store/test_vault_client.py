@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from app.secret_store.vault_answers import Answer, VaultReason
-from app.secret_store.vault_client import VaultServer
+from app.secret_store.vault.client import VaultServer
+from app.secret_store.vault.responses import Answer, VaultReason
 
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter

@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 import structlog
 
-from app.secret_store.base import SecretRef
-from app.secret_store.vault import VaultSecretStore
-from app.secret_store.vault_answers import VaultReason
+from app.secret_store.port import SecretRef
+from app.secret_store.vault.responses import VaultReason
+from app.secret_store.vault.store import VaultSecretStore
 from tests.fake_vault import ServedVault
 from tests.integration.secret_store.calls import Call, every_call, reason_of
 from tests.integration.secret_store.keys import make_key, write

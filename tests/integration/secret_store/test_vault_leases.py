@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from app.secret_store.base import SecretCorrupt, SecretMissing, SecretRef
-from app.secret_store.vault import VaultSecretStore
-from app.secret_store.vault_answers import VaultReason, VaultUnavailable
+from app.secret_store.port import SecretCorrupt, SecretMissing, SecretRef
+from app.secret_store.vault.responses import VaultReason, VaultUnavailable
+from app.secret_store.vault.store import VaultSecretStore
 from tests.fake_vault import ServedVault
 from tests.integration.secret_store.keys import write
 from tests.integration.secret_store.vaults import Prepared

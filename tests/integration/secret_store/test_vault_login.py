@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from app.secret_store.vault_answers import VaultReason, VaultUnavailable
-from app.secret_store.vault_client import VaultServer
-from app.secret_store.vault_session import VaultLogin, VaultSession
+from app.secret_store.vault.client import VaultServer
+from app.secret_store.vault.responses import VaultReason, VaultUnavailable
+from app.secret_store.vault.session import VaultLogin, VaultSession
 from tests.fake_vault import ROOT, FakeVault, Token, serve
 from tests.integration.secret_store.sessions import APPROLE, LOGIN_PATHS, ask, asked, refusal_of
 

@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from app.secret_store.base import SecretRef
-from app.secret_store.vault_answers import VaultReason
-from app.secret_store.vault_roles import VaultRole
+from app.secret_store.port import SecretRef
+from app.secret_store.vault.responses import VaultReason
+from app.secret_store.vault.roles import VaultRole
 from tests.integration.secret_store.calls import CALLS, Call, every_call, reason_of
 from tests.integration.secret_store.keys import make_key, write
 from tests.integration.secret_store.server import dev_server, is_there

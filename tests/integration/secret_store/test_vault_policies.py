@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from app.secret_store.base import SecretRef
-from app.secret_store.envelope import length_prefixed
-from app.secret_store.vault import VaultSecretStore
-from app.secret_store.vault_answers import Answer
-from app.secret_store.vault_roles import VaultRole
-from app.secret_store.vault_session import VaultLogin
+from app.secret_store.encoding import length_prefixed
+from app.secret_store.port import SecretRef
+from app.secret_store.vault.responses import Answer
+from app.secret_store.vault.roles import VaultRole
+from app.secret_store.vault.session import VaultLogin
+from app.secret_store.vault.store import VaultSecretStore
 from tests.integration.secret_store.keys import write
 from tests.integration.secret_store.vaults import Prepared
 from tests.integration.secret_store.wishes import WISHES, Place, Wish

@@ -9,10 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.secret_store.vault_answers import VaultUnavailable
-from app.secret_store.vault_client import VaultServer
-from app.secret_store.vault_roles import VaultRole
-from app.secret_store.vault_session import VaultLogin, VaultSession
+from app.secret_store.vault.client import VaultServer
+from app.secret_store.vault.responses import VaultUnavailable
+from app.secret_store.vault.roles import VaultRole
+from app.secret_store.vault.session import VaultLogin, VaultSession
 from tests.fake_vault import ROOT, FakeVault, Token
 from tests.integration.secret_store.sessions import LOGIN_PATHS, Clock, ask, refreshed
 from tests.integration.secret_store.vaults import Prepared

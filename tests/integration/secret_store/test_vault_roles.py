@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.core.settings import SettingsRefused, VaultSettings, load_settings
-from app.secret_store.vault_roles import VaultRole, logins_of
-from app.secret_store.vault_session import VaultLogin
+from app.secret_store.vault.roles import VaultRole, logins_of
+from app.secret_store.vault.session import VaultLogin
+from app.settings.environment import SettingsRefused, VaultSettings, load_settings
 
 
 def logins(**settings: Any) -> dict[VaultRole, VaultLogin]:

@@ -4,10 +4,10 @@ from uuid import uuid4
 
 import pytest
 
-from app.secret_store.vault import VaultMounts
-from app.secret_store.vault_answers import VaultReason, VaultUnavailable
-from app.secret_store.vault_roles import VaultRole
-from app.secret_store.vault_setup import SetUpRefused, VaultSetup, policy
+from app.secret_store.vault.responses import VaultReason, VaultUnavailable
+from app.secret_store.vault.roles import VaultRole
+from app.secret_store.vault.setup import SetUpRefused, VaultSetup, policy
+from app.secret_store.vault.store import VaultMounts
 from tests.integration.secret_store.server import RealServer
 from tests.integration.secret_store.vaults import Prepared, prepared_vault
 

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
-from app.secret_store.vault import VaultMounts, VaultSecretStore
-from app.secret_store.vault_answers import Answer, expect, part
-from app.secret_store.vault_client import Question, VaultServer
-from app.secret_store.vault_roles import VaultRole, VaultSessions
-from app.secret_store.vault_session import VaultLogin, VaultSession
-from app.secret_store.vault_setup import VaultSetup
+from app.secret_store.vault.client import Question, VaultServer
+from app.secret_store.vault.responses import Answer, expect, part
+from app.secret_store.vault.roles import VaultRole, VaultSessions
+from app.secret_store.vault.session import VaultLogin, VaultSession
+from app.secret_store.vault.setup import VaultSetup
+from app.secret_store.vault.store import VaultMounts, VaultSecretStore
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from app.secret_store.vault_roles import VaultRole
+from app.secret_store.vault.roles import VaultRole
 
 WRITER, BROKER, PROBER, SWEEPER, PROVISIONER = VaultRole
 

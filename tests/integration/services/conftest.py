@@ -9,12 +9,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.core.database import Database, DatabaseLogin
-from app.domain.auth import Caller
-from app.secret_store.embedded import EmbeddedSecretStore
-from app.secret_store.keyset import Keyset
-from app.secret_store.vault_client import VaultServer
-from app.services import Services
+from app.auth.principal import Caller
+from app.core.services import Services
+from app.database.engine import Database, DatabaseLogin
+from app.secret_store.embedded.keyset import Keyset
+from app.secret_store.embedded.store import EmbeddedSecretStore
+from app.secret_store.vault.client import VaultServer
 from tests.databases import new_database
 from tests.direct_vault import DirectWire, WiredVault
 from tests.fake_vault import ROOT, FakeVault

@@ -3,13 +3,15 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from app.domain.api_keys import ApiKey
-from app.domain.clock import new_id
-from app.domain.credentials import CredentialRecord
-from app.domain.rotation import Activate, DestroyPrevious, RotationRecord
-from app.services import Services
-from app.services.retirement import DeletionReceipt
-from app.services.rotation import NewKey
+from app.core.api_key import ApiKey
+from app.core.clock import new_id
+from app.core.services import Services
+from app.credentials.deletion import DeletionReceipt, Retirement
+from app.credentials.enablement import Suspension
+from app.credentials.records import CredentialRecord
+from app.credentials.rotations import Activate, DestroyPrevious, RotationRecord
+from app.rotation.rollback import Rollback
+from app.rotation.service import NewKey, Rotation
 from tests.integration.services.soundness import Bench
 from tests.integration.services.workplace import make_key
 
@@ -26,7 +28,7 @@ def rotation(
     async def rotate(bench: Bench, services: Services) -> Answer:
         key = bench.keys[-1] if same_key else make_key()
         bench.keys.append(key)
-        return await services.rotation.rotate(
+        return await services[Rotation].rotate(
             bench.place.caller,
             bench.credential_id,
             new_key(key, activate=activate, destroy_previous=destroy_previous),
@@ -55,32 +57,32 @@ def new_key(
 
 
 async def roll_back(bench: Bench, services: Services) -> Answer:
-    return await services.rollback.roll_back(bench.place.caller, bench.credential_id)
+    return await services[Rollback].roll_back(bench.place.caller, bench.credential_id)
 
 
 async def destroy_version(bench: Bench, services: Services) -> Answer:
-    await services.retirement.destroy_version(bench.place.caller, bench.credential_id, 1)
+    await services[Retirement].destroy_version(bench.place.caller, bench.credential_id, 1)
     return None
 
 
 async def destroy_pending_version(bench: Bench, services: Services) -> Answer:
     """Its rotation was not decided yet, and is cancelled with it."""
     await rotation()(bench, bench.place.undecided)
-    await services.retirement.destroy_version(bench.place.caller, bench.credential_id, 2)
+    await services[Retirement].destroy_version(bench.place.caller, bench.credential_id, 2)
     return None
 
 
 async def delete(bench: Bench, services: Services) -> Answer:
-    return await services.retirement.delete(bench.place.caller, bench.credential_id, force=False)
+    return await services[Retirement].delete(bench.place.caller, bench.credential_id, force=False)
 
 
 async def disable(bench: Bench, services: Services) -> Answer:
-    return await services.suspension.disable(bench.place.caller, bench.credential_id)
+    return await services[Suspension].disable(bench.place.caller, bench.credential_id)
 
 
 async def enable(bench: Bench, services: Services) -> Answer:
     await disable(bench, bench.place.healthy)
-    return await services.suspension.enable(bench.place.caller, bench.credential_id)
+    return await services[Suspension].enable(bench.place.caller, bench.credential_id)
 
 
 async def let_go(bench: Bench, services: Services) -> Answer:

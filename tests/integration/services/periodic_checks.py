@@ -8,16 +8,17 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.api_keys import ApiKey
-from app.domain.auth import Caller
-from app.domain.clock import new_id, now
-from app.domain.credentials import Destination
-from app.domain.provider_url import ProviderURL
-from app.domain.validation import Reason, Verdict, status_of
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
-from app.services.credentials import NewCredential
+from app.auth.principal import Caller
+from app.core.api_key import ApiKey
+from app.core.clock import new_id, now
+from app.core.services import Services
+from app.credentials.service import Credentials, NewCredential
+from app.credentials.verdicts import Reason, Verdict, status_of
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
+from app.provider_url.endpoint import Destination
+from app.provider_url.url import ProviderURL
+from app.validation.worker import Revalidation
 from tests.assembly import assemble
 from tests.fakes import FakeSecretStore
 from tests.integration.services.workplace import make_key
@@ -85,14 +86,14 @@ class Place:
             workspace_id=None,
             probe_model=None,
         )
-        record = await self.instance.credentials.register(self.caller, new, credential_id=new_id())
+        record = await self.instance[Credentials].register(self.caller, new, credential_id=new_id())
         self.prober.asked.clear()
         return record.id, key.reveal()
 
     async def run(self) -> None:
         """Let the time come for everything, and check what is due."""
         await self.make_due()
-        await self.instance.revalidation.run()
+        await self.instance[Revalidation].run()
 
     async def make_due(self, *, within: timedelta = 2 * DAY) -> None:
         """Let the time come for all that is to be checked so soon."""

@@ -16,13 +16,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.core.database import Database, DatabaseLogin
-from app.domain.auth import Caller
-from app.domain.clock import new_id
-from app.domain.errors import SpendLimitExceeded
-from app.domain.reservations import Reservation
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services.reservations import Request, Reservations
+from app.auth.principal import Caller
+from app.core.clock import new_id
+from app.core.errors import SpendLimitExceeded
+from app.database.engine import Database, DatabaseLogin
+from app.database.unit_of_work import UnitsOfWork
+from app.spend_limits.reservation_service import Request, Reservations
+from app.spend_limits.reservations import Reservation
 from tests.spend_ledger import ingest, make_row
 from tests.unpriced import Unpriced
 

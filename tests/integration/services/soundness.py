@@ -5,9 +5,10 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from app.domain.api_keys import ApiKey
-from app.secret_store.base import SecretRef
-from app.services import Services
+from app.composition.reconciler import Sweep
+from app.core.api_key import ApiKey
+from app.core.services import Services
+from app.secret_store.port import SecretRef
 from tests.integration.services.workplace import Workplace
 from tests.rows import change
 
@@ -40,7 +41,7 @@ class Bench:
             )
             if not waiting:
                 return
-            await (services or self.place.healthy).sweep.run()
+            await (services or self.place.healthy)[Sweep].run()
         raise AssertionError("the sweep does not come to rest")
 
     async def versions(self) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from app.domain.billing_month import BillingMonth
+from app.billing.month import BillingMonth
 
 Line = tuple[str, str | None, str, str | None]
 _USD = Decimal(10) ** 12

@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database, Session, Statement
-from app.domain.reports import BucketWidth, Dimension, ReportQuery
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services.reports import Reports
+from app.database.engine import Database, Session, Statement
+from app.database.unit_of_work import UnitsOfWork
+from app.usage_reports.reports import BucketWidth, Dimension, ReportQuery
+from app.usage_reports.service import Reports
 from tests.ledger import Event, event
 from tests.rows import fetch
 

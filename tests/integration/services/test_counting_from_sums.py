@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.auth import Caller
-from app.domain.billing import UsageMode
-from app.domain.clock import new_id
-from app.domain.limits import Enforcement, LimitMode, LimitPeriod, LimitScope, LimitTerms
-from app.domain.money import PICO_PER_USD
-from app.domain.usage import LedgerRow, TokenUsage
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services.folding import Folding
+from app.auth.principal import Caller
+from app.core.clock import new_id
+from app.core.money import PICO_PER_USD
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
+from app.spend_limits.limits import Enforcement, LimitMode, LimitPeriod, LimitScope, LimitTerms
+from app.usage.records import LedgerRow, TokenUsage
+from app.usage_mode.modes import UsageMode
+from app.usage_reports.rollup_worker import Folding
 from tests.conftest import Tenant
 from tests.rows import fetch
 from tests.spend_ledger import ingest, limits_over, make_row

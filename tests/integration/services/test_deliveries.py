@@ -8,18 +8,20 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.auth import Caller
-from app.domain.clock import new_id, now
-from app.domain.outbound_url import OutboundUrl
-from app.domain.webhooks import EventType
+from app.auth.principal import Caller
+from app.composition.background import run_jobs
+from app.core.clock import new_id, now
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
 from app.egress.resolver import AddressGuard
 from app.egress.transport import EgressLimits
-from app.jobs.background import run_jobs
-from app.repositories.queue import DueItem, JobKind
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
-from app.services.deliveries import AT_ONCE, PER_ORGANIZATION
+from app.jobs.queue import DueItem, JobKind, QueueRepository
+from app.provider_url.url_policy import OutboundUrl
+from app.webhooks.delivery_worker import AT_ONCE, PER_ORGANIZATION, Deliveries
+from app.webhooks.endpoints import EventType
+from app.webhooks.repository import WebhookRepository
+from app.webhooks.service import Webhooks
 from tests.api.telling import services_of
 from tests.fakes import FakeSecretStore
 from tests.integration.egress.far_side import ADDRESS, HOST, OTHER_ADDRESS, Detour, FixedResolver, client
@@ -45,25 +47,25 @@ class Outbox:
 
     def start(self, stop: asyncio.Event | None = None) -> asyncio.Task[int]:
         """Begin to empty it."""
-        running = asyncio.create_task(self.services.deliveries.run(stop))
+        running = asyncio.create_task(self.services[Deliveries].run(stop))
         self._running.append(running)
         return running
 
     async def fill(self, caller: Caller, host: str, deliveries: int) -> None:
         """So many to a new endpoint on that host, all due, later than those that are there."""
-        endpoint, _ = await self.services.webhooks.add(caller, OutboundUrl(host=host, path="/hooks"))
+        endpoint, _ = await self.services[Webhooks].add(caller, OutboundUrl(host=host, path="/hooks"))
         async with self.units.writing(caller.organization_id) as uow:
             for _ in range(deliveries):
                 instant, delivery_id = now(), new_id()
-                await uow.webhooks.add_delivery(
+                await uow[WebhookRepository].add_delivery(
                     delivery_id, endpoint.id, kind=EventType.THRESHOLD_CROSSED, body="{}", now=instant
                 )
-                await uow.queue.add(_item(caller.organization_id, delivery_id), due_at=instant)
+                await uow[QueueRepository].add(_item(caller.organization_id, delivery_id), due_at=instant)
             await uow.commit()
 
     async def take(self, at_most: int, *under_way: str) -> list[str]:
         """The organizations of what a taker is given."""
-        async with self.units.queue() as (queue, session):
+        async with self.units.across(QueueRepository) as (queue, session):
             taken = await queue.take_fairly(
                 JobKind.DELIVER_WEBHOOK,
                 now=now(),

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.auth import Caller
-from app.domain.clock import new_id
-from app.domain.limits import Enforcement, LimitMode, LimitPeriod, LimitScope, LimitState, LimitTerms
-from app.domain.money import PICO_PER_USD
-from app.repositories.unit_of_work import UnitsOfWork
+from app.auth.principal import Caller
+from app.core.clock import new_id
+from app.core.money import PICO_PER_USD
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
+from app.spend_limits.limits import Enforcement, LimitMode, LimitPeriod, LimitScope, LimitState, LimitTerms
 from tests.conftest import Tenant
 from tests.integration.services.reserving import FEATURES, Orders, run_apart
 from tests.rows import change, fetch

@@ -10,11 +10,12 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.errors import DatabaseUnavailable
-from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
-from app.services import Services
-from app.services.folding import Folding
+from app.core.errors import DatabaseUnavailable
+from app.core.services import Services
+from app.database.engine import Database
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+from app.usage_reports.rollup_repository import RollupRepository
+from app.usage_reports.rollup_worker import Folding
 from tests.integration.services.summing import (
     START,
     in_sums,
@@ -41,7 +42,7 @@ class TestFold:
         await ingest(database, organization, *(random_event(chance) for _ in range(50)))
 
         async def fold() -> int:
-            await services.folding.fold(organization)
+            await services[Folding].fold(organization)
             return await items(owner, organization)
 
         await until(fold, lambda left: left == 0)
@@ -55,7 +56,7 @@ class TestFold:
         await ingest(database, organization, event(START))
 
         for _ in range(5):
-            await services.folding.fold(organization)
+            await services[Folding].fold(organization)
 
         assert (await reported(UnitsOfWork(database), organization))[0] == 1
         assert await in_sums(owner, organization) <= {0, 1}
@@ -69,7 +70,7 @@ class TestFold:
             await add(session, organization, [event(START, output_tokens=1)])
             await ingest(database, organization, event(START, output_tokens=10))
 
-            await services.folding.fold(organization)
+            await services[Folding].fold(organization)
 
             assert max(await in_sums(owner, organization)) <= 1
             assert await items(owner, organization) == 1
@@ -78,7 +79,7 @@ class TestFold:
         assert (await reported(units, organization))[1] == 111
 
         async def fold() -> int:
-            await services.folding.fold(organization)
+            await services[Folding].fold(organization)
             return await items(owner, organization)
 
         await until(fold, lambda left: left == 0)
@@ -92,7 +93,7 @@ class TestFold:
         assert await items(owner, organization) == 1
         async with database.session(organization) as session:
             await add(session, organization, [event(START)])
-            await services.folding.fold(organization)
+            await services[Folding].fold(organization)
             await session.commit()
 
         assert await items(owner, organization) == 1
@@ -107,7 +108,7 @@ class TestFold:
         async def run() -> set[int]:
             for organization in organizations:
                 await make_due(owner, organization)
-            await services.folding.run()
+            await services[Folding].run()
             return {await items(owner, organization) for organization in organizations}
 
         await until(run, lambda left: left == {0})
@@ -129,7 +130,7 @@ class TestFold:
         steps: list[Any] = []
         for _ in range(3):
             async with UnitsOfWork(database).writing(organization) as uow:
-                steps.append(await uow.rollups.fold())
+                steps.append(await uow[RollupRepository].fold())
                 await uow.commit()
             found = await fetch(
                 owner,
@@ -180,6 +181,6 @@ class TestFold:
         stop.set()
 
         await make_due(owner, organization)
-        assert await services.folding.run(stop) == 0
+        assert await services[Folding].run(stop) == 0
 
         assert await items(owner, organization) == 1

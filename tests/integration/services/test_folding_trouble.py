@@ -12,10 +12,12 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database, Session, Statement
-from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
-from app.services import Services
-from app.services.folding import Folding
+from app.core.services import Services
+from app.database.engine import Database, Session, Statement
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+from app.usage_reports.repository import ReportRepository
+from app.usage_reports.rollup_repository import RollupRepository
+from app.usage_reports.rollup_worker import Folding
 from tests.integration.services.summing import (
     QUERY,
     REPEATABLE_READ,
@@ -104,10 +106,10 @@ class TestDeath:
             assert await reported(units, organization) == whole
             tail_or_nothing = await items(owner, organization)
             async with units.reading(organization) as uow:
-                assert tail_or_nothing or not await uow.rollups.has_tail()
+                assert tail_or_nothing or not await uow[RollupRepository].has_tail()
 
         assert at > 15
-        await services.folding.fold(organization)
+        await services[Folding].fold(organization)
         assert await reported(units, organization) == await truth(database, organization)
 
 
@@ -158,7 +160,7 @@ class Crowd:
             async with self._database.session(self._organization, read_only=True) as session:
                 await session.rows(REPEATABLE_READ)
                 uow = UnitOfWork(session, self._organization)
-                rows = await uow.reports.rows(QUERY, edges, after=None, at_most=100)
+                rows = await uow[ReportRepository].rows(QUERY, edges, after=None, at_most=100)
                 assert sums_of(rows) == await truth_in(session)
             assert (await reported(self._units, self._organization))[0] >= known
             self.compared += 1
@@ -176,7 +178,7 @@ class TestTogether:
         assert (await truth(database, organization))[0] == crowd.accepted
 
         async def fold_rest() -> int:
-            await services.folding.fold(organization)
+            await services[Folding].fold(organization)
             return await items(owner, organization)
 
         await until(fold_rest, lambda left: left == 0)
@@ -189,12 +191,12 @@ class TestTogether:
         await ingest(database, organization, event(START))
         units = UnitsOfWork(database)
         async with units.writing(organization) as first, units.writing(organization) as second:
-            await first.rollups.fold()
+            await first[RollupRepository].fold()
             await first.commit()
             await ingest(database, organization, event(START))
             async with units.writing(organization) as third:
-                await third.rollups.fold()
+                await third[RollupRepository].fold()
 
-                step = await second.rollups.fold()
+                step = await second[RollupRepository].fold()
 
             assert not step.is_any

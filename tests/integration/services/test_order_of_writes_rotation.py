@@ -4,10 +4,10 @@ from contextlib import suppress
 
 import pytest
 
-from app.domain.clock import new_id
-from app.domain.errors import ByokError, NoPreviousVersion, TooManyVersions
-from app.domain.rotation import MOST_STORE_VERSIONS
-from app.secret_store.base import SecretRef
+from app.core.clock import new_id
+from app.core.errors import ByokError, NoPreviousVersion, TooManyVersions
+from app.credentials.rotations import MOST_STORE_VERSIONS
+from app.secret_store.port import SecretRef
 from tests.integration.services.conftest import MakeBench
 from tests.integration.services.deeds import DEEDS, roll_back, rotation
 from tests.integration.services.interrupting import MOST_STEPS, count, every_deed, interrupt

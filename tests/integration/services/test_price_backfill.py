@@ -9,14 +9,15 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.counting import Charge
-from app.domain.prices import OverrideList, PriceList, PriceOverride
-from app.domain.rates import Band, DatedPrice, Rates
-from app.domain.usage import UsageFlag
-from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
-from app.services.price_backfill import Backfilled, PriceBackfill
-from app.services.prices import Prices
+from app.database.engine import Database
+from app.database.ledger_lock import LedgerLock
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+from app.pricing.backfill import Backfilled, PriceBackfill
+from app.pricing.prices import OverrideList, PriceList, PriceOverride
+from app.pricing.rates import Band, DatedPrice, Rates
+from app.pricing.repository import PriceRepository
+from app.pricing.service import Prices
+from app.usage.records import Charge, UsageFlag
 from tests.conftest import Tenant
 from tests.rows import change, fetch
 
@@ -153,16 +154,16 @@ async def override(
     database: Database, tenant: Tenant, model: str, factor: int, *, at: datetime | None = None
 ) -> None:
     async with UnitsOfWork(database).writing(tenant.organization) as uow:
-        await uow.billing.lock()
-        now = await uow.prices.clock()
+        await uow[LedgerLock].exclusive()
+        now = await uow[PriceRepository].clock()
         added = OverrideList(
-            number=await uow.prices.last_number() + 1,
+            number=await uow[PriceRepository].last_number() + 1,
             effective_from=at or now,
             set_at=now,
             set_by="ada",
             overrides=[PriceOverride(model=model, rates=bands(factor)[0].rates)],
         )
-        await uow.prices.append(added)
+        await uow[PriceRepository].append(added)
         await uow.commit()
 
 

@@ -2,7 +2,8 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services import Services
+from app.composition.reconciler import Sweep
+from app.core.services import Services
 from tests.conftest import Tenant
 from tests.rows import change, fetch
 
@@ -32,7 +33,7 @@ class TestPurge:
         for statement in (_RESERVATIONS, _ENDPOINT, _DELIVERIES):
             await change(owner, statement, organization=tenant.organization)
 
-        await services.sweep.purge()
+        await services[Sweep].purge()
 
         left = {
             table: [

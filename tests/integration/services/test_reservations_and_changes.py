@@ -7,15 +7,18 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database, DatabaseLogin
-from app.domain.auth import Caller
-from app.domain.billing import UsageMode
-from app.domain.clock import new_id
-from app.domain.errors import DatabaseUnavailable, SpendLimitExceeded
-from app.domain.limits import Enforcement, LimitPeriod, LimitScope, LimitTerms, SpendLimit, counts_from
-from app.domain.reservations import Reservation
-from app.repositories.unit_of_work import UnitOfWork, UnitsOfWork
-from app.services.reservations import Request, Reservations
+from app.auth.principal import Caller
+from app.core.clock import new_id
+from app.core.errors import DatabaseUnavailable, SpendLimitExceeded
+from app.database.engine import Database, DatabaseLogin
+from app.database.ledger_lock import LedgerLock
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+from app.spend_limits.limits import Enforcement, LimitPeriod, LimitScope, LimitTerms, SpendLimit, counts_from
+from app.spend_limits.repository import LimitRepository
+from app.spend_limits.reservation_service import Request, Reservations
+from app.spend_limits.reservations import Reservation
+from app.usage_mode.modes import UsageMode
+from app.usage_mode.repository import BillingRepository
 from tests.conftest import Tenant
 from tests.rows import fetch
 from tests.unpriced import Unpriced
@@ -40,7 +43,7 @@ async def reserve(database: Database, organization: str) -> Reservation:
 
 
 async def nothing_left(uow: UnitOfWork) -> SpendLimit:
-    now = await uow.limits.clock()
+    now = await uow[LimitRepository].clock()
     terms = LimitTerms(
         name="Nothing",
         amount=0,
@@ -71,8 +74,8 @@ class TestReservation:
         self, database: Database, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         async with UnitsOfWork(database).writing(tenant.organization) as uow:
-            await uow.billing.lock()
-            await uow.billing.append(UsageMode.BYO, None, changed_by="admin")
+            await uow[LedgerLock].exclusive()
+            await uow[BillingRepository].append(UsageMode.BYO, None, changed_by="admin")
             reserving = asyncio.create_task(reserve(database, tenant.organization))
             await until(lambda: waiting(owner), bool)
             await uow.commit()
@@ -83,8 +86,8 @@ class TestReservation:
         self, database: Database, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         async with UnitsOfWork(database).writing(tenant.organization) as uow:
-            await uow.billing.lock()
-            await uow.limits.insert(await nothing_left(uow))
+            await uow[LedgerLock].exclusive()
+            await uow[LimitRepository].insert(await nothing_left(uow))
             reserving = asyncio.create_task(reserve(database, tenant.organization))
             await until(lambda: waiting(owner), bool)
             await uow.commit()
@@ -99,7 +102,7 @@ class TestReservation:
         hasty = Database(DatabaseLogin(url=owner_url, set_role=True), timeout_seconds=0.5)
         waited: set[int] = set()
         async with UnitsOfWork(database).writing(tenant.organization) as uow:
-            await uow.billing.lock()
+            await uow[LedgerLock].exclusive()
             reserving = asyncio.create_task(reserve(hasty, tenant.organization))
             while not reserving.done():
                 waited |= await waiting(owner)

@@ -8,13 +8,18 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.clock import new_id
-from app.domain.errors import NotFound
-from app.domain.validation import Reason, ValidationStatus
-from app.services import Services
-from app.services.checks import ANSWER_SECONDS, LEAST_PROBE_SECONDS, _seconds_left
-from app.services.revalidation import HOST_IS_BUSY
+from app.core.clock import new_id
+from app.core.errors import NotFound
+from app.core.services import Services
+from app.credentials.deletion import Retirement
+from app.credentials.enablement import Suspension
+from app.credentials.service import Credentials
+from app.credentials.validator import ANSWER_SECONDS
+from app.credentials.verdicts import Reason, ValidationStatus
+from app.database.engine import Database
+from app.validation.runner import LEAST_PROBE_SECONDS, _seconds_left
+from app.validation.service import Validation
+from app.validation.worker import HOST_IS_BUSY, Revalidation
 from tests.integration.services.periodic_checks import DAY, Place
 from tests.waiting import until
 
@@ -38,7 +43,7 @@ class TestRun:
     async def test_leaves_alone_what_is_not_due(self, place: Place) -> None:
         await place.register()
 
-        await place.instance.revalidation.run()
+        await place.instance[Revalidation].run()
 
         assert not place.prober.asked
 
@@ -61,7 +66,7 @@ class TestRun:
         other = place.new_instance()
         await place.make_due()
 
-        await asyncio.gather(place.instance.revalidation.run(), other.revalidation.run())
+        await asyncio.gather(place.instance[Revalidation].run(), other[Revalidation].run())
 
         assert place.prober.asked == dict.fromkeys(keys, 1)
 
@@ -87,7 +92,9 @@ class TestRun:
 
         await place.run()
 
-        current = (await place.instance.credentials.read(place.caller.organization_id, credential_id)).current
+        current = (
+            await place.instance[Credentials].read(place.caller.organization_id, credential_id)
+        ).current
         assert (current.verdict.status, current.latest.reason) == (ValidationStatus.VALID, Reason.TIMEOUT)
 
 
@@ -106,7 +113,7 @@ class TestPerHost:
         place.prober.gate.set()
         await running
         await place.make_due(within=2 * HOST_IS_BUSY)
-        await place.instance.revalidation.run()
+        await place.instance[Revalidation].run()
 
         assert put_off[0] > timedelta(0)
         assert place.prober.asked == dict.fromkeys([*slow, elsewhere], 1)
@@ -133,8 +140,8 @@ class TestRecheckSoon:
         credential_id, key = await place.register()
         place.prober.reason = Reason.INVALID_KEY
 
-        await place.instance.validation.recheck_soon(place.caller.organization_id, credential_id)
-        await place.instance.revalidation.run()
+        await place.instance[Validation].recheck_soon(place.caller.organization_id, credential_id)
+        await place.instance[Revalidation].run()
 
         (pause,) = await place.pauses()
         assert place.prober.asked == {key: 1}
@@ -143,7 +150,7 @@ class TestRecheckSoon:
 
     async def test_of_an_unknown_credential_is_not_found_and_schedules_nothing(self, place: Place) -> None:
         with pytest.raises(NotFound):
-            await place.instance.validation.recheck_soon(place.caller.organization_id, new_id())
+            await place.instance[Validation].recheck_soon(place.caller.organization_id, new_id())
 
         assert await place.pauses() == []
 
@@ -151,8 +158,8 @@ class TestRecheckSoon:
         credential_id, key = await place.register()
         place.instance = place.new_instance(every=None)
 
-        await place.instance.validation.recheck_soon(place.caller.organization_id, credential_id)
-        await place.instance.revalidation.run()
+        await place.instance[Validation].recheck_soon(place.caller.organization_id, credential_id)
+        await place.instance[Revalidation].run()
 
         assert place.prober.asked == {key: 1}
         assert await place.pauses() == []
@@ -161,19 +168,19 @@ class TestRecheckSoon:
 class TestUnneededChecks:
     async def test_a_disabled_credential_is_not_checked_until_it_is_enabled(self, place: Place) -> None:
         credential_id, key = await place.register()
-        await place.instance.suspension.disable(place.caller, credential_id)
+        await place.instance[Suspension].disable(place.caller, credential_id)
 
         await place.run()
 
         assert not place.prober.asked
         assert await place.pauses() == []
-        await place.instance.suspension.enable(place.caller, credential_id)
-        await place.instance.revalidation.run()
+        await place.instance[Suspension].enable(place.caller, credential_id)
+        await place.instance[Revalidation].run()
         assert place.prober.asked == {key: 1}
 
     async def test_a_deleted_credential_is_not_checked_and_its_item_goes(self, place: Place) -> None:
         credential_id, _ = await place.register()
-        await place.instance.retirement.delete(place.caller, credential_id, force=False)
+        await place.instance[Retirement].delete(place.caller, credential_id, force=False)
 
         await place.run()
 

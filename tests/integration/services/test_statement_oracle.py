@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services.folding import Folding
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
+from app.usage_reports.rollup_worker import Folding
 from tests.api.statements import brief, close, closed, count, service_of, statement_of, subscribe
 from tests.billed_ledger import PICO, add, add_within, correction_of, month_ago, row, within
 from tests.conftest import MakeToken, Tenant

@@ -3,8 +3,9 @@
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.repositories.unit_of_work import UnitsOfWork
+from app.billing.repository import StatementRepository
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
 from tests.api.statements import closed, service_of, subscribe
 from tests.billed_ledger import PICO, add, month_ago, row, within
 from tests.conftest import MakeToken, Tenant
@@ -23,8 +24,8 @@ class TestSnapshot:
         await add(owner, row(service.organization, within(month), cost=PICO))
 
         async with UnitsOfWork(database).reading(service.organization) as uow:
-            await uow.statements.take_snapshot()
-            before = await uow.statements.closed()
+            await uow[StatementRepository].take_snapshot()
+            before = await uow[StatementRepository].closed()
             await subscribe(service)
             await closed(service, month_ago(2))
             await add(
@@ -32,7 +33,7 @@ class TestSnapshot:
                 row(service.organization, within(month), cost=PICO),
                 row(service.organization, within(month_ago(2)), cost=PICO),
             )
-            books = await uow.statements.books([month], before)
+            books = await uow[StatementRepository].books([month], before)
 
         statement = books.statement_of(month)
         assert [line.exact for line in statement.lines] == [PICO]

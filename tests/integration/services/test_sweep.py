@@ -7,11 +7,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.clock import now
-from app.domain.errors import SecretStoreUnavailable
-from app.secret_store.base import SecretRef
-from app.services import Services
+from app.composition.reconciler import Sweep
+from app.core.clock import now
+from app.core.errors import SecretStoreUnavailable
+from app.core.services import Services
+from app.database.engine import Database
+from app.secret_store.port import SecretRef
 from tests.fakes import FakeSecretStore
 from tests.integration.services.conftest import MakeCaller
 from tests.integration.services.vessels import Vessel
@@ -74,7 +75,7 @@ class TestAbandonedIntent:
         await leave_an_intent(place)
         before = await place.rows("credential_version")
 
-        await place.healthy.sweep.run()
+        await place.healthy[Sweep].run()
 
         assert await place.rows("credential_version") == before
         (queued,) = await place.rows("job_queue")
@@ -134,7 +135,7 @@ class TestSweeps:
             await leave_an_intent(place)
             await make_due(owner, place.organization)
 
-        await asyncio.gather(*(places[0].healthy.sweep.run() for _ in range(4)))
+        await asyncio.gather(*(places[0].healthy[Sweep].run() for _ in range(4)))
 
         assert isinstance(fake_vessel.store, FakeSecretStore)
         barred = [
@@ -175,7 +176,7 @@ class TestSweeps:
         store.poison = poisoned["credential_id"]
 
         try:
-            await places[0].healthy.sweep.run()
+            await places[0].healthy[Sweep].run()
 
             left = [len(await place.rows("job_queue")) for place in places]
             assert left == [1, 0, 0]
@@ -224,7 +225,7 @@ class TestPurge:
             organization=place.organization,
         )
 
-        await place.healthy.sweep.purge()
+        await place.healthy[Sweep].purge()
 
         kept = "SELECT expires_at > now() AS fresh FROM idempotency_key WHERE organization_id = :organization"
         counted = "SELECT minute > now() - interval '5 minutes' AS fresh FROM rate_counter WHERE organization_id = :organization"

@@ -9,13 +9,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.core import migrations
-from app.core.database import Database, DatabaseLogin
-from app.domain.errors import DatabaseUnavailable
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import usage_retention
-from app.services.folding import Folding
-from app.services.usage_retention import UsageRetention
+from app.core.errors import DatabaseUnavailable
+from app.database import migrations
+from app.database.engine import Database, DatabaseLogin
+from app.database.unit_of_work import UnitsOfWork
+from app.usage import retention as usage_retention
+from app.usage.retention import UsageRetention
+from app.usage.retention_repository import UsageRetentionRepository
+from app.usage_reports.rollup_worker import Folding
 from tests.rows import change, fetch
 
 RETENTION = timedelta(days=400)
@@ -146,7 +147,7 @@ class TestRun:
     ) -> None:
         await fill(own, OLD, 3)
 
-        async with retention._units.usage_retention() as ledger:
+        async with retention._units.across(UsageRetentionRepository) as (ledger, _):
             purged = await ledger.purge_keys(older_than=datetime.now(UTC) - RETENTION, at_most=100)
 
         assert purged == 0
@@ -158,9 +159,9 @@ class TestRun:
         await fill(own, YOUNG, 3)
         never = datetime.now(UTC) + timedelta(days=4000)
 
-        async with retention._units.usage_retention() as ledger:
+        async with retention._units.across(UsageRetentionRepository) as (ledger, _):
             assert await ledger.drop_partitions(older_than=never) == 0
-        async with retention._units.usage_retention() as ledger:
+        async with retention._units.across(UsageRetentionRepository) as (ledger, _):
             assert await ledger.purge_keys(older_than=never, at_most=100) == 0
 
         assert await kept(own) == (3, 3)

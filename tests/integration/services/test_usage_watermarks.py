@@ -6,10 +6,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database, Statement
-from app.repositories.rollups import WatermarkAhead
-from app.repositories.unit_of_work import UnitsOfWork
-from app.services import Services
+from app.core.services import Services
+from app.database.engine import Database, Statement
+from app.database.unit_of_work import UnitsOfWork
+from app.usage_reports.rollup_repository import WatermarkAhead
+from app.usage_reports.rollup_worker import Folding
 from tests.integration.services.summing import START, in_sums, items, reported
 from tests.ledger import event, ingest
 from tests.rows import change
@@ -29,7 +30,7 @@ class TestRestore:
         await ingest(database, organization, event(START, output_tokens=1))
 
         async def fold() -> set[int]:
-            await services.folding.fold(organization)
+            await services[Folding].fold(organization)
             return await in_sums(owner, organization)
 
         await until(fold, lambda found: found == {1})
@@ -78,7 +79,7 @@ class TestRestore:
         self, services: Services, database: Database, owner: AsyncEngine, organization: str
     ) -> None:
         await ingest(database, organization, event(START))
-        await services.folding.fold(organization)
+        await services[Folding].fold(organization)
         await change(
             owner,
             "UPDATE usage_fold SET folded_before = 1000000000000 WHERE organization_id = :organization",
@@ -87,7 +88,7 @@ class TestRestore:
         await ingest(database, organization, event(START))
 
         with pytest.raises(WatermarkAhead):
-            await services.folding.fold(organization)
+            await services[Folding].fold(organization)
 
         assert await items(owner, organization) == 1
 

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.secret_store.base import SecretStore
-from app.secret_store.vault import VaultSecretStore
+from app.secret_store.port import SecretStore
+from app.secret_store.vault.store import VaultSecretStore
 from tests.integration.secret_store.vaults import Prepared
 from tests.interrupted_vault import interrupted_vault
 from tests.interruptions import Course, interrupted_store

@@ -8,17 +8,18 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.database import Database
-from app.domain.api_keys import ApiKey
-from app.domain.auth import Caller
-from app.domain.clock import new_id
-from app.domain.credentials import CredentialRecord, CredentialState
-from app.domain.errors import DuplicateKey
-from app.repositories.unit_of_work import UnitsOfWork
-from app.secret_store.base import SecretRef, SecretStore
-from app.services import Services
-from app.services.credentials import NewCredential
-from app.services.leases import Wrapper
+from app.auth.principal import Caller
+from app.composition.reconciler import Sweep
+from app.core.api_key import ApiKey
+from app.core.clock import new_id
+from app.core.errors import DuplicateKey
+from app.core.services import Services
+from app.credentials.records import CredentialRecord, CredentialState
+from app.credentials.service import Credentials, NewCredential
+from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
+from app.leases.service import Wrapper
+from app.secret_store.port import SecretRef, SecretStore
 from tests.assembly import assemble
 from tests.integration.services.vessels import Vessel
 from tests.interruptions import ApprovingProber, Course, InterruptedUnits, OverloadedProber
@@ -75,12 +76,12 @@ class Workplace:
         )
 
     async def register(self, services: Services, key: ApiKey) -> CredentialRecord:
-        return await services.credentials.register(self.caller, new_credential(key), credential_id=new_id())
+        return await services[Credentials].register(self.caller, new_credential(key), credential_id=new_id())
 
     async def sweep(self, services: Services | None = None) -> None:
         """Let the deadlines pass and sweep."""
         await make_due(self.owner, self.organization)
-        await (services or self.healthy).sweep.run()
+        await (services or self.healthy)[Sweep].run()
 
     async def prolong(self) -> None:
         """Let keys that are kept for rollback retire later: so they look to an instance whose clock is behind."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.core.logging import REDACTED, redact
+from app.observability.logs import REDACTED, redact
 from tests.canary import Detector, make_canary
 from tests.conftest import MakeToken
 from tests.e2e.sinks import log_lines

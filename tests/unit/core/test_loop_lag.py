@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from app.core.loop_lag import TICK_SECONDS, watched_loop
-from app.core.metrics import LOOP_LAG_SECONDS
+from app.observability.event_loop_lag import TICK_SECONDS, watched_loop
+from app.observability.metrics import LOOP_LAG_SECONDS
 from tests.waiting import until
 
 

@@ -12,11 +12,11 @@ import pytest
 from genai_prices.data import providers
 from genai_prices.types import ModelInfo, ModelPrice
 
-from app.core import price_list
-from app.core.price_list import PriceListRefused, load_price_list
-from app.domain.money import PICO_PER_USD
-from app.domain.prices import OrganizationPrices
-from app.domain.usage import ModelUsage, TokenUsage, UsageFlag
+from app.core.money import PICO_PER_USD
+from app.pricing import price_list
+from app.pricing.price_list import PriceListRefused, load_price_list
+from app.pricing.prices import OrganizationPrices
+from app.usage.records import ModelUsage, TokenUsage, UsageFlag
 
 LIST = load_price_list()
 PRICES = OrganizationPrices(LIST)

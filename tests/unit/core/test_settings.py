@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.core.settings import Environment, Settings, SettingsRefused, load_settings, unknown_variables
+from app.settings.environment import Environment, Settings, SettingsRefused, load_settings, unknown_variables
 
 SECRET = "hunter2"
 Load = Callable[..., Settings]

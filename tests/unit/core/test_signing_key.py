@@ -10,13 +10,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
+from app.auth.signing_keys import DEFAULT_AUDIENCE, EMBEDDED_ISSUER, EmbeddedIssuer, algorithm_of
 from app.core.private_file import PrivateFileRefused, create_private_file
-from app.core.signing_key import DEFAULT_AUDIENCE, EMBEDDED_ISSUER, EmbeddedIssuer, algorithm_of
 
 FIRST_START = """
 import sys
 from pathlib import Path
-from app.core.signing_key import EmbeddedIssuer
+from app.auth.signing_keys import EmbeddedIssuer
 print("ready", flush=True)
 sys.stdin.readline()
 print(EmbeddedIssuer.load_or_create(Path(sys.argv[1])).kid)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from app.domain.decision_table import Probe
-from app.domain.validation import Reason
+from app.credentials.verdicts import Reason
+from app.validation.decision_table import Probe
 
 MODELS = Probe.MODELS
 MESSAGE = Probe.MESSAGE

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import pytest
 
-from app.domain.address_policy import NAT64_PREFIX_LENGTHS, NAT64_WELL_KNOWN, AddressVerdict, classify
+from app.provider_url.address_policy import NAT64_PREFIX_LENGTHS, NAT64_WELL_KNOWN, AddressVerdict, classify
 
 V = AddressVerdict
 

@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 
-from app.domain.api_keys import MAX_LENGTH, ApiKey
-from app.domain.errors import KeyRefused
+from app.core.api_key import MAX_LENGTH, ApiKey
+from app.core.errors import KeyRefused
 
 KEY = "sk-ant-api03-R2DxxSECRETSECRETSECRETSECRETSECRETigAA"
 

@@ -4,9 +4,10 @@ from itertools import product
 
 import pytest
 
-from app.domain.billing import INITIAL_MODE, Blocker, Readiness, UsageMode, blockers_of
-from app.domain.credentials import CredentialState
-from app.domain.validation import ValidationStatus
+from app.credentials.records import CredentialState
+from app.credentials.verdicts import ValidationStatus
+from app.readiness.readiness import Blocker, Readiness, blockers_of
+from app.usage_mode.modes import INITIAL_MODE, UsageMode
 
 STATES = (None, *CredentialState)
 VERDICTS = (None, *ValidationStatus)

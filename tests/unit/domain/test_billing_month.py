@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from app.domain.billing_month import BillingMonth
+from app.billing.month import BillingMonth
 
 
 class TestBillingMonth:

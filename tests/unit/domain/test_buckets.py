@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.buckets import Stretch, bucket_edges, cover_of
-from app.domain.reports import BucketWidth, zone_of
+from app.usage_reports.reports import BucketWidth, zone_of
+from app.usage_reports.time_buckets import Stretch, bucket_edges, cover_of
 
 INSTANTS = st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1)).map(  # noqa: DTZ001  # made aware next
     lambda it: it.replace(tzinfo=UTC)

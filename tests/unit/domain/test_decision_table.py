@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.decision_table import (
+from app.credentials.verdicts import Reason
+from app.validation.decision_table import (
     ROWS,
     MessagePatterns,
     Probe,
@@ -12,7 +13,6 @@ from app.domain.decision_table import (
     TransportFailure,
     judge,
 )
-from app.domain.validation import Reason
 from tests.unit.domain.decision_table_cases import (
     A_LIST,
     ANSWERS,

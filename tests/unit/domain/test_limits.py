@@ -5,9 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from app.domain.billing import UsageMode
-from app.domain.counting import gains_of
-from app.domain.limits import (
+from app.spend_limits.counters import gains_of
+from app.spend_limits.limits import (
     BEGINNING,
     Enforcement,
     LimitMode,
@@ -22,7 +21,8 @@ from app.domain.limits import (
     crossed,
     estimate,
 )
-from app.domain.usage import ModelUsage
+from app.usage.records import ModelUsage
+from app.usage_mode.modes import UsageMode
 from tests.spend_ledger import make_row
 
 NOON = datetime(2026, 3, 15, 12, tzinfo=UTC)

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.domain.billing import INITIAL_MODE, UsageMode, UsageModePoint, UsageModeState
-from app.domain.billing_month import BillingMonth
-from app.domain.mode_previews import Projection, project
-from app.domain.money import PICO_PER_USD
+from app.billing.mode_preview import Projection, project
+from app.billing.month import BillingMonth
+from app.core.money import PICO_PER_USD
+from app.usage_mode.modes import INITIAL_MODE, UsageMode, UsageModePoint, UsageModeState
 
 APRIL = BillingMonth(2026, 4)  # thirty days
 TENTH_DAY_OVER = datetime(2026, 4, 11, tzinfo=UTC)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.money import LARGEST_AMOUNT_PICO
-from app.domain.prices import OrganizationPrices, OverrideList, PriceList, PriceOverride, without_snapshot
-from app.domain.rates import Band, DatedPrice, Rates
-from app.domain.usage import ModelUsage, TokenUsage, UsageFlag
+from app.core.money import LARGEST_AMOUNT_PICO
+from app.pricing.prices import OrganizationPrices, OverrideList, PriceList, PriceOverride, without_snapshot
+from app.pricing.rates import Band, DatedPrice, Rates
+from app.usage.records import ModelUsage, TokenUsage, UsageFlag
 
 CHANGE = datetime(2026, 10, 7, tzinfo=UTC)
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

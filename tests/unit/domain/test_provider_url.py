@@ -5,10 +5,10 @@ import pickle
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from app.domain.credentials import AuthStyle
-from app.domain.outbound_url import MAX_URL_LENGTH
-from app.domain.provider_url import OptionalProviderURL, ProviderURL, default_auth_style
-from app.domain.url_refusal import UrlReason, UrlRefused
+from app.core.url_errors import UrlReason, UrlRefused
+from app.provider_url.endpoint import AuthStyle
+from app.provider_url.url import OptionalProviderURL, ProviderURL, default_auth_style
+from app.provider_url.url_policy import MAX_URL_LENGTH
 
 GATEWAY = "https://gw.example.com"
 

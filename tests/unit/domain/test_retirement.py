@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.domain.clock import new_id
-from app.domain.credentials import AuthStyle, Destination, VersionRecord, VersionState
-from app.domain.retirement import is_safe_to_revoke
-from app.domain.validation import PENDING
+from app.core.clock import new_id
+from app.credentials.records import VersionRecord, VersionState
+from app.credentials.revocation import is_safe_to_revoke
+from app.credentials.verdicts import PENDING
+from app.provider_url.endpoint import AuthStyle, Destination
 
 SWITCH = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 PREVIOUS = VersionRecord(

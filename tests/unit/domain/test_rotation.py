@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.domain.credentials import LEGAL_MOVES, LIVE_VERSION_STATES, PUBLIC_VERSION_STATE, VersionState
-from app.domain.rotation import MOST_STORE_VERSIONS, has_room
+from app.credentials.records import LEGAL_MOVES, LIVE_VERSION_STATES, PUBLIC_VERSION_STATE, VersionState
+from app.credentials.rotations import MOST_STORE_VERSIONS, has_room
 
 
 class TestRoom:

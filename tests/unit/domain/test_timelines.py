@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.domain.billing import INITIAL_MODE, UsageMode, UsageModePoint
-from app.domain.timelines import KeyTimeline, ModeTimeline, VersionInTime
+from app.usage_mode.history import KeyTimeline, ModeTimeline, VersionInTime
+from app.usage_mode.modes import INITIAL_MODE, UsageMode, UsageModePoint
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 TICK = timedelta(microseconds=1)

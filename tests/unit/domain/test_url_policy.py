@@ -3,8 +3,8 @@
 
 import pytest
 
-from app.domain.outbound_url import MAX_URL_LENGTH, judge_url, parse_outbound_url
-from app.domain.url_refusal import MESSAGES, UrlReason, UrlRefused
+from app.core.url_errors import MESSAGES, UrlReason, UrlRefused
+from app.provider_url.url_policy import MAX_URL_LENGTH, judge_url, parse_outbound_url
 
 GATEWAY = "https://gw.example.com"
 

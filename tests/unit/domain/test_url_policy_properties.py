@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.domain.address_policy import AddressVerdict, classify
-from app.domain.host_name import judge_host
-from app.domain.outbound_url import OutboundUrl, judge_url
-from app.domain.provider_url import ProviderURL
-from app.domain.url_refusal import UrlReason, UrlRefused
+from app.core.url_errors import UrlReason, UrlRefused
+from app.provider_url.address_policy import AddressVerdict, classify
+from app.provider_url.host_name import judge_host
+from app.provider_url.url import ProviderURL
+from app.provider_url.url_policy import OutboundUrl, judge_url
 from tests.url_readings import misreadings
 
 # Pieces that parsers quarrel about, besides what Hypothesis makes up.

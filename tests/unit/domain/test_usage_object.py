@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.domain.usage import ModelUsage, TokenUsage, UsageFlag
-from app.domain.usage_object import UsageObject, parts_of, total_of
+from app.usage.anthropic_usage import UsageObject, parts_of, total_of
+from app.usage.records import ModelUsage, TokenUsage, UsageFlag
 
 MODEL = "claude-sonnet-5-5"
 

@@ -5,8 +5,8 @@ import asyncio
 import httpx
 import pytest
 
-from app.egress.bulkhead import HangBreaker, HostSlots
-from app.egress.failures import HostSuspended
+from app.egress.circuit_breaker import HangBreaker, HostSlots
+from app.egress.exceptions import HostSuspended
 
 URL = httpx.URL("https://gw.example.com/acme/v1/messages")
 NEIGHBOUR = httpx.URL("https://gw.example.com/other/v1/messages")

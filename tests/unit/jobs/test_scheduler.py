@@ -6,10 +6,15 @@ from typing import cast
 
 import pytest
 
-from app.domain.errors import DatabaseUnavailable
-from app.jobs.background import run_jobs
+from app.composition.background import run_jobs
+from app.composition.reconciler import Sweep
+from app.core.errors import DatabaseUnavailable
+from app.core.services import Services
 from app.jobs.scheduler import repeat
-from app.services import Services
+from app.usage.retention import UsageRetention
+from app.usage_reports.rollup_worker import Folding
+from app.validation.worker import Revalidation
+from app.webhooks.delivery_worker import Deliveries
 
 LONG = 3600.0
 
@@ -99,13 +104,13 @@ class TestRunJobs:
 
         services = cast(
             "Services",
-            SimpleNamespace(
-                sweep=SimpleNamespace(run=sweep_and_stop, purge=purge),
-                revalidation=SimpleNamespace(run=lambda _stop: revalidate()),
-                deliveries=SimpleNamespace(run=lambda _stop: deliver()),
-                folding=SimpleNamespace(run=lambda _stop: fold()),
-                usage_retention=SimpleNamespace(run=retain),
-            ),
+            {
+                Sweep: SimpleNamespace(run=sweep_and_stop, purge=purge),
+                Revalidation: SimpleNamespace(run=lambda _stop: revalidate()),
+                Deliveries: SimpleNamespace(run=lambda _stop: deliver()),
+                Folding: SimpleNamespace(run=lambda _stop: fold()),
+                UsageRetention: SimpleNamespace(run=retain),
+            },
         )
 
         async with asyncio.timeout(10):

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.secret_store.base import SecretCorrupt
-from app.secret_store.envelope import length_prefixed, place, rewrap, seal, unseal
-from app.secret_store.keyset import Keyset
+from app.secret_store.embedded.envelope import place, rewrap, seal, unseal
+from app.secret_store.embedded.keyset import Keyset
+from app.secret_store.encoding import length_prefixed
+from app.secret_store.port import SecretCorrupt
 
 SECRET = b"sk-ant-api03-" + 80 * b"x"
 KEYSET = Keyset.generate()

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from app.secret_store.keyset import Keyset, KeysetMissing, KeysetRefused
+from app.secret_store.embedded.keyset import Keyset, KeysetMissing, KeysetRefused
 
 AS_ROOT = os.geteuid() == 0
 SECOND_START = """
 import sys
 from pathlib import Path
-from app.secret_store.keyset import Keyset
+from app.secret_store.embedded.keyset import Keyset
 print("ready", flush=True)
 sys.stdin.readline()
 print(Keyset.load_or_create(Path(sys.argv[1])).primary_id)

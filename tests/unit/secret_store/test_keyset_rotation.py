@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.secret_store.keyset import Keyset, KeysetRefused
+from app.secret_store.embedded.keyset import Keyset, KeysetRefused
 
 
 @pytest.fixture

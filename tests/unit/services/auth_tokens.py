@@ -9,9 +9,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from app.core.signing_key import VerifyingKey
-from app.domain.errors import Unauthenticated
-from app.services.auth import Authenticator, TokenRefused
+from app.auth.authenticator import Authenticator, TokenRefused
+from app.auth.signing_keys import VerifyingKey
+from app.core.errors import Unauthenticated
 
 NOW = 1_800_000_000
 SKEW = 30

@@ -7,9 +7,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from app.domain.auth import Scope
-from app.domain.errors import IdentityProviderUnavailable
-from app.services.auth import Authenticator
+from app.auth.authenticator import Authenticator
+from app.auth.principal import Scope
+from app.core.errors import IdentityProviderUnavailable
 from tests.unit.services.auth_tokens import (
     ED25519,
     P256,

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from app.services.auth import Authenticator
+from app.auth.authenticator import Authenticator
 from tests.unit.services.auth_tokens import ED25519, Clock, Keys, authenticator_of, bearer, refusal
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from app.services.auth import Authenticator
+from app.auth.authenticator import Authenticator
 from tests.unit.services.auth_tokens import NOW, SKEW, Clock, Keys, authenticator_of, bearer, forged, refusal
 
 

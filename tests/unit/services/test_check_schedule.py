@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.services.checks import CheckSchedule
+from app.validation.runner import CheckSchedule
 
 DAY = timedelta(hours=24)
 CHECKED_AT = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""What every router uses: problems, responses, pages, dependencies, middleware, OpenAPI."""

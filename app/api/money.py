@@ -1,0 +1,45 @@
+"""Money on the wire: decimal strings, never floating-point numbers."""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from app.api.schemas import RequestModel, ResponseModel
+from app.core.money import LARGEST_AMOUNT_PICO, to_pico, to_usd
+
+# Plain digits: no sign, no exponent, no more than twelve after the point.
+_AMOUNT = r"^(0|[1-9][0-9]{0,8})(\.[0-9]{1,12})?$"
+
+
+def _within_range(amount: str) -> str:
+    if to_pico(Decimal(amount)) > LARGEST_AMOUNT_PICO:
+        raise PydanticCustomError("amount_too_large", "The amount is too large.")
+    return amount
+
+
+class MoneyAmount(RequestModel):
+    """An amount that comes in."""
+
+    amount: Annotated[
+        str,
+        Field(pattern=_AMOUNT, description="USD, as a decimal string.", examples=["250.00"]),
+        AfterValidator(_within_range),
+    ]
+    currency: Annotated[Literal["USD"], Field(examples=["USD"])]
+
+    @property
+    def pico(self) -> int:
+        return to_pico(Decimal(self.amount))
+
+
+class Money(ResponseModel):
+    """An exact amount."""
+
+    amount: Annotated[str, Field(description="A decimal string, exact.", examples=["12.345678"])]
+    currency: Annotated[Literal["USD"], Field(examples=["USD"])] = "USD"
+
+    @classmethod
+    def of(cls, pico: int) -> "Money":
+        return cls(amount=to_usd(pico))

@@ -1,0 +1,74 @@
+"""The trail: what to write inside a unit of work, and reading it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from app.audit.events import AuditAction, AuditEvent
+from app.audit.repository import AuditRepository
+from app.auth.principal import Caller
+from app.core.clock import new_id, now
+from app.core.organizations import OPERATOR_ORGANIZATION
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+
+SYSTEM_ACTOR = "system"
+
+
+async def record(
+    uow: UnitOfWork,
+    caller: Caller,
+    action: AuditAction,
+    credential_id: UUID | None,
+    **details: str | int | bool | None,
+) -> None:
+    """Append an event in the transaction of the change itself. `details` are facts, never input."""
+    await uow[AuditRepository].append(
+        AuditEvent(
+            id=new_id(),
+            organization_id=caller.organization_id,
+            occurred_at=now(),
+            action=action,
+            actor=caller.subject,
+            credential_id=credential_id,
+            request_id=caller.request_id or None,
+            details=details,
+        )
+    )
+
+
+class Audit:
+    """Reading the trail."""
+
+    def __init__(self, units: UnitsOfWork) -> None:
+        self._units = units
+
+    async def record_exempt_hosts(self, hosts: Sequence[str]) -> None:
+        """At start: which names the operator exempts from the private-address rule. Kept in the operator's trail."""
+        caller = Caller(subject=SYSTEM_ACTOR, organization_id=OPERATOR_ORGANIZATION, request_id="")
+        async with self._units.writing(OPERATOR_ORGANIZATION) as uow:
+            await record(uow, caller, AuditAction.EXEMPT_HOSTS_IN_FORCE, None, hosts=" ".join(hosts))
+            await uow.commit()
+
+    async def page(
+        self,
+        organization_id: str,
+        *,
+        at_most: int,
+        before: UUID | None = None,
+        credential_id: UUID | None = None,
+        action: AuditAction | None = None,
+        actor: str | None = None,
+        starting_at: datetime | None = None,
+        ending_at: datetime | None = None,
+    ) -> Sequence[AuditEvent]:
+        """Newest first; `starting_at` inclusive, `ending_at` exclusive."""
+        async with self._units.reading(organization_id) as uow:
+            return await uow[AuditRepository].page(
+                at_most=at_most,
+                before=before,
+                credential_id=credential_id,
+                action=action,
+                actor=actor,
+                starting_at=starting_at,
+                ending_at=ending_at,
+            )

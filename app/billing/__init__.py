@@ -1,0 +1,1 @@
+"""Subscriptions, monthly statements, previews."""

@@ -1,0 +1,186 @@
+"""Closed statements, and the books that open ones are worked out from.
+
+`_ledger` is the one place that says what the ledger holds of months; `_kept` of which months it still says anything.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+
+import sqlalchemy as sa
+
+from app.billing import statements as d
+from app.billing.month import BillingMonth
+from app.billing.statement_rows import COUNTERS, columns_of, key_of, line_of, totals_of
+from app.billing.statement_sums import FIRST_USE, KEPT, LEDGER
+from app.billing.subscription_repository import SubscriptionRepository
+from app.billing.tables import endpoint_count as n
+from app.billing.tables import statement as s
+from app.billing.tables import statement_line as li
+from app.database.engine import Session, Statement
+
+_ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
+_MONTH: sa.ColumnElement[str] = sa.literal_column("'month'")
+_first = sa.bindparam("first", type_=sa.Date)
+_last = sa.bindparam("last", type_=sa.Date)
+
+_SNAPSHOT = Statement(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+_CLOSED = Statement(sa.select(s.c.month, s.c.closed_at).where(s.c.organization_id == _ORGANIZATION))
+_PEAKS = Statement(
+    sa.select(
+        sa.cast(sa.func.date_trunc(_MONTH, sa.cast(n.c.day, sa.DateTime)), sa.Date).label("month"),
+        sa.func.max(n.c.endpoints).label("peak"),
+    )
+    .where(n.c.organization_id == _ORGANIZATION, n.c.day.between(_first, _last))
+    .group_by(sa.literal_column("1"))
+)
+_of_month = sa.func.coalesce(li.c.adjusts_month, li.c.month)
+_FROZEN = Statement(
+    sa.select(
+        _of_month.label("month"),
+        li.c.mode,
+        li.c.model,
+        *(
+            sa.func.sum(li.c[name]).label(name)
+            for name in ("requests", "unpriced_requests", *COUNTERS, "estimated")
+        ),
+        sa.func.sum(li.c.exact).label("billed"),
+    )
+    .where(li.c.organization_id == _ORGANIZATION, li.c.mode.is_not(None), _of_month.between(_first, _last))
+    .group_by(_of_month, li.c.mode, li.c.model)
+)
+_LINES = Statement(
+    sa.select(li)
+    .where(li.c.organization_id == _ORGANIZATION, li.c.month.between(_first, _last))
+    .order_by(li.c.month, li.c.position)
+)
+# The first months of which anything is known, by source.
+_BEGINNINGS = Statement(
+    sa.select(
+        FIRST_USE.label("used_at"),
+        sa.select(sa.func.min(n.c.day))
+        .where(n.c.organization_id == _ORGANIZATION)
+        .scalar_subquery()
+        .label("counted_on"),
+        sa.select(sa.func.min(s.c.month))
+        .where(s.c.organization_id == _ORGANIZATION)
+        .scalar_subquery()
+        .label("closed"),
+    )
+)
+_INSERT = Statement(
+    sa.insert(s).values({column.name: sa.bindparam(column.name, type_=column.type) for column in s.columns})
+)
+_INSERT_LINE = Statement(
+    sa.insert(li).values({column.name: sa.bindparam(column.name, type_=column.type) for column in li.columns})
+)
+
+
+class StatementRepository:
+    """One organization's statements."""
+
+    def __init__(self, session: Session, organization_id: str) -> None:
+        self._session = session
+        self._organization_id = organization_id
+
+    async def take_snapshot(self) -> None:
+        """All that this unit of work reads is as of one instant. Call it before anything is read."""
+        await self._session.first(_SNAPSHOT)
+
+    async def closed(self) -> Mapping[BillingMonth, datetime]:
+        """Every closed month, and when it was closed."""
+        found = await self._session.rows(_CLOSED, organization_id=self._organization_id)
+        return {BillingMonth.of_day(row["month"]): row["closed_at"] for row in found}
+
+    async def first_month(self) -> BillingMonth | None:
+        """The earliest of which there is use, a count, or a closed statement."""
+        row = await self._session.first(_BEGINNINGS, organization_id=self._organization_id)
+        assert row is not None
+        days = [BillingMonth.of_day(row[name]) for name in ("counted_on", "closed") if row[name] is not None]
+        used = [] if row["used_at"] is None else [BillingMonth.of(row["used_at"])]
+        return min((*days, *used), default=None)
+
+    async def books(self, months: Sequence[BillingMonth], closed: Mapping[BillingMonth, datetime]) -> d.Books:
+        """What the statements of these open months are made of, closed months that they adjust included."""
+        needed = {earlier for month in months for earlier in d.adjusted_by(month, closed.keys())}
+        first, last = min((*needed, *months)), max(months)
+        held = await SubscriptionRepository(self._session, self._organization_id).find()
+        return d.Books(
+            subscription=None if held is None else held.subscription,
+            closed=closed.keys(),
+            kept=await self._kept(sorted(needed)),
+            peaks=await self._peaks(first, last),
+            ledger=await self._ledger(sorted({*needed, *months})),
+            frozen=await self._frozen(first, last) if needed else {},
+        )
+
+    async def find_closed(
+        self, closed: Mapping[BillingMonth, datetime], months: Sequence[BillingMonth]
+    ) -> Mapping[BillingMonth, d.Statement]:
+        """The closed ones among these months, as they were frozen."""
+        wanted = [month for month in months if month in closed]
+        if not wanted:
+            return {}
+        found = await self._session.rows(_LINES, **self._between(min(wanted), max(wanted)))
+        lines: dict[BillingMonth, list[d.StatementLine]] = {month: [] for month in wanted}
+        for row in found:
+            lines.setdefault(BillingMonth.of_day(row["month"]), []).append(line_of(row))
+        return {
+            month: d.Statement(month=month, closed_at=closed[month], all_lines=tuple(lines[month]))
+            for month in wanted
+        }
+
+    async def freeze(self, statement: d.Statement, *, closed_at: datetime, closed_by: str) -> None:
+        """Keep a statement as it is, for good."""
+        await self._session.execute(
+            _INSERT,
+            organization_id=self._organization_id,
+            month=statement.month.first_day,
+            closed_at=closed_at,
+            closed_by=closed_by,
+            total=statement.total,
+        )
+        for position, line in enumerate(statement.all_lines, start=1):
+            await self._session.execute(
+                _INSERT_LINE,
+                organization_id=self._organization_id,
+                month=statement.month.first_day,
+                position=position,
+                **columns_of(line),
+            )
+
+    async def _kept(self, months: Sequence[BillingMonth]) -> frozenset[BillingMonth]:
+        found = await self._session.rows(
+            KEPT,
+            organization_id=self._organization_id,
+            months=[month.first_day for month in months],
+        )
+        return frozenset(BillingMonth.of_day(row["month"]) for row in found)
+
+    async def _peaks(self, first: BillingMonth, last: BillingMonth) -> Mapping[BillingMonth, int]:
+        found = await self._session.rows(
+            _PEAKS,
+            organization_id=self._organization_id,
+            first=first.first_day,
+            last=date.fromordinal(last.next.first_day.toordinal() - 1),
+        )
+        return {BillingMonth.of_day(row["month"]): row["peak"] for row in found}
+
+    async def _ledger(self, months: Sequence[BillingMonth]) -> Mapping[d.UsageKey, d.UsageTotals]:
+        found = await self._session.rows(
+            LEDGER,
+            organization_id=self._organization_id,
+            starting_at=[month.starts_at for month in months],
+            ending_at=[month.ends_at for month in months],
+        )
+        return {key_of(BillingMonth.of(row["month"]), row): totals_of(row, estimated="cost") for row in found}
+
+    async def _frozen(self, first: BillingMonth, last: BillingMonth) -> Mapping[d.UsageKey, d.UsageTotals]:
+        found = await self._session.rows(_FROZEN, **self._between(first, last))
+        return {key_of(BillingMonth.of_day(row["month"]), row): totals_of(row) for row in found}
+
+    def _between(self, first: BillingMonth, last: BillingMonth) -> dict[str, str | date]:
+        return {
+            "organization_id": self._organization_id,
+            "first": first.first_day,
+            "last": last.first_day,
+        }

@@ -1,0 +1,1 @@
+"""Where the parts are put together. Only here are concrete adapters named."""

@@ -1,0 +1,48 @@
+"""Table of contents: every router."""
+
+from app.api import docs_page as docs
+from app.audit import router as audit
+from app.billing import mode_preview_router as mode_preview
+from app.billing import router as statements
+from app.billing import subscription_router as subscriptions
+from app.credentials import lifecycle_router as lifecycle
+from app.credentials import router as credentials
+from app.health import router as health
+from app.leases import router as leases
+from app.pricing import router as prices
+from app.provider_url import router as provider_urls
+from app.readiness import router as readiness
+from app.rotation import router as rotation
+from app.spend_limits import reservation_router as reservations
+from app.spend_limits import router as limits
+from app.usage import router as usage
+from app.usage_mode import router as usage_mode
+from app.usage_reports import router as reports
+from app.validation import router as validation
+from app.webhooks import router as webhooks
+
+ROUTERS = tuple(
+    part.router
+    for part in (
+        credentials,
+        rotation,
+        lifecycle,
+        validation,
+        provider_urls,
+        usage_mode,
+        mode_preview,
+        readiness,
+        prices,
+        limits,
+        reservations,
+        webhooks,
+        subscriptions,
+        statements,
+        leases,
+        usage,
+        reports,
+        audit,
+        health,
+        docs,
+    )
+)

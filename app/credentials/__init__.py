@@ -1,0 +1,1 @@
+"""Provider credentials and their key versions, masked by construction."""

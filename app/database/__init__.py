@@ -1,0 +1,1 @@
+"""PostgreSQL: engine, sessions, units of work, migrations, locks."""

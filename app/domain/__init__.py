@@ -1,1 +1,0 @@
-"""Nouns and rules. No I/O, no framework."""

@@ -1,1 +1,0 @@
-"""Tables. Nobody but repositories looks here."""

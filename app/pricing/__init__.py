@@ -1,0 +1,1 @@
+"""What usage costs: the price list and overrides."""

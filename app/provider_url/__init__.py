@@ -1,0 +1,1 @@
+"""Provider URLs: the validated type, the policy on names and addresses, the DNS check."""

@@ -1,0 +1,125 @@
+"""Which host names we may call: after IDNA, and before any DNS query."""
+
+import re
+import unicodedata
+from ipaddress import IPv6Address
+from typing import Final
+
+import idna
+
+from app.core.url_errors import UrlReason
+
+_MAX_NAME_LENGTH: Final = 253
+_MAX_LABEL_LENGTH: Final = 63
+
+# What /etc/hosts calls the machine itself on the systems we know; *.localhost by RFC 6761.
+_LOCALHOST_NAMES = frozenset(
+    {
+        "broadcasthost",
+        "ip6-localhost",
+        "ip6-loopback",
+        "localhost.localdomain",
+        "localhost4",
+        "localhost4.localdomain4",
+        "localhost6",
+        "localhost6.localdomain6",
+        "loopback",
+    }
+)
+
+# Last labels that mean something else in every network. example.com, .net and .org are ordinary names.
+_RESERVED_SUFFIXES = frozenset(
+    {
+        "alt",  # RFC 9476
+        "arpa",  # RFC 3172, home.arpa RFC 8375
+        "example",  # RFC 6761
+        "internal",  # reserved by ICANN for private use, 2024; clouds keep their metadata there
+        "invalid",  # RFC 6761
+        "local",  # RFC 6762; also Kubernetes' cluster.local
+        "onion",  # RFC 7686
+        "test",  # RFC 6761
+        # In wide private use, RFC 6762 appendix G; .home and .corp never to be delegated, ICANN 2018
+        "corp",
+        "home",
+        "intranet",
+        "lan",
+        "localdomain",
+        "private",
+        "svc",  # Kubernetes services by their short name
+    }
+)
+
+_IPV6_LITERAL = re.compile(r"\[(?P<address>[0-9A-Fa-f:.]+)(?:%.*)?\]")
+# The test of the WHATWG URL standard: a name that ends in a number is an IPv4 address or nothing.
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+# Hyphens in third and fourth place are kept for A-labels, RFC 5891.
+_PLAIN_LABEL = r"(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_PLAIN_NAME = re.compile(rf"{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+_RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
+
+
+def judge_host(text: str) -> str | UrlReason:  # noqa: PLR0911  # one rule a line, in order of precedence
+    """The name as DNS is asked for it, in lower-case A-labels; or why we may not call it."""
+    if "[" in text or "]" in text:
+        return UrlReason.HOST_IS_IP if _is_ipv6_literal(text) else UrlReason.HOST_INVALID
+    if "%" in text:
+        return UrlReason.HOST_INVALID
+    try:
+        # The only ASCII mapping is to lower case.
+        mapped = text.lower() if text.isascii() else idna.uts46_remap(text, std3_rules=False)
+    except UnicodeError:
+        return UrlReason.HOST_INVALID
+    # One trailing dot marks a name as absolute. We ask for absolute names only, so it says nothing.
+    mapped = mapped.removesuffix(".")
+    last_label = mapped.rpartition(".")[2]
+    if _NUMBER.fullmatch(last_label):
+        return UrlReason.HOST_IS_IP
+    if last_label == "localhost" or mapped in _LOCALHOST_NAMES:
+        return UrlReason.HOST_IS_LOCALHOST
+    name = _to_ascii(mapped)
+    if name is None:
+        return UrlReason.HOST_INVALID
+    if "." not in name or last_label in _RESERVED_SUFFIXES:
+        return UrlReason.HOST_IS_RESERVED_NAME
+    return name
+
+
+def _is_ipv6_literal(text: str) -> bool:
+    literal = _IPV6_LITERAL.fullmatch(text)
+    if literal is None:
+        return False
+    try:
+        IPv6Address(literal["address"])
+    except ValueError:
+        return False
+    return True
+
+
+def _to_ascii(name: str) -> str | None:
+    if not _PLAIN_NAME.fullmatch(name):
+        try:
+            name = _encode(name.split("."))
+        except UnicodeError:
+            return None
+    return name if len(name) <= _MAX_NAME_LENGTH else None
+
+
+def _encode(labels: list[str]) -> str:
+    """The name in A-labels, each valid, canonical and short enough; raises UnicodeError if one cannot be."""
+    encoded, readable = [], []
+    for label in labels:
+        if label.startswith("xn--"):
+            readable.append(idna.ulabel(label))
+            encoded.append(label)
+        else:
+            readable.append(label)
+            encoded.append(label if _PLAIN_NAME.fullmatch(label) else idna.alabel(label).decode("ascii"))
+    if any(len(label) > _MAX_LABEL_LENGTH for label in encoded):
+        raise UnicodeError
+    # One label written from right to left binds all others, RFC 5893. idna looks at each label alone.
+    beyond_ascii = _BEYOND_ASCII.findall("".join(readable))
+    if any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in beyond_ascii):
+        for label in readable:
+            idna.check_bidi(label, check_ltr=True)
+    return ".".join(encoded)

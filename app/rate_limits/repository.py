@@ -1,0 +1,42 @@
+"""Counts requests per organization, kind and minute: exact across instances."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from app.database.engine import Session, Statement
+from app.rate_limits.tables import rate_counter as t
+
+_COUNT = Statement(
+    insert(t)
+    .values(
+        organization_id=sa.bindparam("organization_id", type_=sa.Text),
+        kind=sa.bindparam("kind", type_=sa.Text),
+        minute=sa.bindparam("minute", type_=t.c.minute.type),
+        requests=sa.literal_column("1"),
+    )
+    .on_conflict_do_update(
+        index_elements=[t.c.organization_id, t.c.kind, t.c.minute],
+        set_={"requests": t.c.requests + sa.literal_column("1")},
+    )
+    .returning(t.c.requests)
+)
+
+
+class RateLimitRepository:
+    """Fixed windows of a minute."""
+
+    def __init__(self, session: Session, organization_id: str) -> None:
+        self._session = session
+        self._organization_id = organization_id
+
+    async def count(self, kind: str, *, now: datetime) -> int:
+        """Count one more request and return how many there are in this minute."""
+        minute = now.replace(second=0, microsecond=0)
+        row = await self._session.first(
+            _COUNT, organization_id=self._organization_id, kind=kind, minute=minute
+        )
+        assert row is not None
+        requests: int = row["requests"]
+        return requests

@@ -1,0 +1,1 @@
+"""Whether provider-backed work may start."""

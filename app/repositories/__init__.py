@@ -1,1 +1,0 @@
-"""Async repositories: take and return domain records, masked only."""

@@ -1,0 +1,1 @@
+"""Replacing a key without downtime, and rolling back."""

@@ -1,1 +1,0 @@
-"""Wire shapes: what comes in is checked, what goes out is masked."""

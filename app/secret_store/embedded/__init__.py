@@ -1,0 +1,1 @@
+"""The embedded store: envelopes in a PostgreSQL table."""

@@ -1,0 +1,1 @@
+"""HashiCorp Vault or OpenBao: transit encrypts, KV v2 keeps."""

@@ -1,0 +1,1 @@
+"""The usage ledger: events in, rows out."""

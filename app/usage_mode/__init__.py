@@ -1,0 +1,1 @@
+"""Who pays the provider: managed or bring-your-own-key, from when on."""

@@ -1,0 +1,1 @@
+"""Usage by time and group: rollups and reports."""

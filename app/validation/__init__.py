@@ -1,0 +1,1 @@
+"""Whether the provider accepts a key: on demand, after saving, periodically."""
