@@ -16,10 +16,10 @@ from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.database.instance_lock import Lock, LockTaken, alone
 from app.database.unit_of_work import UnitsOfWork
-from app.secret_maintenance.move_to_vault import SecretMove
+from app.secret_maintenance.move_to_vault import MoveToVault
 from app.secret_maintenance.progress import OperationRefused, Progress
-from app.secret_maintenance.rewrap_command import Rewrapping
-from app.secret_maintenance.rotate_root_key import RootRotation
+from app.secret_maintenance.rewrap_command import RewrapCommand
+from app.secret_maintenance.rotate_root_key import RotateRootKey
 from app.secret_store.binding import VAULT, StoreMismatch, StoreMoving, read_binding
 from app.secret_store.embedded.keyring import Keyring
 from app.secret_store.embedded.keyset import Keyset, KeysetRefused
@@ -40,7 +40,7 @@ async def rotate_root(
     """Raises SettingsRefused, OperationRefused."""
     async with _at_work(settings, access, Lock.OPERATOR) as (database, _):
         keys = await _keyring(settings, database)
-        rotation = RootRotation(UnitsOfWork(database), keys, SealedList(database), progress)
+        rotation = RotateRootKey(UnitsOfWork(database), keys, SealedList(database), progress)
         await (rotation.prepare() if only_prepare else rotation.run())
 
 
@@ -54,7 +54,7 @@ async def migrate_secrets(
         keys = await _keyring(settings, database, for_move=True)
         source = embedded_store(database, keys)
         target = source if settings.vault.address is None else open_vault(settings, resources)
-        move = SecretMove(
+        move = MoveToVault(
             UnitsOfWork(database),
             source=source,
             target=target,
@@ -73,7 +73,7 @@ async def rewrap_secrets(
     async with _at_work(settings, access, Lock.OPERATOR) as (database, resources):
         await _require_vault(database)
         vault = open_vault(settings, resources)
-        await Rewrapping(UnitsOfWork(database), vault, progress).run(rotate_keys=rotate_keys)
+        await RewrapCommand(UnitsOfWork(database), vault, progress).run(rotate_keys=rotate_keys)
 
 
 async def _require_vault(database: Database) -> None:

@@ -33,7 +33,7 @@ from app.doctor import examine
 from app.main import openapi_document
 from app.observability.logs import configure_logging
 from app.observability.tracing import configure_tracing, flush_tracing
-from app.pricing.backfill import Backfilled, PriceBackfill
+from app.pricing.backfill import Backfilled, PriceBackfillService
 from app.secret_maintenance.progress import OperationRefused
 from app.server import serve_forever, wait_for_signal
 from app.settings.environment import Settings, SettingsRefused, load_settings, unknown_variables
@@ -160,10 +160,10 @@ def price_backfill(organization: str | None, *, with_overrides: bool) -> None:
         await prepare_database(settings, access)
         async with open_services(settings, access) as services:
             if organization is None:
-                return await services[PriceBackfill].run(
+                return await services[PriceBackfillService].run(
                     with_overrides=with_overrides, progress=_tell_backfilled
                 )
-            done = await services[PriceBackfill].run_for(organization, with_overrides=with_overrides)
+            done = await services[PriceBackfillService].run_for(organization, with_overrides=with_overrides)
             _tell_backfilled(done)
             return [done]
 

@@ -23,8 +23,8 @@ from app.database.engine import Database, DatabaseLogin
 from app.database.unit_of_work import UnitsOfWork
 from app.spend_limits.limits import Enforcement, LimitPeriod, LimitScope, LimitTerms
 from app.spend_limits.repository import LimitRepository
-from app.spend_limits.reservation_service import Request, Reservations
-from app.spend_limits.service import Limits
+from app.spend_limits.reservation_service import ReservationRequest, ReservationService
+from app.spend_limits.service import SpendLimitService
 from bench.measures import Measure, progress, table
 from tests.spend_ledger import limits_over
 from tests.unpriced import Unpriced
@@ -36,7 +36,7 @@ UNIT = 10**10
 # Less than what is asked for in the time, so that the limit is met.
 ROOM = 100
 
-REQUEST = Request(
+REQUEST = ReservationRequest(
     amount=UNIT,
     model=None,
     input_tokens=0,
@@ -66,7 +66,7 @@ async def _database() -> AsyncIterator[Database]:
         await database.close()
 
 
-async def _set_limits(limits: Limits, organizations: Sequence[str], amount: int) -> None:
+async def _set_limits(limits: SpendLimitService, organizations: Sequence[str], amount: int) -> None:
     for organization in organizations:
         terms = LimitTerms(
             name="Budget",
@@ -82,7 +82,7 @@ async def _set_limits(limits: Limits, organizations: Sequence[str], amount: int)
 
 async def _reserve(database: Database, organizations: Sequence[str]) -> tuple[float, int, int]:
     """Reservations tried a second, how many were granted, and how many refused."""
-    reservations = Reservations(UnitsOfWork(database), Unpriced())
+    reservations = ReservationService(UnitsOfWork(database), Unpriced())
     granted = refused = 0
     began_at = time.perf_counter()
 
@@ -119,7 +119,7 @@ async def _empty(database: Database) -> float:
     return done / (time.perf_counter() - began_at)
 
 
-async def _excess(limits: Limits, organizations: Sequence[str]) -> int:
+async def _excess(limits: SpendLimitService, organizations: Sequence[str]) -> int:
     """Pico-USD beyond the limits."""
     excess = 0
     for organization in organizations:

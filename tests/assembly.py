@@ -8,14 +8,14 @@ import httpx
 from fastapi import FastAPI
 
 from app.auth.authenticator import Authenticator
-from app.composition.factory import Adapters, Rules
-from app.composition.factory import assemble as assemble_services
+from app.composition.factory import Adapters, ServiceConfig
+from app.composition.factory import build_services as assemble_services
 from app.core.services import Services
 from app.database.unit_of_work import UnitsOfWork
 from app.egress.webhooks import WebhookClient
 from app.leases.service import Wrapper
 from app.main import create_app
-from app.pricing.service import Prices
+from app.pricing.service import PriceService
 from app.provider_url.service import HostGuard
 from app.secret_store.port import SecretStore
 from app.settings.environment import CorsSettings
@@ -58,12 +58,12 @@ def assemble(
             guard=guard or OpenGuard(),
             auth=services[Authenticator],
             pings={"secret_store": store.ping},
-            price_list=services[Prices].listed,
+            price_list=services[PriceService].listed,
             wrapper=wrapper,
             vault_address=vault_address,
             webhooks=webhooks or WebhookClient(httpx.AsyncClient(transport=NOBODY, trust_env=False)),
         ),
-        Rules(
+        ServiceConfig(
             default_messages_url=messages_url,
             retention=retention,
             check_every=check_every,

@@ -21,7 +21,7 @@ from app.core.signing_secret import SigningSecret
 from app.credentials.verdicts import Reason, ValidationStatus, Verdict
 from app.database.engine import Database, Session
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.provider_url.endpoint import Destination
+from app.provider_url.endpoint import ProviderEndpoint
 from app.secret_store.port import SecretRef, SecretStore
 
 # BYOK_TEST_CRASHES=all: no step is left out, and a real Vault is crashed at in each deed.
@@ -186,7 +186,7 @@ class ApprovingProber:
     async def probe(
         self,
         key: ApiKey,  # noqa: ARG002  # the port's signature; it accepts whatever comes
-        destination: Destination,  # noqa: ARG002  # likewise
+        destination: ProviderEndpoint,  # noqa: ARG002  # likewise
         *,
         previously_valid: bool,  # noqa: ARG002  # likewise
         timeout_seconds: float | None = None,  # noqa: ARG002  # likewise

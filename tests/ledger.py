@@ -9,14 +9,14 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 
 from app.core.clock import now
-from app.database.engine import Database, Session, Statement
+from app.database.engine import Database, Query, Session
 from app.jobs.queue import QueueRepository
 from app.usage.records import Outcome
 from app.usage.tables import usage_event
 from app.usage_reports.rollup_worker import fold_of
 
 _COLUMNS = [column for column in usage_event.c if column.name not in {"ingest_xid", "ingested_at"}]
-_INSERT = Statement(
+_INSERT = Query(
     sa.insert(usage_event).values(
         {column.name: sa.bindparam(column.name, type_=column.type) for column in _COLUMNS}
         | {
@@ -25,7 +25,7 @@ _INSERT = Statement(
         }
     )
 )
-_LOCK_SHARED = Statement(
+_LOCK_SHARED = Query(
     sa.select(
         sa.func.pg_advisory_xact_lock_shared(
             sa.func.hashtext(sa.literal_column("'byok.usage_mode'")),

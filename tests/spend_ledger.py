@@ -10,16 +10,16 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 
 from app.core.money import PICO_PER_USD
-from app.database.engine import Database, Statement
+from app.database.engine import Database, Query
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.rate_limits.service import RateLimitKind, RateLimits
+from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.spend_limits.repository import LimitRepository
-from app.spend_limits.service import Limits
+from app.spend_limits.service import SpendLimitService
 from app.usage.records import LedgerRow, Outcome, TokenUsage, UsageFlag, UsageSource
 from app.usage.tables import usage_event
 from app.usage_mode.modes import UsageMode
 
-_INSERT = Statement(
+_INSERT = Query(
     sa.insert(usage_event).values(
         {
             column.name: sa.literal_column("pg_current_xact_id()::text::bigint")
@@ -92,9 +92,9 @@ async def write(uow: UnitOfWork, rows: Sequence[LedgerRow]) -> None:
         await session.execute(_INSERT, organization_id=uow.organization_id, **values, **tokens)
 
 
-def limits_over(units: UnitsOfWork) -> Limits:
+def limits_over(units: UnitsOfWork) -> SpendLimitService:
     """Limits that may be changed as often as a test wants."""
-    return Limits(units, RateLimits(units, {RateLimitKind.SPEND_LIMIT_WRITES: 1_000_000}))
+    return SpendLimitService(units, RateLimiter(units, {RateLimitKind.SPEND_LIMIT_WRITES: 1_000_000}))
 
 
 async def ingest(database: Database, organization_id: str, *rows: LedgerRow) -> None:

@@ -13,8 +13,8 @@ from app.core.clock import new_id
 from app.core.errors import ByokError, Conflict, Unavailable
 from app.core.services import Services
 from app.idempotency.repository import KeptAnswer
-from app.idempotency.service import Hold, Idempotency
-from app.idempotency.service import Request as IdempotentRequest
+from app.idempotency.service import Hold, IdempotencyService
+from app.idempotency.service import IdempotentRequest as IdempotentRequest
 
 _KEPT_HEADERS = ("content-type", "etag", "location", "preference-applied")
 
@@ -43,7 +43,7 @@ async def once(
     """
     if key is None:
         return await make(None)
-    held = await services[Idempotency].claim(
+    held = await services[IdempotencyService].claim(
         caller,
         key,
         IdempotentRequest(method=request.method, path=request.url.path, body=await request.body()),

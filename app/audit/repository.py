@@ -9,12 +9,10 @@ import sqlalchemy as sa
 
 from app.audit.events import AuditAction, AuditEvent
 from app.audit.tables import audit_event as t
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 
 _COLUMNS = tuple(column.name for column in t.columns)
-_APPEND = Statement(
-    sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _COLUMNS})
-)
+_APPEND = Query(sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _COLUMNS}))
 
 
 def _unless_null(
@@ -24,7 +22,7 @@ def _unless_null(
     return sa.or_(sa.bindparam(name, type_=column.type).is_(None), condition)
 
 
-_PAGE = Statement(
+_PAGE = Query(
     sa.select(t)
     .where(
         t.c.organization_id == sa.bindparam("organization_id", type_=sa.Text),

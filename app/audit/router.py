@@ -12,7 +12,7 @@ from app.api.schemas import Page
 from app.audit.events import AuditAction
 from app.audit.events import AuditEvent as AuditRecord
 from app.audit.schemas import AuditEvent
-from app.audit.service import Audit
+from app.audit.service import AuditService
 from app.core.errors import InsufficientScope, InvalidInput, NotFound
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/audit-events", tags=["audit"])
@@ -40,7 +40,7 @@ async def list_audit_events(
     ending_at: Annotated[InstantQuery | None, Query(description="Up to this instant, exclusive.")] = None,
 ) -> Response:
     """The newest first. The trail is append-only and holds hints, never keys."""
-    events = await services[Audit].page(
+    events = await services[AuditService].page(
         caller.organization_id,
         at_most=paging.at_most,
         before=paging.before_id(),

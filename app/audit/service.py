@@ -36,7 +36,7 @@ async def record(
     )
 
 
-class Audit:
+class AuditService:
     """Reading the trail."""
 
     def __init__(self, units: UnitsOfWork) -> None:

@@ -6,7 +6,7 @@ from app.api.dependencies import BillingReader, ServicesOfApp
 from app.api.problems import OF_BODIES, problems
 from app.api.responses import answer
 from app.billing.mode_preview_schemas import UsageModePreview
-from app.billing.mode_preview_service import ModePreviews
+from app.billing.mode_preview_service import ModePreviewService
 from app.core.errors import CredentialDeleted, InsufficientScope, InvalidInput, NotFound
 from app.usage_mode.router import REFUSED_SWITCHES, wish_of
 from app.usage_mode.schemas import UsageModeSwitch
@@ -33,4 +33,4 @@ async def preview_usage_mode(
     body: UsageModeSwitch, caller: BillingReader, services: ServicesOfApp
 ) -> Response:
     """A dry run: this month's statement, a projection of managed usage, spend limits, and blockers. Writes nothing."""
-    return answer(UsageModePreview.of(await services[ModePreviews].preview(caller, wish_of(body))))
+    return answer(UsageModePreview.of(await services[ModePreviewService].preview(caller, wish_of(body))))

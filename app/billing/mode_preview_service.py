@@ -11,17 +11,17 @@ from app.database.unit_of_work import UnitsOfWork
 from app.readiness.repository import ReadinessRepository
 from app.spend_limits.repository import LimitRepository
 from app.usage_mode.modes import UsageModePoint, UsageModeState
-from app.usage_mode.repository import BillingRepository
-from app.usage_mode.service import Wish, check_names, check_time
+from app.usage_mode.repository import UsageModeRepository
+from app.usage_mode.service import ModeSwitch, check_names, check_time
 
 
-class ModePreviews:
+class ModePreviewService:
     """Refuses what the switch itself would refuse."""
 
     def __init__(self, units: UnitsOfWork) -> None:
         self._units = units
 
-    async def preview(self, caller: Caller, wish: Wish) -> ModePreview:
+    async def preview(self, caller: Caller, wish: ModeSwitch) -> ModePreview:
         """As of one instant. Read-only: the database itself refuses writes in it.
 
         Raises:
@@ -31,9 +31,9 @@ class ModePreviews:
             await uow[StatementRepository].take_snapshot()
             await check_time(uow, wish)
             await check_names(uow, wish)
-            now = await uow[BillingRepository].clock()
+            now = await uow[UsageModeRepository].clock()
             month = BillingMonth.of(now)
-            current = await uow[BillingRepository].state()
+            current = await uow[UsageModeRepository].state()
             point = _point(caller, wish, now)
             books = await uow[StatementRepository].books([month], await uow[StatementRepository].closed())
             statement = books.statement_of(month)
@@ -57,7 +57,7 @@ class ModePreviews:
             )
 
 
-def _point(caller: Caller, wish: Wish, now: datetime) -> UsageModePoint:
+def _point(caller: Caller, wish: ModeSwitch, now: datetime) -> UsageModePoint:
     return UsageModePoint(
         mode=wish.mode,
         credential_id=wish.credential_id,
@@ -66,7 +66,7 @@ def _point(caller: Caller, wish: Wish, now: datetime) -> UsageModePoint:
     )
 
 
-def _switched(current: UsageModeState, wish: Wish, point: UsageModePoint) -> UsageModeState:
+def _switched(current: UsageModeState, wish: ModeSwitch, point: UsageModePoint) -> UsageModeState:
     """Either kind of switch replaces the one to come."""
     if wish.effective_at is None:
         return UsageModeState(in_force=point, scheduled=None)

@@ -16,16 +16,16 @@ from app.billing.subscription_repository import SubscriptionRepository
 from app.billing.tables import endpoint_count as n
 from app.billing.tables import statement as s
 from app.billing.tables import statement_line as li
-from app.database.engine import Session, Statement
+from app.database.engine import Query, Session
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _MONTH: sa.ColumnElement[str] = sa.literal_column("'month'")
 _first = sa.bindparam("first", type_=sa.Date)
 _last = sa.bindparam("last", type_=sa.Date)
 
-_SNAPSHOT = Statement(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-_CLOSED = Statement(sa.select(s.c.month, s.c.closed_at).where(s.c.organization_id == _ORGANIZATION))
-_PEAKS = Statement(
+_SNAPSHOT = Query(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+_CLOSED = Query(sa.select(s.c.month, s.c.closed_at).where(s.c.organization_id == _ORGANIZATION))
+_PEAKS = Query(
     sa.select(
         sa.cast(sa.func.date_trunc(_MONTH, sa.cast(n.c.day, sa.DateTime)), sa.Date).label("month"),
         sa.func.max(n.c.endpoints).label("peak"),
@@ -34,7 +34,7 @@ _PEAKS = Statement(
     .group_by(sa.literal_column("1"))
 )
 _of_month = sa.func.coalesce(li.c.adjusts_month, li.c.month)
-_FROZEN = Statement(
+_FROZEN = Query(
     sa.select(
         _of_month.label("month"),
         li.c.mode,
@@ -48,13 +48,13 @@ _FROZEN = Statement(
     .where(li.c.organization_id == _ORGANIZATION, li.c.mode.is_not(None), _of_month.between(_first, _last))
     .group_by(_of_month, li.c.mode, li.c.model)
 )
-_LINES = Statement(
+_LINES = Query(
     sa.select(li)
     .where(li.c.organization_id == _ORGANIZATION, li.c.month.between(_first, _last))
     .order_by(li.c.month, li.c.position)
 )
 # The first months of which anything is known, by source.
-_BEGINNINGS = Statement(
+_BEGINNINGS = Query(
     sa.select(
         FIRST_USE.label("used_at"),
         sa.select(sa.func.min(n.c.day))
@@ -67,10 +67,10 @@ _BEGINNINGS = Statement(
         .label("closed"),
     )
 )
-_INSERT = Statement(
+_INSERT = Query(
     sa.insert(s).values({column.name: sa.bindparam(column.name, type_=column.type) for column in s.columns})
 )
-_INSERT_LINE = Statement(
+_INSERT_LINE = Query(
     sa.insert(li).values({column.name: sa.bindparam(column.name, type_=column.type) for column in li.columns})
 )
 

@@ -13,7 +13,7 @@ from app.api.schemas import Page
 from app.billing.focus_export import COLUMNS, focus_rows
 from app.billing.month import PATTERN, BillingMonth
 from app.billing.schemas import BillingStatement
-from app.billing.service import Statements
+from app.billing.service import StatementService
 from app.billing.statements import Statement
 from app.core.errors import InsufficientScope, InvalidInput, MonthNotOver, NotFound, ServiceOnly
 
@@ -44,7 +44,7 @@ _AS_CSV: dict[int | str, dict[str, Any]] = {
 )
 async def list_statements(caller: BillingReader, services: ServicesOfApp, paging: Paging) -> Response:
     """The present month first, back to the first of which anything is known. Open ones as they stand."""
-    statements = await services[Statements].page(
+    statements = await services[StatementService].page(
         caller.organization_id, at_most=paging.at_most, before=paging.before_number()
     )
     return paging.answer(statements, BillingStatement.of, _number)
@@ -62,7 +62,7 @@ async def get_statement(
     month: Month, caller: BillingReader, services: ServicesOfApp, wants_csv: WantsCsv
 ) -> Response:
     """As of one instant. `Accept: text/csv` exports it with the column names of FOCUS 1.x."""
-    statement = await services[Statements].read(caller.organization_id, BillingMonth.parse(month))
+    statement = await services[StatementService].read(caller.organization_id, BillingMonth.parse(month))
     if not wants_csv:
         return answer(BillingStatement.of(statement))
     name = f"{caller.organization_id}-{statement.month}.csv"
@@ -96,7 +96,9 @@ async def close_statement(
 
     What comes late for a closed month becomes adjustment lines of the first open month after it.
     """
-    return answer(BillingStatement.of(await services[Statements].close(caller, BillingMonth.parse(month))))
+    return answer(
+        BillingStatement.of(await services[StatementService].close(caller, BillingMonth.parse(month)))
+    )
 
 
 def _number(statement: Statement) -> int:

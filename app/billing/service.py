@@ -13,10 +13,10 @@ from app.core.errors import MonthNotOver, NotFound
 from app.core.money import to_usd
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.usage_mode.repository import BillingRepository
+from app.usage_mode.repository import UsageModeRepository
 
 
-class Statements:
+class StatementService:
     """An open statement is worked out whenever it is asked for; a closed one never changes."""
 
     def __init__(self, units: UnitsOfWork) -> None:
@@ -32,7 +32,7 @@ class Statements:
         """
         async with self._units.reading(organization_id) as uow:
             await uow[StatementRepository].take_snapshot()
-            present = BillingMonth.of(await uow[BillingRepository].clock())
+            present = BillingMonth.of(await uow[UsageModeRepository].clock())
             last = min(before - 1, present.number)
             first = max((await _first_month(uow, present)).number, last - at_most + 1)
             months = [BillingMonth.numbered(number) for number in range(last, first - 1, -1)]
@@ -47,7 +47,7 @@ class Statements:
         """
         async with self._units.reading(organization_id) as uow:
             await uow[StatementRepository].take_snapshot()
-            if month > BillingMonth.of(await uow[BillingRepository].clock()):
+            if month > BillingMonth.of(await uow[UsageModeRepository].clock()):
                 raise NotFound
             (statement,) = await _statements(uow, [month])
             return statement
@@ -62,7 +62,7 @@ class Statements:
         """
         async with self._units.writing(caller.organization_id) as uow:
             await uow[LedgerLock].exclusive()
-            now = await uow[BillingRepository].clock()
+            now = await uow[UsageModeRepository].clock()
             if month.ends_at > now:
                 raise MonthNotOver
             (statement,) = await _statements(uow, [month])

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from app.database.engine import Statement
+from app.database.engine import Query
 from app.usage.tables import usage_event as e
 from app.usage_reports.rollup_columns import ORGANIZATION, WATERMARK, at_or_past, counted, summed
 from app.usage_reports.tables import usage_day as d
@@ -55,11 +55,11 @@ def _tail() -> sa.Select[Any]:
 
 _found = sa.union_all(_days(), _tail()).subquery("found")
 _keys = (_found.c.month, _found.c.mode, _found.c.model)
-LEDGER = Statement(sa.select(*_keys, *summed(_found)).group_by(*_keys))
+LEDGER = Query(sa.select(*_keys, *summed(_found)).group_by(*_keys))
 
 # Of these months something is known: their rows are there, or sums that outlived them. Rows are kept for twice as
 # long as events reach back, so all are in the sums long before they go.
-KEPT = Statement(
+KEPT = Query(
     sa.text("""
         SELECT month FROM unnest(CAST(:months AS date[])) AS month
         WHERE to_regclass('public.usage_event_y' || to_char(month, 'YYYY"m"MM')) IS NOT NULL

@@ -8,12 +8,12 @@ from sqlalchemy.dialects.postgresql import insert
 from app.billing.statements import Subscription, SubscriptionRecord
 from app.billing.tables import endpoint_count as n
 from app.billing.tables import subscription as t
-from app.database.engine import Session, Statement
+from app.database.engine import Query, Session
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
-_FIND = Statement(sa.select(t).where(t.c.organization_id == _ORGANIZATION))
+_FIND = Query(sa.select(t).where(t.c.organization_id == _ORGANIZATION))
 _new = insert(t).values({column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns})
-_SAVE = Statement(
+_SAVE = Query(
     _new.on_conflict_do_update(
         index_elements=[t.c.organization_id],
         set_={
@@ -26,7 +26,7 @@ _SAVE = Statement(
     )
 )
 _count = insert(n).values({column.name: sa.bindparam(column.name, type_=column.type) for column in n.columns})
-_COUNT = Statement(
+_COUNT = Query(
     _count.on_conflict_do_update(
         index_elements=[n.c.organization_id, n.c.day],
         set_={name: _count.excluded[name] for name in ("endpoints", "updated_at", "updated_by")},

@@ -14,7 +14,7 @@ from app.billing.subscription_schemas import (
     Subscription,
     SubscriptionChange,
 )
-from app.billing.subscription_service import Subscriptions
+from app.billing.subscription_service import SubscriptionService
 from app.core.errors import (
     InsufficientScope,
     InvalidInput,
@@ -56,7 +56,7 @@ async def set_subscription(
     body: SubscriptionChange, caller: BillingService, services: ServicesOfApp, revisions: Revisions
 ) -> Response:
     """For internal services. It counts for every open month, whole: there is no proration."""
-    record = await services[Subscriptions].change(caller, body.to_terms(), revisions=revisions)
+    record = await services[SubscriptionService].change(caller, body.to_terms(), revisions=revisions)
     return answer(Subscription.of(record), headers={"ETag": etag(record.revision)})
 
 
@@ -84,5 +84,5 @@ async def set_endpoint_count(
         parsed = date.fromisoformat(day)
     except ValueError:
         raise NotFound from None
-    await services[Subscriptions].count_endpoints(caller, parsed, body.endpoints)
+    await services[SubscriptionService].count_endpoints(caller, parsed, body.endpoints)
     return answer(EndpointCount(date=parsed, endpoints=body.endpoints))

@@ -12,10 +12,10 @@ from app.billing.subscription_repository import SubscriptionRepository
 from app.core.errors import InvalidInput, PreconditionFailed, StatementClosed
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitsOfWork
-from app.usage_mode.repository import BillingRepository
+from app.usage_mode.repository import UsageModeRepository
 
 
-class Subscriptions:
+class SubscriptionService:
     """Both count for open months alone: under the lock that closing takes too, a month is open or closed."""
 
     def __init__(self, units: UnitsOfWork) -> None:
@@ -36,7 +36,7 @@ class Subscriptions:
                 raise PreconditionFailed
             if held is not None and held.subscription == wanted:
                 return held
-            now = await uow[BillingRepository].clock()
+            now = await uow[UsageModeRepository].clock()
             record = SubscriptionRecord(
                 subscription=wanted,
                 revision=1 if held is None else held.revision + 1,
@@ -57,7 +57,7 @@ class Subscriptions:
         month = BillingMonth.of_day(day)
         async with self._units.writing(caller.organization_id) as uow:
             await uow[LedgerLock].exclusive()
-            now = await uow[BillingRepository].clock()
+            now = await uow[UsageModeRepository].clock()
             if month > BillingMonth.of(now):
                 raise InvalidInput.of(
                     "date", "date_in_future", "Endpoints are counted in months that have begun."

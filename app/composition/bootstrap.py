@@ -10,10 +10,10 @@ import httpcore
 import httpx
 import sqlalchemy as sa
 
-from app.audit.service import Audit
+from app.audit.service import AuditService
 from app.auth.authenticator import Authenticator, KeySource
 from app.auth.signing_keys import EmbeddedIssuer
-from app.composition.factory import Adapters, Rules, assemble
+from app.composition.factory import Adapters, ServiceConfig, build_services
 from app.core.errors import DatabaseUnavailable, SecretStoreUnavailable
 from app.core.private_file import PrivateFileRefused
 from app.core.services import Services
@@ -32,7 +32,7 @@ from app.egress.resolver import AddressGuard, DnsResolver
 from app.egress.transport import trusted_transport, vetted_transport
 from app.egress.webhooks import LIMITS as WEBHOOK_LIMITS
 from app.egress.webhooks import WebhookClient
-from app.health.service import Health
+from app.health.service import HealthService
 from app.observability.metrics import watch_pool
 from app.secret_store.binding import VAULT, RootOutdated, StoreMismatch, bind_store
 from app.secret_store.embedded.keyring import Keyring
@@ -46,7 +46,7 @@ from app.secret_store.vault.setup import SetUpRefused, VaultSetup
 from app.secret_store.vault.store import VaultMounts, VaultSecretStore
 from app.settings.environment import Settings, SettingsRefused
 from app.validation.decision_table import MessagePatterns
-from app.validation.runner import Checks
+from app.validation.runner import ValidationRunner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ async def open_services(
         store = await _secret_store(settings, database, resources)
         guard = _address_guard(settings)
         provider = await _provider(settings, guard, resources, dialer)
-        services = assemble(
+        services = build_services(
             Adapters(
                 units=units,
                 store=store,
@@ -179,14 +179,14 @@ async def open_services(
             ),
             _rules(settings),
         )
-        resources.push_async_callback(services[Checks].close)
+        resources.push_async_callback(services[ValidationRunner].close)
         if settings.provider.allowed_hosts:
-            await services[Audit].record_exempt_hosts(settings.provider.allowed_hosts)
+            await services[AuditService].record_exempt_hosts(settings.provider.allowed_hosts)
         yield services
 
 
-def _rules(settings: Settings) -> Rules:
-    return Rules(
+def _rules(settings: Settings) -> ServiceConfig:
+    return ServiceConfig(
         default_messages_url=settings.messages_url,
         retention=settings.rotation.retention,
         check_every=settings.validation.every,
@@ -221,7 +221,7 @@ def embedded_issuer(settings: Settings) -> EmbeddedIssuer:
 async def check_services(settings: Settings, access: DatabaseAccess) -> dict[str, str | None]:
     """What is wrong with each dependency, for `byok doctor`."""
     async with open_services(settings, access) as services:
-        return await services[Health].check()
+        return await services[HealthService].check()
 
 
 async def check_provider(settings: Settings) -> Reason | None:

@@ -4,48 +4,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.audit.service import Audit
+from app.audit.service import AuditService
 from app.auth.authenticator import Authenticator
-from app.billing.mode_preview_service import ModePreviews
-from app.billing.service import Statements
-from app.billing.subscription_service import Subscriptions
-from app.composition.reconciler import Sweep
+from app.billing.mode_preview_service import ModePreviewService
+from app.billing.service import StatementService
+from app.billing.subscription_service import SubscriptionService
+from app.composition.reconciler import Reconciler
 from app.core.services import Services
 from app.credentials.activation import Activation
-from app.credentials.deletion import Retirement
-from app.credentials.enablement import Suspension
-from app.credentials.service import Credentials
-from app.credentials.write_protocol import SecretWrites
+from app.credentials.deletion import DeletionService
+from app.credentials.enablement import EnablementService
+from app.credentials.service import CredentialService
+from app.credentials.write_protocol import WriteProtocol
 from app.database.unit_of_work import UnitsOfWork
 from app.egress.webhooks import WebhookClient
-from app.health.service import Health, Ping
-from app.idempotency.service import Idempotency
-from app.leases.service import Leases, Wrapper
-from app.pricing.backfill import PriceBackfill
+from app.health.service import HealthService, Ping
+from app.idempotency.service import IdempotencyService
+from app.leases.service import LeaseService, Wrapper
+from app.pricing.backfill import PriceBackfillService
 from app.pricing.prices import PriceList
-from app.pricing.service import Prices
-from app.provider_url.endpoint_service import Destinations
-from app.provider_url.service import HostGuard, ProviderUrls
-from app.rate_limits.service import RateLimitKind, RateLimits
+from app.pricing.service import PriceService
+from app.provider_url.endpoint_service import EndpointService
+from app.provider_url.service import HostGuard, ProviderUrlService
+from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.readiness.service import ReadinessService
-from app.rotation.rollback import Rollback
-from app.rotation.service import Rotation
-from app.secret_maintenance.rewrap_steps import Rewraps
+from app.rotation.rollback import RollbackService
+from app.rotation.service import RotationService
+from app.secret_maintenance.rewrap_steps import RewrapSteps
 from app.secret_store.port import SecretStore
-from app.spend_limits.reservation_service import Reservations
-from app.spend_limits.service import Limits
-from app.usage.admission import Turns
-from app.usage.listing import UsageListing
-from app.usage.retention import UsageRetention
-from app.usage.service import Usage
-from app.usage_mode.service import Billing
-from app.usage_reports.rollup_worker import Folding
-from app.usage_reports.service import Reports
-from app.validation.runner import Checks, CheckSchedule, Prober
-from app.validation.service import Validation
-from app.validation.worker import Revalidation
-from app.webhooks.delivery_worker import Deliveries
-from app.webhooks.service import Webhooks
+from app.spend_limits.reservation_service import ReservationService
+from app.spend_limits.service import SpendLimitService
+from app.usage.admission import AdmissionQueue
+from app.usage.listing import UsageListingService
+from app.usage.retention import UsageRetentionWorker
+from app.usage.service import IngestionService
+from app.usage_mode.service import UsageModeService
+from app.usage_reports.rollup_worker import RollupWorker
+from app.usage_reports.service import ReportService
+from app.validation.runner import Prober, ValidationRunner, ValidationSchedule
+from app.validation.service import ValidationService
+from app.validation.worker import ValidationWorker
+from app.webhooks.delivery_worker import DeliveryWorker
+from app.webhooks.service import WebhookService
 
 # Batches that wait for each that may run: they are in memory, so not any number of them.
 WAITING_PER_TURN = 16
@@ -68,7 +68,7 @@ class Adapters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class ServiceConfig:
     """What the operator decides."""
 
     default_messages_url: str
@@ -84,10 +84,10 @@ class Rules:
     usage_patience: timedelta = timedelta(seconds=3)
 
 
-def assemble(adapters: Adapters, rules: Rules) -> Services:
+def build_services(adapters: Adapters, rules: ServiceConfig) -> Services:
     """All use cases. Await `checks.close()` before the adapters are closed."""
     units, store = adapters.units, adapters.store
-    rate_limits = RateLimits(
+    rate_limits = RateLimiter(
         units,
         {
             RateLimitKind.CREDENTIAL_WRITES: rules.credential_writes_per_minute,
@@ -96,14 +96,18 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         },
     )
     activation = Activation(retention=rules.retention)
-    checks = Checks(units, store, adapters.provider, CheckSchedule(every=rules.check_every), activation)
-    validation = Validation(units, checks, rate_limits)
-    provider_urls = ProviderUrls(adapters.guard, rate_limits, default_messages_url=rules.default_messages_url)
-    destinations = Destinations(provider_urls, default_messages_url=rules.default_messages_url)
-    leases = Leases(units, adapters.wrapper, vault_address=adapters.vault_address)
-    usage_mode = Billing(units)
-    retirement = Retirement(units, store, leases, usage_mode)
-    rotation = Rotation(
+    checks = ValidationRunner(
+        units, store, adapters.provider, ValidationSchedule(every=rules.check_every), activation
+    )
+    validation = ValidationService(units, checks, rate_limits)
+    provider_urls = ProviderUrlService(
+        adapters.guard, rate_limits, default_messages_url=rules.default_messages_url
+    )
+    destinations = EndpointService(provider_urls, default_messages_url=rules.default_messages_url)
+    leases = LeaseService(units, adapters.wrapper, vault_address=adapters.vault_address)
+    usage_mode = UsageModeService(units)
+    retirement = DeletionService(units, store, leases, usage_mode)
+    rotation = RotationService(
         units,
         store,
         checks=checks,
@@ -112,56 +116,56 @@ def assemble(adapters: Adapters, rules: Rules) -> Services:
         rate_limits=rate_limits,
         destinations=destinations,
     )
-    prices = Prices(units, adapters.price_list)
-    limits = Limits(units, rate_limits)
-    webhooks = Webhooks(units, store, adapters.guard, rate_limits)
+    prices = PriceService(units, adapters.price_list)
+    limits = SpendLimitService(units, rate_limits)
+    webhooks = WebhookService(units, store, adapters.guard, rate_limits)
     return Services(
         adapters.auth,
-        Credentials(units, store, checks, rate_limits, destinations),
+        CredentialService(units, store, checks, rate_limits, destinations),
         checks,
         validation,
-        Audit(units),
-        Idempotency(units),
-        Sweep(
+        AuditService(units),
+        IdempotencyService(units),
+        Reconciler(
             units,
-            SecretWrites(units, store),
+            WriteProtocol(units, store),
             checks,
             rotation,
             retirement,
             webhooks=webhooks,
-            rewraps=Rewraps(units, store),
+            rewraps=RewrapSteps(units, store),
         ),
-        Health(adapters.pings),
+        HealthService(adapters.pings),
         usage_mode,
         ReadinessService(units),
         prices,
-        PriceBackfill(units, prices, limits),
-        ModePreviews(units),
-        Statements(units),
-        Subscriptions(units),
+        PriceBackfillService(units, prices, limits),
+        ModePreviewService(units),
+        StatementService(units),
+        SubscriptionService(units),
         provider_urls,
         leases,
         rotation,
-        Rollback(units, retention=rules.retention),
-        Suspension(units),
+        RollbackService(units, retention=rules.retention),
+        EnablementService(units),
         limits,
-        Reservations(units, prices),
+        ReservationService(units, prices),
         webhooks,
-        Deliveries(units, store, adapters.webhooks),
-        Reports(units),
-        Folding(units),
+        DeliveryWorker(units, store, adapters.webhooks),
+        ReportService(units),
+        RollupWorker(units),
         retirement,
-        Usage(
+        IngestionService(
             units,
             prices=prices,
             limits=limits,
-            turns=Turns(
+            turns=AdmissionQueue(
                 rules.usage_batches_at_once,
                 patience_seconds=rules.usage_patience.total_seconds(),
                 at_most_waiting=WAITING_PER_TURN * rules.usage_batches_at_once,
             ),
         ),
-        UsageListing(units),
-        UsageRetention(units, keep_for=rules.usage_retention),
-        Revalidation(units, validation, concurrency=rules.checks_at_once, per_host=rules.checks_per_host),
+        UsageListingService(units),
+        UsageRetentionWorker(units, keep_for=rules.usage_retention),
+        ValidationWorker(units, validation, concurrency=rules.checks_at_once, per_host=rules.checks_per_host),
     )

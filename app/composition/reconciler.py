@@ -7,32 +7,32 @@ import structlog
 
 from app.core.clock import now
 from app.core.errors import Unavailable
-from app.credentials.deletion import Retirement
-from app.credentials.write_protocol import SecretWrites
+from app.credentials.deletion import DeletionService
+from app.credentials.write_protocol import WriteProtocol
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import JobKind, QueueRepository
 from app.observability.metrics import SWEPT
-from app.rotation.service import Rotation
-from app.secret_maintenance.rewrap_steps import Rewraps
-from app.validation.runner import Checks
-from app.webhooks.service import Webhooks
+from app.rotation.service import RotationService
+from app.secret_maintenance.rewrap_steps import RewrapSteps
+from app.validation.runner import ValidationRunner
+from app.webhooks.service import WebhookService
 
 log = structlog.get_logger(__name__)
 
 
-class Sweep:
+class Reconciler:
     """Takes due items from the queue; an item stays there until it is settled."""
 
     def __init__(  # one for each kind of work
         self,
         units: UnitsOfWork,
-        writes: SecretWrites,
-        checks: Checks,
-        rotation: Rotation,
-        retirement: Retirement,
+        writes: WriteProtocol,
+        checks: ValidationRunner,
+        rotation: RotationService,
+        retirement: DeletionService,
         *,
-        webhooks: Webhooks,
-        rewraps: Rewraps,
+        webhooks: WebhookService,
+        rewraps: RewrapSteps,
     ) -> None:
         self._units = units
         self._settle: dict[JobKind, Callable[[str, UUID], Awaitable[None]]] = {

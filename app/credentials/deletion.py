@@ -61,7 +61,7 @@ class PayingCredential(Protocol):
     async def names(self, uow: UnitOfWork, credential_id: UUID) -> bool: ...
 
 
-class Retirement:
+class DeletionService:
     """One public method per use case; `settle_*` are the queue's."""
 
     def __init__(

@@ -15,7 +15,7 @@ from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import QueueRepository
 
 
-class Suspension:
+class EnablementService:
     """One public method per use case."""
 
     def __init__(self, units: UnitsOfWork) -> None:

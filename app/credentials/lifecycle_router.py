@@ -17,11 +17,11 @@ from app.core.errors import (
     SecretStoreUnavailable,
     VersionInUse,
 )
-from app.credentials.deletion import Retirement
-from app.credentials.enablement import Suspension
+from app.credentials.deletion import DeletionService
+from app.credentials.enablement import EnablementService
 from app.credentials.records import CredentialRecord
 from app.credentials.schemas import Credential, DeletionReceipt
-from app.credentials.service import Credentials
+from app.credentials.service import CredentialService
 
 router = APIRouter(
     prefix="/v1/organizations/{organization_id}/provider-credentials/{credential_id}", tags=["retirement"]
@@ -62,7 +62,7 @@ async def delete_credential(
     """Every version is destroyed in the secret store; the masked record and its history stay."""
     return answer(
         DeletionReceipt.of(
-            await services[Retirement].delete(caller, credential_id, force=force, revisions=revisions)
+            await services[DeletionService].delete(caller, credential_id, force=force, revisions=revisions)
         )
     )
 
@@ -83,7 +83,7 @@ async def disable_credential(
     _body: NoFields,
 ) -> Response:
     """The key is kept. Readiness says `credential_disabled` where it is in force."""
-    return _answer(await services[Suspension].disable(caller, credential_id, revisions=revisions))
+    return _answer(await services[EnablementService].disable(caller, credential_id, revisions=revisions))
 
 
 @router.post(
@@ -102,7 +102,7 @@ async def enable_credential(
     _body: NoFields,
 ) -> Response:
     """Its key is checked again soon."""
-    return _answer(await services[Suspension].enable(caller, credential_id, revisions=revisions))
+    return _answer(await services[EnablementService].enable(caller, credential_id, revisions=revisions))
 
 
 @router.post(
@@ -131,8 +131,8 @@ async def destroy_version(
     _body: NoFields,
 ) -> Response:
     """For good: it cannot be rolled back to any more."""
-    await services[Retirement].destroy_version(caller, credential_id, key_version, revisions=revisions)
-    return _answer(await services[Credentials].read(caller.organization_id, credential_id))
+    await services[DeletionService].destroy_version(caller, credential_id, key_version, revisions=revisions)
+    return _answer(await services[CredentialService].read(caller.organization_id, credential_id))
 
 
 def _answer(record: CredentialRecord) -> Response:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app.core.errors import PreconditionFailed
 from app.credentials.verdicts import Verdict
-from app.provider_url.endpoint import Destination
+from app.provider_url.endpoint import ProviderEndpoint
 
 DEFAULT_PROVIDER = "anthropic"
 
@@ -73,7 +73,7 @@ class VersionRecord:
     credential_id: UUID
     key_version: int
     state: VersionState
-    destination: Destination
+    destination: ProviderEndpoint
     key_hint: str | None
     fingerprint: str
     verdict: Verdict

@@ -13,7 +13,7 @@ from app.credentials.records import LIVE_VERSION_STATES, CredentialRecord, Crede
 from app.credentials.tables import credential_validation as _check
 from app.credentials.tables import credential_version, fingerprint_claim, provider_credential
 from app.credentials.version_rows import version_columns, version_record
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 
 c = provider_credential
 _current = credential_version.alias("v")
@@ -71,9 +71,9 @@ _READ = (
     )
     .where(c.c.organization_id == _ORGANIZATION)
 )
-_FIND = Statement(_READ.where(c.c.id == _ID, c.c.state != sa.literal_column("'creating'")))
+_FIND = Query(_READ.where(c.c.id == _ID, c.c.state != sa.literal_column("'creating'")))
 _BEFORE = sa.bindparam("before", type_=c.c.id.type)
-_PAGE = Statement(
+_PAGE = Query(
     _READ.where(
         c.c.state == sa.any_(sa.bindparam("states", type_=sa.ARRAY(sa.Text))),
         sa.or_(_BEFORE.is_(None), c.c.id < _BEFORE),
@@ -81,7 +81,7 @@ _PAGE = Statement(
     .order_by(c.c.id.desc())
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
-_LOCK = Statement(
+_LOCK = Query(
     sa.select(c.c.state, c.c.revision)
     .where(c.c.organization_id == _ORGANIZATION, c.c.id == _ID)
     .with_for_update(key_share=True)
@@ -98,22 +98,20 @@ _INSERTED = [
     "created_by",
     "updated_at",
 ]
-_INSERT = Statement(
-    sa.insert(c).values({name: sa.bindparam(name, type_=c.c[name].type) for name in _INSERTED})
-)
+_INSERT = Query(sa.insert(c).values({name: sa.bindparam(name, type_=c.c[name].type) for name in _INSERTED}))
 _OF_CREDENTIAL = sa.and_(c.c.organization_id == _ORGANIZATION, c.c.id == _ID)
 _NOW = sa.bindparam("now", type_=c.c.updated_at.type)
 _CHANGED: dict[str, Any] = {"revision": c.c.revision + sa.literal_column("1"), "updated_at": _NOW}
-_RENAME = Statement(
+_RENAME = Query(
     sa.update(c).where(_OF_CREDENTIAL).values(label=sa.bindparam("new_label", type_=sa.Text), **_CHANGED)
 )
-_ACTIVATE = Statement(
+_ACTIVATE = Query(
     sa.update(c)
     .where(_OF_CREDENTIAL, c.c.state == sa.literal_column("'creating'"))
     .values(state=sa.literal_column("'active'"))
 )
-_TOUCH = Statement(sa.update(c).where(_OF_CREDENTIAL).values(**_CHANGED))
-_SET_STATE = Statement(
+_TOUCH = Query(sa.update(c).where(_OF_CREDENTIAL).values(**_CHANGED))
+_SET_STATE = Query(
     sa.update(c)
     .where(_OF_CREDENTIAL)
     .values(
@@ -125,7 +123,7 @@ _SET_STATE = Statement(
         **_CHANGED,
     )
 )
-_SET_CURRENT = Statement(
+_SET_CURRENT = Query(
     sa.update(c)
     .where(_OF_CREDENTIAL)
     .values(
@@ -136,14 +134,14 @@ _SET_CURRENT = Statement(
     )
 )
 # A use is no change of what the ETag stands for. A lease does this by a statement of its own.
-_SET_PREVIOUS = Statement(
+_SET_PREVIOUS = Query(
     sa.update(c)
     .where(_OF_CREDENTIAL)
     .values(previous_key_version=sa.bindparam("previous", type_=sa.Integer), **_CHANGED)
 )
-_DELETION = Statement(sa.select(c.c.deleted_at).where(_OF_CREDENTIAL))
-_DELETE_UNBORN = Statement(sa.delete(c).where(_OF_CREDENTIAL, c.c.state == sa.literal_column("'creating'")))
-_CLAIM = Statement(
+_DELETION = Query(sa.select(c.c.deleted_at).where(_OF_CREDENTIAL))
+_DELETE_UNBORN = Query(sa.delete(c).where(_OF_CREDENTIAL, c.c.state == sa.literal_column("'creating'")))
+_CLAIM = Query(
     insert(fingerprint_claim)
     .values(
         organization_id=_ORGANIZATION,
@@ -152,13 +150,13 @@ _CLAIM = Statement(
     )
     .on_conflict_do_nothing()
 )
-_CLAIMED_BY = Statement(
+_CLAIMED_BY = Query(
     sa.select(fingerprint_claim.c.credential_id).where(
         fingerprint_claim.c.organization_id == _ORGANIZATION,
         fingerprint_claim.c.fingerprint == sa.bindparam("fingerprint", type_=sa.Text),
     )
 )
-_UNCLAIM = Statement(
+_UNCLAIM = Query(
     sa.delete(fingerprint_claim).where(
         fingerprint_claim.c.organization_id == _ORGANIZATION, fingerprint_claim.c.credential_id == _ID
     )
@@ -166,7 +164,7 @@ _UNCLAIM = Statement(
 
 
 _v = credential_version
-_UNCLAIM_UNUSED = Statement(
+_UNCLAIM_UNUSED = Query(
     sa.delete(fingerprint_claim).where(
         fingerprint_claim.c.organization_id == _ORGANIZATION,
         fingerprint_claim.c.credential_id == _ID,

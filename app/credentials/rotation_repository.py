@@ -9,7 +9,7 @@ from app.credentials.rotations import Activate, DestroyPrevious, RotationRecord,
 from app.credentials.tables import credential_rotation as t
 from app.credentials.tables import credential_version as v
 from app.credentials.version_rows import version_columns, version_record
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _CREDENTIAL = sa.bindparam("credential_id", type_=t.c.credential_id.type)
@@ -24,9 +24,7 @@ _INSERTED = (
     "created_at",
     "created_by",
 )
-_INSERT = Statement(
-    sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED})
-)
+_INSERT = Query(sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED}))
 
 
 _OWN = tuple(t.c)
@@ -40,7 +38,7 @@ _READ = sa.select(*_OWN, *version_columns(v, "version_")).select_from(
         ),
     )
 )
-_FIND = Statement(
+_FIND = Query(
     _READ.where(t.c.organization_id == _ORGANIZATION, t.c.id == sa.bindparam("id", type_=t.c.id.type))
 )
 _OF_VERSION = sa.and_(
@@ -48,8 +46,8 @@ _OF_VERSION = sa.and_(
     t.c.credential_id == _CREDENTIAL,
     t.c.key_version == sa.bindparam("key_version", type_=sa.Integer),
 )
-_FIND_PENDING = Statement(_READ.where(_OF_VERSION, t.c.state == sa.literal_column("'pending'")))
-_DECIDE = Statement(
+_FIND_PENDING = Query(_READ.where(_OF_VERSION, t.c.state == sa.literal_column("'pending'")))
+_DECIDE = Query(
     sa.update(t)
     .where(_OF_VERSION, t.c.state == sa.literal_column("'pending'"))
     .values(

@@ -34,7 +34,7 @@ from app.core.url_errors import DnsUnavailable, UrlReason
 from app.credentials.records import CredentialRecord, VersionRecord
 from app.credentials.records import CredentialState as State
 from app.credentials.schemas import Credential, CredentialCreate, CredentialState, CredentialUpdate
-from app.credentials.service import Credentials
+from app.credentials.service import CredentialService
 from app.credentials.version_schemas import CredentialVersion
 from app.idempotency.service import Hold
 
@@ -90,11 +90,11 @@ async def create_credential(
     async def make(held: Hold | None) -> Response:
         record = None
         if held is not None and held.is_resumed:
-            record = await services[Credentials].resume(caller.organization_id, held.resource_id)
+            record = await services[CredentialService].resume(caller.organization_id, held.resource_id)
             if record is None:
                 await held.rebind()
         if record is None:
-            record = await services[Credentials].register(
+            record = await services[CredentialService].register(
                 caller, new, credential_id=resource_id(held), wait=not respond_async
             )
         headers = {"Location": f"{request.url.path}/{record.id}", "ETag": etag(record.revision)}
@@ -123,7 +123,7 @@ async def list_credentials(
     ] = None,
 ) -> Response:
     """The newest first. Deleted ones only when asked for."""
-    records = await services[Credentials].page(
+    records = await services[CredentialService].page(
         caller.organization_id,
         state=None if state is None else State(state),
         at_most=paging.at_most,
@@ -144,7 +144,7 @@ async def get_credential(
     credential_id: CredentialId, caller: CredentialReader, services: ServicesOfApp
 ) -> Response:
     """Masked metadata: label, hint, fingerprint, version, verdict. A deleted one can still be read."""
-    return _answer(await services[Credentials].read(caller.organization_id, credential_id))
+    return _answer(await services[CredentialService].read(caller.organization_id, credential_id))
 
 
 @router.patch(
@@ -171,7 +171,7 @@ async def update_credential(
     revisions: Revisions,
 ) -> Response:
     """A JSON merge patch of the label. The destination is bound to the key and changes only by a rotation."""
-    record = await services[Credentials].rename(
+    record = await services[CredentialService].rename(
         caller, credential_id, body.label if "label" in body.model_fields_set else None, revisions=revisions
     )
     return _answer(record)
@@ -189,7 +189,7 @@ async def list_versions(
     credential_id: CredentialId, caller: CredentialReader, services: ServicesOfApp, paging: Paging
 ) -> Response:
     """Who brought which version and when, newest first."""
-    records = await services[Credentials].versions(
+    records = await services[CredentialService].versions(
         caller.organization_id, credential_id, at_most=paging.at_most, before=paging.before_number()
     )
     return paging.answer(records, CredentialVersion.of, _number)

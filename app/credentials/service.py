@@ -24,13 +24,13 @@ from app.credentials.repository import CredentialRepository
 from app.credentials.validator import Validator, answer_time
 from app.credentials.verdicts import Trigger, ValidationRecord
 from app.credentials.version_repository import Intent, VersionRepository
-from app.credentials.write_protocol import SecretWrites
+from app.credentials.write_protocol import WriteProtocol
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
-from app.provider_url.endpoint import AuthStyle, Destination
-from app.provider_url.endpoint_service import Destinations
+from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
+from app.provider_url.endpoint_service import EndpointService
 from app.provider_url.url import ProviderURL
-from app.rate_limits.service import RateLimitKind, RateLimits
+from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.secret_store.port import SecretStore
 
 # Longer than any write to the store may take; after it the writer counts as dead.
@@ -53,7 +53,7 @@ class NewCredential:
     probe_model: str | None
 
 
-class Credentials:
+class CredentialService:
     """One public method per use case."""
 
     def __init__(
@@ -61,12 +61,12 @@ class Credentials:
         units: UnitsOfWork,
         store: SecretStore,
         checks: Validator,
-        rate_limits: RateLimits,
-        destinations: Destinations,
+        rate_limits: RateLimiter,
+        destinations: EndpointService,
     ) -> None:
         self._units = units
         self._store = store
-        self._writes = SecretWrites(units, store)
+        self._writes = WriteProtocol(units, store)
         self._checks = checks
         self._rate_limits = rate_limits
         self._destinations = destinations
@@ -173,7 +173,7 @@ class Credentials:
         new: NewCredential,
         credential_id: UUID,
         *,
-        destination: Destination,
+        destination: ProviderEndpoint,
         fingerprint: str,
     ) -> Intent:
         """Step 1: the intent, committed, with a job that abandons it should this process die."""

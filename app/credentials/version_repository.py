@@ -12,8 +12,8 @@ from app.credentials.records import LEGAL_MOVES, VersionRecord, VersionState
 from app.credentials.tables import credential_version as t
 from app.credentials.verdicts import Verdict
 from app.credentials.version_rows import destination, destination_columns, version_columns, version_record
-from app.database.engine import Row, Session, Statement
-from app.provider_url.endpoint import Destination
+from app.database.engine import Query, Row, Session
+from app.provider_url.endpoint import ProviderEndpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class SealedVersion:
 
     key_version: int
     store_version: int
-    destination: Destination
+    destination: ProviderEndpoint
     was_valid: bool
 
 
@@ -59,10 +59,8 @@ _INSERTED = [
     *["base_url", "messages_url", "auth_style", "workspace_id", "probe_model", "key_hint", "fingerprint"],
     *["created_at", "created_by", "latest_status"],
 ]
-_INSERT = Statement(
-    sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED})
-)
-_INTENT = Statement(
+_INSERT = Query(sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED}))
+_INTENT = Query(
     sa.select(*_INTENT_COLUMNS)
     .where(
         t.c.organization_id == _ORGANIZATION,
@@ -70,8 +68,8 @@ _INTENT = Statement(
     )
     .with_for_update()
 )
-_INTENT_OF = Statement(sa.select(t.c.intent_id).where(_OF_VERSION))
-_MOVE = Statement(
+_INTENT_OF = Query(sa.select(t.c.intent_id).where(_OF_VERSION))
+_MOVE = Query(
     sa.update(t)
     .where(_OF_VERSION, t.c.state == sa.bindparam("expected", type_=sa.Text))
     .values(
@@ -89,41 +87,41 @@ _MOVE = Statement(
     )
 )
 # Version 1 is there as long as its credential, so its row stands for all of them.
-_LOCK = Statement(
+_LOCK = Query(
     sa.select(t.c.key_version)
     .where(_OF_CREDENTIAL, t.c.key_version == sa.literal_column("1"))
     .with_for_update()
 )
-_STANDING = Statement(
+_STANDING = Query(
     sa.select(*_INTENT_COLUMNS)
     .where(_OF_CREDENTIAL, t.c.destroyed_at.is_(None), t.c.state != sa.literal_column("'abandoned'"))
     .order_by(t.c.key_version)
     .with_for_update()
 )
-_ACTIVE = Statement(
+_ACTIVE = Query(
     sa.select(*_INTENT_COLUMNS)
     .where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'active'"))
     .with_for_update()
 )
 # By when it was last in use, not by number: a rollback may have made a higher one the earlier.
-_NEWEST_PREVIOUS = Statement(
+_NEWEST_PREVIOUS = Query(
     sa.select(t.c.key_version)
     .where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'previous'"))
     .order_by(t.c.activated_at.desc())
     .limit(sa.literal_column("1"))
 )
-_LAST_NUMBER = Statement(sa.select(sa.func.max(t.c.key_version).label("last")).where(_OF_CREDENTIAL))
-_STAMP_DESTROYED = Statement(
+_LAST_NUMBER = Query(sa.select(sa.func.max(t.c.key_version).label("last")).where(_OF_CREDENTIAL))
+_STAMP_DESTROYED = Query(
     sa.update(t)
     .where(_OF_VERSION, t.c.destroyed_at.is_(None))
     .values(destroyed_at=sa.bindparam("now", type_=t.c.destroyed_at.type))
 )
-_DESTROYED = Statement(
+_DESTROYED = Query(
     sa.select(t.c.key_version)
     .where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'destroyed'"))
     .order_by(t.c.key_version)
 )
-_PAGE = Statement(
+_PAGE = Query(
     sa.select(*version_columns(t))
     .where(
         _OF_CREDENTIAL,
@@ -134,8 +132,8 @@ _PAGE = Statement(
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
 _SEALED_COLUMNS = (t.c.key_version, t.c.store_version, t.c.definite_status, *destination_columns(t))
-_SEALED = Statement(sa.select(*_SEALED_COLUMNS).where(_OF_VERSION, t.c.store_version.is_not(None)))
-_ACTIVE_SEALED = Statement(
+_SEALED = Query(sa.select(*_SEALED_COLUMNS).where(_OF_VERSION, t.c.store_version.is_not(None)))
+_ACTIVE_SEALED = Query(
     sa.select(*_SEALED_COLUMNS).where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'active'"))
 )
 _LATEST: dict[str, Any] = {
@@ -144,13 +142,13 @@ _LATEST: dict[str, Any] = {
     "latest_checked_at": sa.bindparam("checked_at", type_=t.c.latest_checked_at.type),
     "latest_request_id": sa.bindparam("request_id", type_=sa.Text),
 }
-_RECORD = Statement(
+_RECORD = Query(
     sa.update(t)
     .where(_OF_VERSION)
     .values(_LATEST | {"indeterminate_streak": t.c.indeterminate_streak + sa.literal_column("1")})
     .returning(t.c.indeterminate_streak)
 )
-_RECORD_DEFINITE = Statement(
+_RECORD_DEFINITE = Query(
     sa.update(t)
     .where(_OF_VERSION)
     .values(
@@ -160,7 +158,7 @@ _RECORD_DEFINITE = Statement(
     )
     .returning(t.c.indeterminate_streak)
 )
-_DELETE = Statement(sa.delete(t).where(_OF_VERSION))
+_DELETE = Query(sa.delete(t).where(_OF_VERSION))
 
 
 class VersionRepository:
@@ -174,7 +172,7 @@ class VersionRepository:
         self,
         intent: Intent,
         *,
-        destination: Destination,
+        destination: ProviderEndpoint,
         key_hint: str | None,
         fingerprint: str,
         created_at: datetime,

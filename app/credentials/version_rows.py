@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from app.credentials.records import VersionRecord, VersionState
 from app.credentials.verdicts import Reason, ValidationStatus, Verdict
-from app.provider_url.endpoint import AuthStyle, Destination
+from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
 
 _DESTINATION = ("base_url", "messages_url", "auth_style", "workspace_id", "probe_model")
 _VERDICT = ("status", "reason", "checked_at", "request_id")
@@ -97,10 +97,10 @@ def version_record(values: Sequence[Any]) -> VersionRecord:
     )
 
 
-def destination(values: Sequence[Any]) -> Destination:
+def destination(values: Sequence[Any]) -> ProviderEndpoint:
     """Where a key may be sent, from the values of `destination_columns`."""
     base_url, messages_url, auth_style, workspace_id, probe_model = values
-    return Destination(
+    return ProviderEndpoint(
         base_url=base_url,
         messages_url=messages_url,
         auth_style=_AUTH_STYLES[auth_style],

@@ -26,7 +26,7 @@ from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.secret_store.port import CasMismatch, SecretRef, SecretStore
 
 
-class SecretWrites:
+class WriteProtocol:
     """Steps shared by every use case that writes a secret."""
 
     def __init__(self, units: UnitsOfWork, store: SecretStore) -> None:

@@ -62,7 +62,7 @@ class DatabaseLogin:
     set_role: bool
 
 
-class Statement:
+class Query:
     """A Core statement compiled to the driver's text and parameter order. All values are bind parameters."""
 
     __slots__ = ("_order", "text")
@@ -84,7 +84,7 @@ class Opening:
     __slots__ = ("text",)
 
     def __init__(self, statement: sa.sql.ClauseElement) -> None:
-        compiled = Statement(statement)
+        compiled = Query(statement)
         assert not compiled.arguments({}), "it has no values"
         self.text = compiled.text
 
@@ -98,15 +98,15 @@ class Session:
         self._connection = connection
         self.is_open = True
 
-    async def rows(self, statement: Statement, /, **values: Any) -> Sequence[Row]:
+    async def rows(self, statement: Query, /, **values: Any) -> Sequence[Row]:
         found: Sequence[Row] = await self._connection.fetch(statement.text, *statement.arguments(values))
         return found
 
-    async def first(self, statement: Statement, /, **values: Any) -> Row | None:
+    async def first(self, statement: Query, /, **values: Any) -> Row | None:
         found: Row | None = await self._connection.fetchrow(statement.text, *statement.arguments(values))
         return found
 
-    async def execute(self, statement: Statement, /, **values: Any) -> int:
+    async def execute(self, statement: Query, /, **values: Any) -> int:
         """Run a statement and return how many rows it touched."""
         tag: str = await self._connection.execute(statement.text, *statement.arguments(values))
         return int(tag.rpartition(" ")[2])

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from app.database.engine import Opening, Session, Statement
+from app.database.engine import Opening, Query, Session
 
 # As LOCK_SHARED, in the round trip that begins the transaction. A statement after it sees whatever the lock waited for;
 # within one statement it would be seen as it was before.
@@ -16,7 +16,7 @@ STAND_STILL = Opening(
 
 # The lock that a switch of the usage mode and a change of limits take exclusively. Columns are worked out
 # from left to right, so the clock is read when the lock is held.
-LOCK_SHARED = Statement(
+LOCK_SHARED = Query(
     sa.text(
         "SELECT pg_advisory_xact_lock_shared(hashtext('byok.usage_mode'), hashtext(CAST(:organization_id AS text))),"
         " clock_timestamp() AS now"
@@ -25,14 +25,14 @@ LOCK_SHARED = Statement(
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 # Switches of one organization come one after the other; the ledger takes the same lock shared.
-_LOCK = Statement(
+_LOCK = Query(
     sa.select(
         sa.func.pg_advisory_xact_lock(
             sa.func.hashtext(sa.literal_column("'byok.usage_mode'")), sa.func.hashtext(_ORGANIZATION)
         )
     )
 )
-_TRY_LOCK = Statement(
+_TRY_LOCK = Query(
     sa.select(
         sa.func.pg_try_advisory_xact_lock(
             sa.func.hashtext(sa.literal_column("'byok.usage_mode'")), sa.func.hashtext(_ORGANIZATION)

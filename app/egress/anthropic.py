@@ -19,7 +19,7 @@ from app.core.api_key import ApiKey
 from app.core.clock import now
 from app.credentials.verdicts import Reason, Verdict, status_of
 from app.egress.exceptions import AnswerTooLarge, DestinationRefused, NameUnavailable
-from app.provider_url.endpoint import AuthStyle, Destination
+from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
 from app.validation.decision_table import (
     DEFAULT_PATTERNS,
     TRANSPORT_ROWS,
@@ -109,7 +109,7 @@ class AnthropicClient:
     async def probe(
         self,
         key: ApiKey,
-        destination: Destination,
+        destination: ProviderEndpoint,
         *,
         previously_valid: bool,
         timeout_seconds: float | None = None,
@@ -203,14 +203,14 @@ class _Question:
     body: Mapping[str, object] | None = None
 
 
-def _probe_of(destination: Destination, *, is_anthropic: bool) -> Probe:
+def _probe_of(destination: ProviderEndpoint, *, is_anthropic: bool) -> Probe:
     """Anthropic tells for nothing. Elsewhere lists of models are often public, so only messages tell."""
     if is_anthropic:
         return Probe.MODELS
     return Probe.EMPTY_MESSAGE if destination.probe_model is None else Probe.MESSAGE
 
 
-def _question(probe: Probe, destination: Destination) -> _Question:
+def _question(probe: Probe, destination: ProviderEndpoint) -> _Question:
     url = destination.messages_url
     match probe:
         case Probe.MODELS:
@@ -223,7 +223,7 @@ def _question(probe: Probe, destination: Destination) -> _Question:
             return _Question(method="POST", url=url, body={})
 
 
-def _headers(key: ApiKey, destination: Destination) -> dict[str, str]:
+def _headers(key: ApiKey, destination: ProviderEndpoint) -> dict[str, str]:
     headers = {
         "accept": "application/json",
         "accept-encoding": "identity",
@@ -237,7 +237,7 @@ def _headers(key: ApiKey, destination: Destination) -> dict[str, str]:
     return headers
 
 
-def _is_anthropic(destination: Destination) -> bool:
+def _is_anthropic(destination: ProviderEndpoint) -> bool:
     """Without a base URL the destination is the operator's default, which counts as Anthropic."""
     return destination.base_url in {None, ANTHROPIC_BASE_URL}
 

@@ -58,7 +58,7 @@ class _Slots:
     users: int = 0
 
 
-class HangBreaker:
+class CircuitBreaker:
     """Leaves alone what hung several times in a row; then lets requests through until the next hang.
 
     Hosts are shared: many organizations sit behind one gateway, each on its own path. So a

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import httpcore
 import httpx
 
-from app.egress.circuit_breaker import HangBreaker
+from app.egress.circuit_breaker import CircuitBreaker
 from app.egress.exceptions import AnswerTooLarge, AnswerTooSlow
 
 _T = TypeVar("_T")
@@ -41,7 +41,7 @@ class Exchange:
         total_seconds: for all steps together, from now on.
     """
 
-    def __init__(self, url: httpx.URL, breaker: HangBreaker, *, total_seconds: float | None) -> None:
+    def __init__(self, url: httpx.URL, breaker: CircuitBreaker, *, total_seconds: float | None) -> None:
         self._url = url
         self._breaker = breaker
         self._started_at = asyncio.get_running_loop().time()

@@ -14,7 +14,7 @@ import httpcore
 import httpx
 
 from app.core.url_errors import UrlReason
-from app.egress.circuit_breaker import HangBreaker, HostSlots
+from app.egress.circuit_breaker import CircuitBreaker, HostSlots
 from app.egress.deadline import AnswerStream, Exchange
 from app.egress.exceptions import AnswerTooLarge, DestinationRefused
 from app.egress.network import CONNECT_SECONDS, BoundedNetwork, VettedNetwork
@@ -91,7 +91,7 @@ class OutboundTransport(httpx.AsyncBaseTransport):
         self._admit = admit
         self._limits = limits
         self._slots = HostSlots(limits.connections_per_host)
-        self._breaker = HangBreaker(
+        self._breaker = CircuitBreaker(
             hangs_before_pause=limits.hangs_before_pause, pause_seconds=limits.pause_seconds
         )
         self._pool = httpcore.AsyncConnectionPool(

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from app.api.dependencies import ServicesOfApp
 from app.api.responses import answer
 from app.health.schemas import Liveness, Readiness
-from app.health.service import Health
+from app.health.service import HealthService
 from app.observability.metrics import metrics_text
 
 router = APIRouter(tags=["health"])
@@ -37,7 +37,7 @@ async def livez() -> Response:
 )
 async def readyz(services: ServicesOfApp) -> Response:
     """Per dependency. Send no traffic here while this fails."""
-    found = await services[Health].check()
+    found = await services[HealthService].check()
     problems = {name: code for name, code in found.items() if code is not None}
     readiness = Readiness(
         status="not_ready" if problems else "ready",

@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 Ping = Callable[[], Awaitable[None]]
 
 
-class Health:
+class HealthService:
     """Pings dependencies side by side, each within its bound."""
 
     def __init__(self, pings: Mapping[str, Ping], *, timeout_seconds: float = 3.0) -> None:

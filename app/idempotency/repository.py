@@ -8,7 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database.engine import Session, Statement
+from app.database.engine import Query, Session
 from app.idempotency.tables import idempotency_key as t
 
 
@@ -53,7 +53,7 @@ _EXPIRED = t.c.expires_at <= _NOW
 _ABANDONED = sa.and_(
     t.c.status_code.is_(None), t.c.held_until <= _NOW, t.c.request_digest == _NEW.excluded.request_digest
 )
-_CLAIM = Statement(
+_CLAIM = Query(
     _NEW.on_conflict_do_update(
         index_elements=[t.c.organization_id, t.c.key_digest],
         set_={
@@ -70,18 +70,18 @@ _CLAIM = Statement(
     )
 )
 _OF_KEY = sa.and_(t.c.organization_id == _bind("organization_id"), t.c.key_digest == _bind("key_digest"))
-_FIND = Statement(sa.select(t).where(_OF_KEY))
-_KEEP = Statement(
+_FIND = Query(sa.select(t).where(_OF_KEY))
+_KEEP = Query(
     sa.update(t)
     .where(_OF_KEY, t.c.holder_id == sa.bindparam("holder", type_=t.c.holder_id.type))
     .values(status_code=_bind("status_code"), headers=_bind("headers"), body=_bind("body"))
 )
-_REBIND = Statement(
+_REBIND = Query(
     sa.update(t)
     .where(_OF_KEY, t.c.holder_id == sa.bindparam("holder", type_=t.c.holder_id.type))
     .values(resource_id=_bind("resource_id"))
 )
-_LET_GO = Statement(
+_LET_GO = Query(
     sa.update(t)
     .where(
         _OF_KEY,
@@ -90,7 +90,7 @@ _LET_GO = Statement(
     )
     .values(held_until=_bind("held_until"))
 )
-_RELEASE = Statement(
+_RELEASE = Query(
     sa.delete(t).where(
         _OF_KEY,
         t.c.holder_id == sa.bindparam("holder", type_=t.c.holder_id.type),

@@ -16,7 +16,7 @@ HELD_FOR = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class IdempotentRequest:
     """What an Idempotency-Key is bound to, besides the caller."""
 
     method: str
@@ -75,7 +75,7 @@ class Hold:
             await uow.commit()
 
 
-class Idempotency:
+class IdempotencyService:
     """Claims keys. Neither the key nor the body is stored.
 
     The body's digest is an HMAC under the Idempotency-Key itself, of which only a digest is kept:
@@ -85,7 +85,7 @@ class Idempotency:
     def __init__(self, units: UnitsOfWork) -> None:
         self._units = units
 
-    async def claim(self, caller: Caller, key: str, request: Request) -> Hold | KeptAnswer:
+    async def claim(self, caller: Caller, key: str, request: IdempotentRequest) -> Hold | KeptAnswer:
         """Take the key, or return the answer that was given under it.
 
         Raises:
@@ -123,7 +123,7 @@ class Idempotency:
         )
 
 
-def _canonical(caller: Caller, request: Request) -> bytes:
+def _canonical(caller: Caller, request: IdempotentRequest) -> bytes:
     """Length-prefixed, so that no two requests have the same form."""
     parts = (caller.subject.encode(), request.method.encode(), request.path.encode(), request.body)
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from app.database.bulk import arrays, given
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.jobs.tables import job_queue as q
 
 
@@ -47,7 +47,7 @@ _OF_ITEM = sa.and_(
     q.c.kind == sa.bindparam("kind", type_=sa.Text),
     q.c.id == sa.bindparam("id", type_=q.c.id.type),
 )
-_ADD = Statement(
+_ADD = Query(
     insert(q)
     .values(
         {
@@ -57,7 +57,7 @@ _ADD = Statement(
     )
     .on_conflict_do_nothing()
 )
-_SCHEDULE = Statement(
+_SCHEDULE = Query(
     (
         _NEW := insert(q).values(
             {
@@ -69,7 +69,7 @@ _SCHEDULE = Statement(
         index_elements=[q.c.organization_id, q.c.kind, q.c.id], set_={"due_at": _NEW.excluded.due_at}
     )
 )
-_REMOVE = Statement(sa.delete(q).where(_OF_ITEM))
+_REMOVE = Query(sa.delete(q).where(_OF_ITEM))
 
 
 def _due(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
@@ -88,8 +88,8 @@ def _due(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
     )
 
 
-def _take(due: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> Statement:
-    return Statement(
+def _take(due: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> Query:
+    return Query(
         sa.update(q)
         .where(
             q.c.organization_id == due.c.organization_id,
@@ -123,7 +123,7 @@ _NUMBERED = sa.select(
 _TAKE_FAIRLY = _take(_NUMBERED, _NUMBERED.c.number <= _SHARE)
 
 # Owner-owned too: names of organizations, and nothing else of them.
-_USAGE_ORGANIZATIONS = Statement(
+_USAGE_ORGANIZATIONS = Query(
     sa.select(
         sa.func.usage_organizations(
             sa.bindparam("after", type_=sa.Text), sa.bindparam("at_most", type_=sa.Integer)
@@ -135,7 +135,7 @@ _HOLDER = sa.func.credentials_with_keys().table_valued(
 )
 
 
-def _fill(kind: JobKind, key: sa.ColumnElement[Any]) -> Statement:
+def _fill(kind: JobKind, key: sa.ColumnElement[Any]) -> Query:
     item: tuple[sa.ColumnElement[Any], ...] = (
         _HOLDER.c.organization_id,
         sa.literal_column(f"'{kind}'"),
@@ -143,7 +143,7 @@ def _fill(kind: JobKind, key: sa.ColumnElement[Any]) -> Statement:
         sa.func.now(),
     )
     columns = [q.c.organization_id, q.c.kind, q.c.id, q.c.due_at]
-    return Statement(
+    return Query(
         insert(q)
         .from_select(columns, sa.select(*item).select_from(_HOLDER).distinct())
         .on_conflict_do_nothing()
@@ -157,8 +157,8 @@ _FILL = {
     ),
 }
 _OF_KIND = q.c.kind == sa.bindparam("kind", type_=sa.Text)
-_COUNT = Statement(sa.select(sa.func.count().label("n")).where(_OF_KIND))
-_WAITING = Statement(
+_COUNT = Query(sa.select(sa.func.count().label("n")).where(_OF_KIND))
+_WAITING = Query(
     sa.select(q.c.organization_id, q.c.kind, q.c.id)
     .where(
         _OF_KIND,
@@ -173,7 +173,7 @@ _WAITING = Statement(
 
 # Owner-owned functions: the only deletions that reach across organizations.
 _PURGES = tuple(
-    Statement(sa.select(function))
+    Query(sa.select(function))
     for function in (
         sa.func.purge_idempotency_keys(),
         sa.func.purge_rate_counters(),

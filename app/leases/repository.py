@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from app.credentials.tables import credential_version as v
 from app.credentials.tables import provider_credential as c
-from app.database.engine import Session, Statement
+from app.database.engine import Query, Session
 from app.leases.tables import credential_lease as t
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
@@ -41,16 +41,14 @@ _in_use = (
     .returning(c.c.id)
     .cte("in_use")
 )
-_RECORD = Statement(
-    sa.insert(t).from_select(list(_VALUES), sa.select(*_VALUES.values()).select_from(_in_use))
-)
+_RECORD = Query(sa.insert(t).from_select(list(_VALUES), sa.select(*_VALUES.values()).select_from(_in_use)))
 _UNEXPIRED = (
     t.c.organization_id == _ORGANIZATION,
     t.c.credential_id == sa.bindparam("credential_id", type_=t.c.credential_id.type),
     t.c.expires_at > sa.bindparam("now", type_=t.c.expires_at.type),
 )
-_OF_CREDENTIAL = Statement(sa.select(t.c.accessor).where(*_UNEXPIRED))
-_OF_VERSION = Statement(
+_OF_CREDENTIAL = Query(sa.select(t.c.accessor).where(*_UNEXPIRED))
+_OF_VERSION = Query(
     sa.select(t.c.accessor).where(
         *_UNEXPIRED, t.c.key_version == sa.bindparam("key_version", type_=sa.Integer)
     )

@@ -19,7 +19,7 @@ from app.core.errors import (
     ServiceOnly,
 )
 from app.leases.schemas import Lease, LeaseCreate
-from app.leases.service import Leases
+from app.leases.service import LeaseService
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/credential-leases", tags=["leases"])
 
@@ -50,5 +50,5 @@ async def create_lease(body: LeaseCreate, caller: Leaser, services: ServicesOfAp
 
     For internal services alone. Idempotency-Key is ignored: a token is never handed out twice.
     """
-    lease = await services[Leases].create(caller, ttl=timedelta(seconds=body.ttl_seconds))
+    lease = await services[LeaseService].create(caller, ttl=timedelta(seconds=body.ttl_seconds))
     return answer(Lease.of(lease), status=201)

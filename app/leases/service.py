@@ -20,7 +20,7 @@ from app.core.errors import (
 from app.credentials.version_repository import SealedVersion, VersionRepository
 from app.database.unit_of_work import UnitsOfWork
 from app.leases.repository import LeaseRepository, LeaseRow
-from app.provider_url.endpoint import AuthStyle, Destination
+from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
 from app.readiness.readiness import Blocker
 from app.readiness.repository import ReadinessRepository
 from app.secret_store.port import SecretCorrupt, SecretMissing, SecretRef, WrappedSecret
@@ -56,7 +56,7 @@ class Lease:
     vault_address: str
     credential_id: UUID
     key_version: int
-    destination: Destination
+    destination: ProviderEndpoint
 
     def __repr__(self) -> str:
         return f"Lease(id={self.id!r})"
@@ -66,7 +66,7 @@ class Lease:
         return self.destination.auth_style
 
 
-class Leases:
+class LeaseService:
     """One use case. Without a wrapper (embedded store) there are none."""
 
     def __init__(self, units: UnitsOfWork, wrapper: Wrapper | None, *, vault_address: str | None) -> None:
@@ -159,7 +159,7 @@ class Leases:
         return True
 
 
-def _lease(row: LeaseRow, wrapped: WrappedSecret, destination: Destination, vault_address: str) -> Lease:
+def _lease(row: LeaseRow, wrapped: WrappedSecret, destination: ProviderEndpoint, vault_address: str) -> Lease:
     return Lease(
         id=row.id,
         wrapping_token=wrapped.token,

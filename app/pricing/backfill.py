@@ -9,8 +9,8 @@ from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.pricing.backfill_repository import BEGINNING, Position, PriceBackfillRepository
 from app.pricing.corrections import Correction, UnpricedEvent, correction_of
-from app.pricing.service import Prices
-from app.usage.ports import Limits
+from app.pricing.service import PriceService
+from app.usage.ports import SpendRecorder
 
 _AT_ONCE = 500
 _ORGANIZATIONS_AT_ONCE = 100
@@ -26,10 +26,10 @@ class Backfilled:
     unpriced: int
 
 
-class PriceBackfill:
+class PriceBackfillService:
     """Appends corrections and never rewrites; a second run, or one at the same time, finds what is left."""
 
-    def __init__(self, units: UnitsOfWork, prices: Prices, limits: Limits) -> None:
+    def __init__(self, units: UnitsOfWork, prices: PriceService, limits: SpendRecorder) -> None:
         self._units = units
         self._prices = prices
         self._limits = limits

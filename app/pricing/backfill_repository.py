@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from app.credentials.tables import credential_version as v
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.pricing.corrections import Correction, UnpricedEvent
 from app.usage.records import LedgerRow, Outcome, TokenUsage, UsageFlag, UsageSource
 from app.usage.tables import usage_event as t
@@ -23,13 +23,13 @@ def _lock_word(word: str) -> sa.ColumnElement[int]:
 
 
 # The ledger's lock first, as everybody who writes to it; then one back-fill at a time.
-_LOCK_LEDGER = Statement(
+_LOCK_LEDGER = Query(
     sa.select(sa.func.pg_advisory_xact_lock_shared(_lock_word("byok.usage_mode"), _HASHED_ORGANIZATION))
 )
-_LOCK = Statement(
+_LOCK = Query(
     sa.select(sa.func.pg_advisory_xact_lock(_lock_word("byok.price_backfill"), _HASHED_ORGANIZATION))
 )
-_CLOCK = Statement(sa.select(sa.func.clock_timestamp().label("now")))
+_CLOCK = Query(sa.select(sa.func.clock_timestamp().label("now")))
 
 # A look-up for each event of a page. As a condition it would be a join that reads the ledger from its beginning.
 _corrected = t.alias("corrected")
@@ -52,7 +52,7 @@ _IS_COMPATIBLE = sa.exists(
         v.c.base_url.is_not(None),
     )
 )
-_UNPRICED = Statement(
+_UNPRICED = Query(
     sa.select(t, _CORRECTED_BY.label("corrected_by"), _IS_COMPATIBLE.label("is_compatible"))
     .where(
         t.c.organization_id == _ORGANIZATION,
@@ -94,7 +94,7 @@ _OWN = {
     **{name: _given.c[name] for name in ("cost", "billed", "price_version", "flags")},
     **dict.fromkeys(_COUNTERS, sa.literal_column("0")),
 }
-_APPEND = Statement(
+_APPEND = Query(
     insert(t)
     .from_select(
         [column.name for column in t.columns],

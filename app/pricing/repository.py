@@ -6,7 +6,7 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.pricing.prices import OverrideList, PriceOverride
 from app.pricing.rates import Rates
 from app.pricing.tables import price_override as o
@@ -14,10 +14,8 @@ from app.pricing.tables import price_override_list as ol
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _RATES = ("uncached_input", "cache_write_5m", "cache_write_1h", "cache_read", "output", "web_search")
-_CLOCK = Statement(sa.select(sa.func.clock_timestamp().label("now")))
-_LAST = Statement(
-    sa.select(sa.func.max(ol.c.number).label("last")).where(ol.c.organization_id == _ORGANIZATION)
-)
+_CLOCK = Query(sa.select(sa.func.clock_timestamp().label("now")))
+_LAST = Query(sa.select(sa.func.max(ol.c.number).label("last")).where(ol.c.organization_id == _ORGANIZATION))
 # A list that was replaced before its instant came never begins, whatever the instant of the one in its place.
 _numbered = (
     sa.select(ol, sa.func.lead(ol.c.created_at).over(order_by=ol.c.number).label("replaced_at"))
@@ -35,7 +33,7 @@ _IN_FORCE_SINCE = (
     .scalar_subquery()
 )
 # A list with a lower number than the one in force at `since` is never in force again.
-_SINCE = Statement(
+_SINCE = Query(
     sa.select(_kept, o.c.model, *(o.c[name] for name in _RATES))
     .select_from(
         _kept.outerjoin(o, sa.and_(o.c.organization_id == _ORGANIZATION, o.c.number == _kept.c.number))
@@ -45,8 +43,8 @@ _SINCE = Statement(
 )
 
 
-def _insert(table: sa.Table) -> Statement:
-    return Statement(
+def _insert(table: sa.Table) -> Query:
+    return Query(
         sa.insert(table).values(
             {column.name: sa.bindparam(column.name, type_=column.type) for column in table.columns}
         )

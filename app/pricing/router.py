@@ -7,7 +7,7 @@ from app.api.problems import OF_BODIES, problems
 from app.api.responses import answer
 from app.core.errors import InsufficientScope, InvalidInput, NotFound, PreconditionFailed, ServiceOnly
 from app.pricing.schemas import PriceOverrides, PriceOverridesChange
-from app.pricing.service import OverrideState, Prices
+from app.pricing.service import OverrideState, PriceService
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"])
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"
 )
 async def get_price_overrides(caller: BillingReader, services: ServicesOfApp) -> Response:
     """What counts instead of Anthropic's list prices, and is all that counts for compatible endpoints."""
-    return _answer(await services[Prices].overrides(caller.organization_id))
+    return _answer(await services[PriceService].overrides(caller.organization_id))
 
 
 @router.put(
@@ -45,7 +45,7 @@ async def set_price_overrides(
     body: PriceOverridesChange, caller: BillingService, services: ServicesOfApp, revisions: Revisions
 ) -> Response:
     """The whole list, from now or `effective_at` on, in place of what was scheduled. Rows of the past keep the price they have."""
-    state = await services[Prices].set_overrides(
+    state = await services[PriceService].set_overrides(
         caller, body.to_domain(), effective_at=body.effective_at, revisions=revisions
     )
     return _answer(state)

@@ -33,7 +33,7 @@ class OverrideState:
         return 0 if last is None else last.number
 
 
-class Prices:
+class PriceService:
     """The list is shared and read once, at start; overrides are read in the transaction that prices by them."""
 
     def __init__(self, units: UnitsOfWork, listed: PriceList) -> None:

@@ -12,7 +12,7 @@ class AuthStyle(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class ProviderEndpoint:
     """Where a key version may be sent. Bound to the version: it changes only with the key."""
 
     base_url: str | None

@@ -1,14 +1,14 @@
 """Where a key may be sent: chosen when the key is entered, and bound to it from then on."""
 
-from app.provider_url.endpoint import AuthStyle, Destination
-from app.provider_url.service import ProviderUrls
+from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
+from app.provider_url.service import ProviderUrlService
 from app.provider_url.url import ProviderURL, default_auth_style
 
 
-class Destinations:
+class EndpointService:
     """Builds destinations; a host that a customer entered must lead to public addresses only."""
 
-    def __init__(self, provider_urls: ProviderUrls, *, default_messages_url: str) -> None:
+    def __init__(self, provider_urls: ProviderUrlService, *, default_messages_url: str) -> None:
         self._provider_urls = provider_urls
         self._default_messages_url = default_messages_url
 
@@ -19,7 +19,7 @@ class Destinations:
         auth_style: AuthStyle | None,
         workspace_id: str | None,
         probe_model: str | None,
-    ) -> Destination:
+    ) -> ProviderEndpoint:
         """Without a base URL: the operator's default endpoint. Without a style: the host's usual one.
 
         Raises:
@@ -28,7 +28,7 @@ class Destinations:
         if base_url is not None:
             await self._provider_urls.vet(base_url)
             auth_style = auth_style or default_auth_style(base_url.host)
-        return Destination(
+        return ProviderEndpoint(
             base_url=None if base_url is None else base_url.base_url,
             messages_url=self._default_messages_url if base_url is None else base_url.messages_url,
             auth_style=auth_style or AuthStyle.X_API_KEY,
@@ -38,14 +38,14 @@ class Destinations:
 
     async def choose_again(
         self,
-        current: Destination,
+        current: ProviderEndpoint,
         given: frozenset[str],
         *,
         base_url: ProviderURL | None,
         auth_style: AuthStyle | None,
         workspace_id: str | None,
         probe_model: str | None,
-    ) -> Destination:
+    ) -> ProviderEndpoint:
         """For a new key: what is `given` by name, else what the key in use has.
 
         The style is kept with the host it was chosen for.

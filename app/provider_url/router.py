@@ -7,7 +7,7 @@ from app.api.problems import OF_BODIES, problems
 from app.api.responses import answer
 from app.core.errors import InsufficientScope, InvalidInput, RateLimited
 from app.provider_url.schemas import ProviderUrlCheck, ProviderUrlCheckRequest
-from app.provider_url.service import ProviderUrls
+from app.provider_url.service import ProviderUrlService
 
 router = APIRouter(prefix="/v1/provider-url-checks", tags=["credentials"])
 
@@ -26,5 +26,5 @@ async def check_provider_url(
     body: ProviderUrlCheckRequest, caller: UrlChecker, services: ServicesOfApp
 ) -> Response:
     """Whether this URL could be saved now, by policy and DNS. Nothing is saved, and nothing is sent to the host."""
-    check = await services[ProviderUrls].check(caller.organization_id, body.url)
+    check = await services[ProviderUrlService].check(caller.organization_id, body.url)
     return answer(ProviderUrlCheck.of(check))

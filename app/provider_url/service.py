@@ -5,7 +5,7 @@ from typing import Protocol
 
 from app.core.url_errors import DnsUnavailable, UrlRefused
 from app.provider_url.url import ProviderURL
-from app.rate_limits.service import RateLimitKind, RateLimits
+from app.rate_limits.service import RateLimiter, RateLimitKind
 
 OK = "ok"
 _ACCEPTED = "This URL can be used."
@@ -32,10 +32,10 @@ class UrlCheck:
         return self.canonical_url is not None
 
 
-class ProviderUrls:
+class ProviderUrlService:
     """Checks what an admin enters, before it is saved."""
 
-    def __init__(self, guard: HostGuard, rate_limits: RateLimits, *, default_messages_url: str) -> None:
+    def __init__(self, guard: HostGuard, rate_limits: RateLimiter, *, default_messages_url: str) -> None:
         self._guard = guard
         self._rate_limits = rate_limits
         self._default_messages_url = default_messages_url

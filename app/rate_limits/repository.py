@@ -5,10 +5,10 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database.engine import Session, Statement
+from app.database.engine import Query, Session
 from app.rate_limits.tables import rate_counter as t
 
-_COUNT = Statement(
+_COUNT = Query(
     insert(t)
     .values(
         organization_id=sa.bindparam("organization_id", type_=sa.Text),

@@ -16,7 +16,7 @@ class RateLimitKind(StrEnum):
     SPEND_LIMIT_WRITES = "spend_limit_writes"  # set, change and delete
 
 
-class RateLimits:
+class RateLimiter:
     """Counts in the database, so that all instances count together."""
 
     def __init__(self, units: UnitsOfWork, per_minute: dict[RateLimitKind, int]) -> None:

@@ -8,7 +8,7 @@ from app.credentials.records import CredentialState
 from app.credentials.tables import credential_version as v
 from app.credentials.tables import provider_credential as c
 from app.credentials.verdicts import ValidationStatus
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.readiness.readiness import Blocker, Readiness, blockers_of
 from app.spend_limits.counter_queries import is_limit_reached
 from app.usage_mode.modes import INITIAL_MODE, UsageMode
@@ -24,7 +24,7 @@ _in_use = sa.and_(
     v.c.credential_id == c.c.id,
     v.c.key_version == c.c.current_key_version,
 )
-_READINESS = Statement(
+_READINESS = Query(
     sa.select(
         _mode.label("mode"),
         _point.c.credential_id,
@@ -39,10 +39,10 @@ _READINESS = Statement(
         .outerjoin(v, _in_use)
     )
 )
-_LIMIT_REACHED = Statement(
+_LIMIT_REACHED = Query(
     sa.select(is_limit_reached(_ORGANIZATION, sa.bindparam("mode", type_=sa.Text)).label("is_limit_reached"))
 )
-_CREDENTIAL = Statement(
+_CREDENTIAL = Query(
     sa.select(c.c.state, v.c.definite_status)
     .select_from(c.outerjoin(v, _in_use))
     .where(c.c.organization_id == _ORGANIZATION, c.c.id == sa.bindparam("credential_id", type_=c.c.id.type))

@@ -18,7 +18,7 @@ from app.jobs.queue import QueueRepository
 _GONE = (CredentialState.DELETING, CredentialState.DELETED)
 
 
-class Rollback:
+class RollbackService:
     """One use case.
 
     Args:

@@ -37,11 +37,11 @@ from app.core.errors import (
 from app.core.url_errors import DnsUnavailable, UrlReason
 from app.credentials.router import KEY_REFUSALS
 from app.credentials.schemas import Credential
-from app.credentials.service import Credentials
+from app.credentials.service import CredentialService
 from app.idempotency.service import Hold
-from app.rotation.rollback import Rollback
+from app.rotation.rollback import RollbackService
 from app.rotation.schemas import Rotation, RotationCreate
-from app.rotation.service import Rotation as RotationService
+from app.rotation.service import RotationService as RotationService
 
 router = APIRouter(
     prefix="/v1/organizations/{organization_id}/provider-credentials/{credential_id}", tags=["rotation"]
@@ -86,7 +86,7 @@ async def rotate_credential(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Write the new key, check it, then switch to it. Until then, and if it is refused, the old one stays in use."""
-    in_use = await services[Credentials].read(caller.organization_id, credential_id)
+    in_use = await services[CredentialService].read(caller.organization_id, credential_id)
     new = body.to_command(in_use.current.destination.base_url)
 
     async def make(held: Hold | None) -> Response:
@@ -170,5 +170,5 @@ async def roll_back_credential(
     _body: NoFields,
 ) -> Response:
     """The old number and destination are in force again; the other key is kept in its stead."""
-    record = await services[Rollback].roll_back(caller, credential_id, revisions=revisions)
+    record = await services[RollbackService].roll_back(caller, credential_id, revisions=revisions)
     return answer(Credential.of(record), headers={"ETag": etag(record.revision)})

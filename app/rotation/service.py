@@ -21,7 +21,7 @@ from app.core.errors import (
     Unavailable,
 )
 from app.credentials.activation import Activation, retry_of
-from app.credentials.deletion import Retirement
+from app.credentials.deletion import DeletionService
 from app.credentials.records import CredentialRecord, CredentialState, VersionState
 from app.credentials.repository import CredentialRepository
 from app.credentials.rotation_repository import RotationRepository
@@ -30,15 +30,15 @@ from app.credentials.service import INTENT_DEADLINE
 from app.credentials.validator import answer_time
 from app.credentials.verdicts import Trigger, ValidationRecord
 from app.credentials.version_repository import Intent, VersionRepository
-from app.credentials.write_protocol import SecretWrites
+from app.credentials.write_protocol import WriteProtocol
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
-from app.provider_url.endpoint import AuthStyle, Destination
-from app.provider_url.endpoint_service import Destinations
+from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
+from app.provider_url.endpoint_service import EndpointService
 from app.provider_url.url import ProviderURL
-from app.rate_limits.service import RateLimitKind, RateLimits
+from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.secret_store.port import SecretRef, SecretStore
-from app.validation.runner import Checks
+from app.validation.runner import ValidationRunner
 
 _UNBORN = (VersionState.INTENT, VersionState.ABANDONED)
 
@@ -57,7 +57,7 @@ class NewKey:
     probe_model: str | None
 
 
-class Rotation:
+class RotationService:
     """One public method per use case."""
 
     def __init__(
@@ -65,15 +65,15 @@ class Rotation:
         units: UnitsOfWork,
         store: SecretStore,
         *,
-        checks: Checks,
+        checks: ValidationRunner,
         activation: Activation,
-        retirement: Retirement,
-        rate_limits: RateLimits,
-        destinations: Destinations,
+        retirement: DeletionService,
+        rate_limits: RateLimiter,
+        destinations: EndpointService,
     ) -> None:
         self._units = units
         self._store = store
-        self._writes = SecretWrites(units, store)
+        self._writes = WriteProtocol(units, store)
         self._checks = checks
         self._activation = activation
         self._retirement = retirement
@@ -209,7 +209,7 @@ class Rotation:
         rotation_id: UUID,
         *,
         replacing: int,
-        destination: Destination,
+        destination: ProviderEndpoint,
         fingerprint: str,
         expected_store_version: int,
         revisions: frozenset[int] | None,

@@ -15,7 +15,7 @@ from app.webhooks.repository import WebhookRepository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class LiveVersions:
     """What of a credential or an endpoint is not known to be gone."""
 
     store_versions: tuple[int, ...]
@@ -36,16 +36,16 @@ async def lock(uow: UnitOfWork, ref: SecretRef) -> None:
         await uow[WebhookRepository].lock(ref.credential_id)
 
 
-async def lock_standing(uow: UnitOfWork, ref: SecretRef) -> Standing:
+async def lock_standing(uow: UnitOfWork, ref: SecretRef) -> LiveVersions:
     """The same, with what stands there."""
     if ref.kind is SecretKind.SIGNING_SECRET:
         endpoint = await uow[WebhookRepository].lock(ref.credential_id)
-        return Standing(
+        return LiveVersions(
             store_versions=() if endpoint is None else (endpoint.store_version,), is_writing=False
         )
     standing = await uow[VersionRepository].lock_standing(ref.credential_id)
     numbers = [version.store_version for version in standing]
-    return Standing(
+    return LiveVersions(
         store_versions=tuple(number for number in numbers if number is not None),
         is_writing=any(version.state is VersionState.INTENT for version in standing),
     )

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from app.credentials.records import LIVE_VERSION_STATES, VersionState
 from app.credentials.tables import credential_version as v
 from app.credentials.tables import fingerprint_claim
-from app.database.engine import Session, Statement
+from app.database.engine import Query, Session
 from app.webhooks.endpoints import EndpointState
 from app.webhooks.tables import webhook_endpoint as e
 
@@ -24,7 +24,7 @@ _OF_CREDENTIAL = (
 )
 # An endpoint that is on its way in or out has none: the settling of it sees to that.
 IS_HELD_BY_ENDPOINT = e.c.state == sa.literal_column(f"'{EndpointState.ACTIVE}'")
-_HELD = Statement(
+_HELD = Query(
     sa.union_all(
         sa.select(v.c.key_version, v.c.store_version, v.c.fingerprint).where(
             *_OF_CREDENTIAL, v.c.state.in_(HELD)
@@ -36,18 +36,18 @@ _HELD = Statement(
         ),
     ).order_by("store_version")
 )
-_REFINGERPRINT = Statement(
+_REFINGERPRINT = Query(
     sa.update(v)
     .where(*_OF_CREDENTIAL, v.c.key_version == sa.bindparam("key_version_", type_=sa.Integer))
     .values(fingerprint=sa.bindparam("new_fingerprint", type_=sa.Text))
 )
-_UNCLAIM = Statement(
+_UNCLAIM = Query(
     sa.delete(fingerprint_claim).where(
         fingerprint_claim.c.organization_id == sa.bindparam("organization_id", type_=sa.Text),
         fingerprint_claim.c.credential_id == sa.bindparam("credential_id", type_=v.c.credential_id.type),
     )
 )
-_CLAIM = Statement(
+_CLAIM = Query(
     sa.insert(fingerprint_claim).values(
         organization_id=sa.bindparam("organization_id", type_=sa.Text),
         credential_id=sa.bindparam("credential_id", type_=v.c.credential_id.type),
@@ -57,7 +57,7 @@ _CLAIM = Statement(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldSecret:
+class StoredSecret:
     """One of them. Only a key has a version in its credential, and a fingerprint."""
 
     key_version: int | None
@@ -65,19 +65,19 @@ class HeldSecret:
     fingerprint: str | None
 
 
-class HeldSecretRepository:
+class SecretInventoryRepository:
     """One organization's."""
 
     def __init__(self, session: Session, organization_id: str) -> None:
         self._session = session
         self._organization_id = organization_id
 
-    async def of(self, credential_id: UUID) -> Sequence[HeldSecret]:
+    async def of(self, credential_id: UUID) -> Sequence[StoredSecret]:
         """In the order in which they were written. The id may be an endpoint's: ids are unique over both."""
         found = await self._session.rows(_HELD, **self._names(credential_id))
-        return [HeldSecret(**row) for row in found]
+        return [StoredSecret(**row) for row in found]
 
-    async def set_fingerprints(self, credential_id: UUID, secrets: Iterable[HeldSecret]) -> None:
+    async def set_fingerprints(self, credential_id: UUID, secrets: Iterable[StoredSecret]) -> None:
         """Another store, other fingerprints: of these versions, and the claims of the credential with them."""
         names = self._names(credential_id)
         claimed = set()

@@ -21,23 +21,23 @@ from app.audit.events import AuditAction
 from app.core.api_key import ApiKey
 from app.core.clock import now
 from app.credentials.repository import CredentialRepository
-from app.credentials.write_protocol import SecretWrites
+from app.credentials.write_protocol import WriteProtocol
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.jobs.queue import JobKind, QueueRepository
 from app.secret_maintenance.inventory import lock, read, record, with_kind
-from app.secret_maintenance.inventory_repository import HeldSecret, HeldSecretRepository
+from app.secret_maintenance.inventory_repository import SecretInventoryRepository, StoredSecret
 from app.secret_maintenance.progress import Count, OperationRefused, Progress, every, operator
-from app.secret_maintenance.vault_copies import SecretCopies, Unmovable
+from app.secret_maintenance.vault_copies import Unmovable, VaultCopies
 from app.secret_store.binding import VAULT, Binding, begin_move, cancel_move, complete_move, read_binding
 from app.secret_store.embedded.table import SealedList, SealedRows
 from app.secret_store.port import SecretKind, SecretRef, SecretStore
-from app.webhooks.signing_secrets import EndpointSecrets
+from app.webhooks.signing_secrets import SigningSecrets
 
 # Past the deadline of every intent: nobody runs who could still be at work on one.
 _ALL_DUE = timedelta(minutes=5)
 
 
-class SecretMove:
+class MoveToVault:
     """One command.
 
     Args:
@@ -59,7 +59,7 @@ class SecretMove:
         self._units = units
         self._source = source
         self._target = target
-        self._copies = SecretCopies(source, target)
+        self._copies = VaultCopies(source, target)
         self._sealed = sealed
         self._progress = progress
 
@@ -118,8 +118,8 @@ class SecretMove:
 
     async def _settle_intents(self) -> None:
         """Saves that died before their secret was in use: nobody is left who could go on with them."""
-        await self._settle_all(JobKind.SETTLE_INTENT, SecretWrites(self._units, self._source).settle)
-        await self._settle_all(JobKind.SETTLE_WEBHOOK, EndpointSecrets(self._units, self._source).settle)
+        await self._settle_all(JobKind.SETTLE_INTENT, WriteProtocol(self._units, self._source).settle)
+        await self._settle_all(JobKind.SETTLE_WEBHOOK, SigningSecrets(self._units, self._source).settle)
 
     async def _settle_all(self, kind: JobKind, settle: Callable[[str, UUID], Awaitable[None]]) -> None:
         while True:
@@ -153,14 +153,14 @@ class SecretMove:
         async with self._units.writing(ref.organization_id) as uow:
             sealed = uow.join(SealedRows)
             slots = await sealed.slots(ref.credential_id)
-            held = await uow[HeldSecretRepository].of(ref.credential_id)
+            held = await uow[SecretInventoryRepository].of(ref.credential_id)
             ref = await with_kind(uow, ref)
             await sealed.mark_unchecked(ref.credential_id)
             await uow.commit()
         checked = await self._copies.make(ref, slots, held)
         async with self._units.writing(ref.organization_id) as uow:
             await lock(uow, ref)
-            if await uow[HeldSecretRepository].of(ref.credential_id) != held:
+            if await uow[SecretInventoryRepository].of(ref.credential_id) != held:
                 raise Unmovable("it has changed meanwhile: is an instance running?")
             await _note(uow, ref, checked, AuditAction.SECRET_MOVED)
             await uow.join(SealedRows).mark_moved(ref.credential_id)
@@ -193,7 +193,7 @@ class SecretMove:
 
     async def _put_back(self, ref: SecretRef) -> None:
         async with self._units.reading(ref.organization_id) as uow:
-            held = await uow[HeldSecretRepository].of(ref.credential_id)
+            held = await uow[SecretInventoryRepository].of(ref.credential_id)
             ref = await with_kind(uow, ref)
         restored = []
         for secret in held:
@@ -210,13 +210,15 @@ class SecretMove:
             await uow.commit()
 
 
-async def _note(uow: UnitOfWork, ref: SecretRef, secrets: Sequence[HeldSecret], action: AuditAction) -> None:
+async def _note(
+    uow: UnitOfWork, ref: SecretRef, secrets: Sequence[StoredSecret], action: AuditAction
+) -> None:
     """Fingerprints, claims and the trail, in one transaction: a key that is there twice stays refused."""
     if not secrets:
         return
     if ref.kind is SecretKind.SIGNING_SECRET:  # no row has its fingerprint
         await record(uow, ref, action)
         return
-    await uow[HeldSecretRepository].set_fingerprints(ref.credential_id, secrets)
+    await uow[SecretInventoryRepository].set_fingerprints(ref.credential_id, secrets)
     await uow[CredentialRepository].touch(ref.credential_id, now=now())
     await record(uow, ref, action, key_versions=" ".join(str(secret.key_version) for secret in secrets))

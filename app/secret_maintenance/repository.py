@@ -5,7 +5,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.credentials.tables import credential_version as v
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.secret_maintenance.inventory_repository import HELD, IS_HELD_BY_ENDPOINT
 from app.secret_maintenance.records import Rewrap, RewrapState
 from app.secret_maintenance.tables import secret_rewrap as t
@@ -21,18 +21,16 @@ _OF_CREDENTIAL = (
     t.c.organization_id == _ORGANIZATION,
     t.c.credential_id == sa.bindparam("credential_id", type_=t.c.credential_id.type),
 )
-_INSERT = Statement(
-    sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _COLUMNS})
-)
-_LOCK = Statement(sa.select(t).where(*_OF_INTENT).with_for_update())
-_FIND = Statement(sa.select(t).where(*_OF_CREDENTIAL))
-_MOVE = Statement(
+_INSERT = Query(sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _COLUMNS}))
+_LOCK = Query(sa.select(t).where(*_OF_INTENT).with_for_update())
+_FIND = Query(sa.select(t).where(*_OF_CREDENTIAL))
+_MOVE = Query(
     sa.update(t)
     .where(*_OF_INTENT, t.c.state == sa.bindparam("expected", type_=sa.Text))
     .values(state=sa.bindparam("new_state", type_=sa.Text))
 )
-_DELETE = Statement(sa.delete(t).where(*_OF_INTENT))
-_POINT = Statement(
+_DELETE = Query(sa.delete(t).where(*_OF_INTENT))
+_POINT = Query(
     sa.update(v)
     .where(
         v.c.organization_id == _ORGANIZATION,
@@ -43,7 +41,7 @@ _POINT = Statement(
     )
     .values(store_version=sa.bindparam("to_store_version", type_=sa.Integer))
 )
-_POINT_ENDPOINT = Statement(
+_POINT_ENDPOINT = Query(
     sa.update(e)
     .where(
         e.c.organization_id == _ORGANIZATION,

@@ -16,11 +16,11 @@ from app.credentials.service import INTENT_DEADLINE
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.secret_maintenance.inventory import lock, lock_standing, record, with_kind
-from app.secret_maintenance.inventory_repository import HeldSecret, HeldSecretRepository
+from app.secret_maintenance.inventory_repository import SecretInventoryRepository, StoredSecret
 from app.secret_maintenance.progress import PAGE, Count, OperationRefused, Progress, operator
 from app.secret_maintenance.records import Rewrap, RewrapState
 from app.secret_maintenance.repository import RewrapRepository
-from app.secret_maintenance.rewrap_steps import Rewraps, settling_of
+from app.secret_maintenance.rewrap_steps import RewrapSteps, settling_of
 from app.secret_store.port import CasMismatch, SecretCorrupt, SecretMissing, SecretRef, SecretStore
 
 # What others are changing is left for the next pass.
@@ -46,13 +46,13 @@ class _Outcome(Enum):
     UNOPENABLE = auto()
 
 
-class Rewrapping:
+class RewrapCommand:
     """One command."""
 
     def __init__(self, units: UnitsOfWork, store: RewrappingStore, progress: Progress) -> None:
         self._units = units
         self._store = store
-        self._rewraps = Rewraps(units, store)
+        self._rewraps = RewrapSteps(units, store)
         self._progress = progress
 
     async def run(self, *, rotate_keys: bool) -> None:
@@ -135,7 +135,7 @@ class Rewrapping:
         async with self._units.reading(ref.organization_id) as uow:
             ref = await with_kind(uow, ref)
             under_way = await uow[RewrapRepository].find(ref.credential_id)
-            held = await uow[HeldSecretRepository].of(ref.credential_id)
+            held = await uow[SecretInventoryRepository].of(ref.credential_id)
         if under_way is not None:  # a run that died began it; there is no other one
             await self._rewraps.settle(ref.organization_id, under_way.intent_id)
             return await self._rewrap_all_of(ref)
@@ -152,12 +152,12 @@ class Rewrapping:
                 return outcome
         return _Outcome.DONE
 
-    async def _gone_or_changed(self, ref: SecretRef, secret: HeldSecret) -> _Outcome:
+    async def _gone_or_changed(self, ref: SecretRef, secret: StoredSecret) -> _Outcome:
         async with self._units.reading(ref.organization_id) as uow:
-            held = await uow[HeldSecretRepository].of(ref.credential_id)
+            held = await uow[SecretInventoryRepository].of(ref.credential_id)
         return _Outcome.UNOPENABLE if secret in held else _Outcome.BUSY
 
-    async def _rewrap(self, ref: SecretRef, secret: HeldSecret) -> _Outcome:
+    async def _rewrap(self, ref: SecretRef, secret: StoredSecret) -> _Outcome:
         announced = await self._announce(ref, secret, await self._store.current_version(ref))
         if isinstance(announced, _Outcome):
             return announced
@@ -178,7 +178,7 @@ class Rewrapping:
         await self._rewraps.settle(ref.organization_id, announced.intent_id)
         return _Outcome.DONE if is_pointed else _Outcome.BUSY
 
-    async def _announce(self, ref: SecretRef, secret: HeldSecret, at: int) -> Rewrap | _Outcome:
+    async def _announce(self, ref: SecretRef, secret: StoredSecret, at: int) -> Rewrap | _Outcome:
         """Step 1; instead BUSY where a rotation is writing, FULL where the oldest kept would be pushed out."""
         rewrap = Rewrap(
             intent_id=new_id(),
@@ -190,7 +190,7 @@ class Rewrapping:
         )
         async with self._units.writing(ref.organization_id) as uow:
             standing = await lock_standing(uow, ref)
-            is_there = secret in await uow[HeldSecretRepository].of(ref.credential_id)
+            is_there = secret in await uow[SecretInventoryRepository].of(ref.credential_id)
             if standing.is_writing or not is_there or max(standing.store_versions) > at:
                 return _Outcome.BUSY
             if not has_room(min(standing.store_versions), at):

@@ -18,7 +18,7 @@ from app.secret_maintenance.repository import RewrapRepository
 from app.secret_store.port import SecretKind, SecretRef, SecretStore
 
 
-class Rewraps:
+class RewrapSteps:
     """What brings one to its end, whoever began it."""
 
     def __init__(self, units: UnitsOfWork, store: SecretStore) -> None:

@@ -21,7 +21,7 @@ from app.secret_store.embedded.table import Rewrapped, SealedList, SealedRows
 from app.secret_store.port import SecretRef
 
 
-class RootRotation:
+class RotateRootKey:
     """One command.
 
     Args:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from app.core.api_key import ApiKey
 from app.credentials.rotations import MOST_STORE_VERSIONS
 from app.secret_maintenance.inventory import read
-from app.secret_maintenance.inventory_repository import HeldSecret
+from app.secret_maintenance.inventory_repository import StoredSecret
 from app.secret_store.embedded.table import Slot
 from app.secret_store.port import (
     CasMismatch,
@@ -22,7 +22,7 @@ class Unmovable(Exception):
     """One credential or endpoint stays behind. Says why."""
 
 
-class SecretCopies:
+class VaultCopies:
     """Repeating any of it changes nothing.
 
     Args:
@@ -35,8 +35,8 @@ class SecretCopies:
         self._target = target
 
     async def make(
-        self, ref: SecretRef, slots: Sequence[Slot], held: Sequence[HeldSecret]
-    ) -> Sequence[HeldSecret]:
+        self, ref: SecretRef, slots: Sequence[Slot], held: Sequence[StoredSecret]
+    ) -> Sequence[StoredSecret]:
         """Copy and check; returns what is held with its fingerprints there.
 
         Raises:
@@ -52,7 +52,7 @@ class SecretCopies:
         except SecretCorrupt:
             raise Unmovable("a secret cannot be opened") from None
 
-    async def _copy(self, ref: SecretRef, slots: Sequence[Slot], held: Sequence[HeldSecret]) -> None:
+    async def _copy(self, ref: SecretRef, slots: Sequence[Slot], held: Sequence[StoredSecret]) -> None:
         """Every number in its order, by its own intent."""
         if not held:
             # Copied by an earlier run, and ended since. No row need be left that tells of which kind it was.
@@ -78,7 +78,7 @@ class SecretCopies:
         if await self._target.current_version(ref) > slots[-1].store_version:
             raise CasMismatch
 
-    async def _check(self, ref: SecretRef, slots: Sequence[Slot], secret: HeldSecret) -> HeldSecret:
+    async def _check(self, ref: SecretRef, slots: Sequence[Slot], secret: StoredSecret) -> StoredSecret:
         """What Vault gives back is the row's secret, by the same intent."""
         number, organization_id = secret.store_version, ref.organization_id
         if await self._target.intent_at(ref, number) not in [

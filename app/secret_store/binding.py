@@ -12,7 +12,7 @@ from asyncpg import PostgresError
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.errors import DatabaseUnavailable, SecretStoreUnavailable
-from app.database.engine import Database, Session, Statement
+from app.database.engine import Database, Query, Session
 
 VAULT = "vault"
 
@@ -31,17 +31,17 @@ sealing_keyset = sa.Table(
 )
 
 _t = sealing_keyset.c
-_BIND = Statement(
+_BIND = Query(
     insert(sealing_keyset)
     .values(singleton=sa.true(), identity=sa.bindparam("identity", type_=sa.Text))
     .on_conflict_do_nothing()
 )
-_READ = Statement(sa.select(_t.identity, _t.root_id, _t.moving_to))
+_READ = Query(sa.select(_t.identity, _t.root_id, _t.moving_to))
 # Whoever changes the row waits for those who have read it like this to end their transaction.
-_HOLD = Statement(sa.select(_t.identity, _t.root_id, _t.moving_to).with_for_update(read=True))
-_SET_ROOT = Statement(sa.update(sealing_keyset).values(root_id=sa.bindparam("root", type_=sa.Text)))
-_SET_MOVING = Statement(sa.update(sealing_keyset).values(moving_to=sa.bindparam("target", type_=sa.Text)))
-_MOVE = Statement(
+_HOLD = Query(sa.select(_t.identity, _t.root_id, _t.moving_to).with_for_update(read=True))
+_SET_ROOT = Query(sa.update(sealing_keyset).values(root_id=sa.bindparam("root", type_=sa.Text)))
+_SET_MOVING = Query(sa.update(sealing_keyset).values(moving_to=sa.bindparam("target", type_=sa.Text)))
+_MOVE = Query(
     sa.update(sealing_keyset).values(
         identity=sa.bindparam("target", type_=sa.Text), root_id=sa.null(), moving_to=sa.null()
     )

@@ -15,7 +15,7 @@ class Row(Protocol):
     def store_version(self) -> int: ...
 
 
-async def use_where_it_lies(
+async def read_with_retry(
     row: Row,
     use: Callable[[int], Awaitable[Result]],
     find_again: Callable[[], Awaitable[Row | None]],

@@ -2,14 +2,14 @@
 
 import sqlalchemy as sa
 
-from app.database.engine import Statement
+from app.database.engine import Query
 from app.spend_limits.limits import Enforcement, LimitMode, LimitPeriod
 from app.spend_limits.tables import spend_counter as c
 from app.spend_limits.tables import spend_limit as t
 
 
-def _sql(text: str) -> Statement:
-    return Statement(sa.text(text))
+def _sql(text: str) -> Query:
+    return Query(sa.text(text))
 
 
 FORGET_COUNTERS = _sql(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from app.spend_limits.limits import Counted, LimitPeriod, Spend, Spender, SpendLimit
+from app.spend_limits.limits import CounterIncrement, LimitPeriod, Spend, Spender, SpendLimit
 from app.spend_limits.reservations import Reservation
 from app.usage.records import Charge
 from app.usage_mode.modes import UsageMode
@@ -25,9 +25,9 @@ class _Sum:
         self.unpriced += other.unpriced
 
 
-def gains_of(
+def increments_for(
     limits: Sequence[SpendLimit], rows: Sequence[Charge], ended: Sequence[Reservation]
-) -> Sequence[Counted]:
+) -> Sequence[CounterIncrement]:
     """One for each limit and period that gains anything, in the order in which counters are locked.
 
     Args:
@@ -43,7 +43,7 @@ def gains_of(
                 counter = limit.id, limit.terms.period.start_of(day)
                 by_counter.setdefault(counter, _Sum()).add(gained)
     return [
-        Counted(
+        CounterIncrement(
             limit_id=limit_id,
             period_starts_at=period,
             spend=Spend(

@@ -136,7 +136,7 @@ class Spend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class CounterIncrement:
     """What the counter of one limit and period gains, or is at then."""
 
     limit_id: UUID

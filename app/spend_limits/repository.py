@@ -13,7 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.database.ledger_lock import LOCK_SHARED
 from app.spend_limits.counter_queries import (
     ADD,
@@ -25,7 +25,7 @@ from app.spend_limits.counter_queries import (
     STATES,
 )
 from app.spend_limits.limits import (
-    Counted,
+    CounterIncrement,
     Crossing,
     Enforcement,
     LimitMode,
@@ -55,22 +55,22 @@ _TERMS = (
     "thresholds",
     "counts_from",
 )
-_INSERT = Statement(
+_INSERT = Query(
     sa.insert(t).values({column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns})
 )
-_UPDATE = Statement(
+_UPDATE = Query(
     sa.update(t)
     .where(_OF_LIMIT)
     .values({name: sa.bindparam(name, type_=t.c[name].type) for name in (*_TERMS, "revision", "updated_at")})
 )
-_DELETE = Statement(sa.delete(t).where(_OF_LIMIT))
-_ALL = Statement(sa.select(t).where(t.c.organization_id == _ORGANIZATION).order_by(t.c.id))
-_ALERT = Statement(
+_DELETE = Query(sa.delete(t).where(_OF_LIMIT))
+_ALL = Query(sa.select(t).where(t.c.organization_id == _ORGANIZATION).order_by(t.c.id))
+_ALERT = Query(
     insert(a)
     .values({column.name: sa.bindparam(column.name, type_=column.type) for column in a.columns})
     .on_conflict_do_nothing()
 )
-_CROSSINGS = Statement(
+_CROSSINGS = Query(
     sa.select(a.c.limit_id, a.c.period_starts_at, a.c.threshold, a.c.crossed_at, a.c.spent)
     .where(
         a.c.organization_id == _ORGANIZATION,
@@ -79,11 +79,11 @@ _CROSSINGS = Statement(
     )
     .order_by(a.c.threshold)
 )
-_CLOCK = Statement(sa.select(sa.func.clock_timestamp().label("now")))
+_CLOCK = Query(sa.select(sa.func.clock_timestamp().label("now")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class LimitSnapshot:
     """What a reservation goes by: the database's clock, the mode in force then, and all limits in their order."""
 
     now: datetime
@@ -116,11 +116,11 @@ class LimitRepository:
         found = await self._session.rows(_ALL, organization_id=self._organization_id)
         return [_limit(row) for row in found]
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> LimitSnapshot:
         """In a unit of work that is `counting`."""
         found = await self._session.rows(STANDING, organization_id=self._organization_id)
         first = found[0]
-        return Standing(
+        return LimitSnapshot(
             now=first["now"],
             in_force=INITIAL_MODE if first["mode"] is None else point_of(first),
             limits=[_limit(row) for row in found if row["id"] is not None],
@@ -165,7 +165,7 @@ class LimitRepository:
     async def forget_crossings(self, limit_id: UUID) -> None:
         await self._session.execute(FORGET_ALERTS, organization_id=self._organization_id, limit_id=limit_id)
 
-    async def add(self, gains: Sequence[Counted]) -> Sequence[Counted]:
+    async def add(self, gains: Sequence[CounterIncrement]) -> Sequence[CounterIncrement]:
         """Add to the counters, of each limit and period once; returns where they are then."""
         if not gains:
             return []
@@ -180,7 +180,9 @@ class LimitRepository:
             unpriced=[gain.spend.unpriced for gain in gains],
         )
         return [
-            Counted(limit_id=row["limit_id"], period_starts_at=row["period_starts_at"], spend=_spend(row))
+            CounterIncrement(
+                limit_id=row["limit_id"], period_starts_at=row["period_starts_at"], spend=_spend(row)
+            )
             for row in found
         ]
 

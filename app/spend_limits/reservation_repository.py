@@ -6,7 +6,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.spend_limits.counter_queries import RESERVE
 from app.spend_limits.limits import Spender
 from app.spend_limits.reservations import Reservation, ReservationState
@@ -14,10 +14,10 @@ from app.spend_limits.tables import spend_reservation as t
 from app.usage_mode.modes import UsageMode
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
-_FIND = Statement(
+_FIND = Query(
     sa.select(t).where(t.c.organization_id == _ORGANIZATION, t.c.id == sa.bindparam("id_", type_=t.c.id.type))
 )
-_LOCK = Statement(
+_LOCK = Query(
     sa.select(t)
     .where(
         t.c.organization_id == _ORGANIZATION,
@@ -26,7 +26,7 @@ _LOCK = Statement(
     .order_by(t.c.id)
     .with_for_update()
 )
-_END = Statement(
+_END = Query(
     sa.update(t)
     .where(
         t.c.organization_id == _ORGANIZATION,

@@ -17,7 +17,7 @@ from app.core.errors import (
 )
 from app.idempotency.service import Hold
 from app.spend_limits.reservation_schemas import ReservationCreate, SpendReservation
-from app.spend_limits.reservation_service import Reservations
+from app.spend_limits.reservation_service import ReservationService
 
 router = APIRouter(
     prefix="/v1/organizations/{organization_id}/spend-reservations", tags=["spend reservations"]
@@ -60,9 +60,11 @@ async def create_spend_reservation(
     async def make(held: Hold | None) -> Response:
         made = None
         if held is not None and held.is_resumed:
-            made = await services[Reservations].find(caller.organization_id, held.resource_id)
+            made = await services[ReservationService].find(caller.organization_id, held.resource_id)
         if made is None:
-            made = await services[Reservations].reserve(caller, wanted, reservation_id=resource_id(held))
+            made = await services[ReservationService].reserve(
+                caller, wanted, reservation_id=resource_id(held)
+            )
         return answer(SpendReservation.of(caller.organization_id, made), status=201)
 
     return await once(request, caller, services, idempotency_key, make)
@@ -80,5 +82,5 @@ async def release_spend_reservation(
     reservation_id: ReservationId, caller: UsageWriter, services: ServicesOfApp
 ) -> Response:
     """For a request that was not made. Once its time to live is over it counts as made, and only its event ends it."""
-    released = await services[Reservations].release(caller, reservation_id)
+    released = await services[ReservationService].release(caller, reservation_id)
     return answer(SpendReservation.of(caller.organization_id, released))

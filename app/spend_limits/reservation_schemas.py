@@ -9,7 +9,7 @@ from pydantic import Field
 from app.api.money import Money, MoneyAmount
 from app.api.schemas import Instant, OrganizationId, RequestModel, ResponseModel
 from app.core.errors import InvalidInput
-from app.spend_limits.reservation_service import Request
+from app.spend_limits.reservation_service import ReservationRequest
 from app.spend_limits.reservations import DEFAULT_TTL, LONGEST_TTL, ReservationState
 from app.spend_limits.reservations import Reservation as ReservationRecord
 from app.usage.dimensions import Dimension
@@ -50,7 +50,7 @@ class ReservationCreate(RequestModel):
         ),
     ] = int(DEFAULT_TTL.total_seconds())
 
-    def to_request(self) -> Request:
+    def to_request(self) -> ReservationRequest:
         """What is to be put aside.
 
         Raises:
@@ -65,7 +65,7 @@ class ReservationCreate(RequestModel):
                     )
         elif any(value is not None for value in tokens.values()):
             raise InvalidInput.of("amount", "amount_and_tokens", "Name an amount or token counts, not both.")
-        return Request(
+        return ReservationRequest(
             amount=None if self.amount is None else self.amount.pico,
             model=self.model,
             input_tokens=self.input_tokens or 0,

@@ -9,17 +9,17 @@ from app.auth.principal import Caller
 from app.core.errors import NotFound, ReservationEnded, SpendLimitExceeded
 from app.credentials.repository import CredentialRepository
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.spend_limits.counters import gains_of
+from app.spend_limits.counters import increments_for
 from app.spend_limits.limits import Enforcement, Spender, SpendLimit, estimate
 from app.spend_limits.repository import LimitRepository
 from app.spend_limits.reservation_repository import ReservationRepository
 from app.spend_limits.reservations import Reservation, ReservationState
-from app.usage.ports import Prices
+from app.usage.ports import PriceSource
 from app.usage_mode.modes import UsageModePoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ReservationRequest:
     """What is about to be spent: an amount, or a model with how many tokens at most."""
 
     amount: int | None
@@ -31,7 +31,7 @@ class Request:
     ttl: timedelta
 
 
-class Reservations:
+class ReservationService:
     """Granted and released while limits stand still; the guard is one statement over all limits that apply.
 
     Args:
@@ -39,11 +39,13 @@ class Reservations:
         prices: as the organization pays them.
     """
 
-    def __init__(self, units: UnitsOfWork, prices: Prices) -> None:
+    def __init__(self, units: UnitsOfWork, prices: PriceSource) -> None:
         self._units = units
         self._prices = prices
 
-    async def reserve(self, caller: Caller, request: Request, *, reservation_id: UUID) -> Reservation:
+    async def reserve(
+        self, caller: Caller, request: ReservationRequest, *, reservation_id: UUID
+    ) -> Reservation:
         """Put the amount aside in every limit that applies, or in none.
 
         The mode is the one in force now. Without a known price a blocking limit refuses: it cannot tell.
@@ -93,14 +95,14 @@ class Reservations:
                 if reservation.expires_at <= now:
                     raise ReservationEnded
                 await uow[ReservationRepository].end([reservation_id], ReservationState.RELEASED, now=now)
-                await uow[LimitRepository].add(gains_of(await uow[LimitRepository].all(), [], found))
+                await uow[LimitRepository].add(increments_for(await uow[LimitRepository].all(), [], found))
                 await uow.commit()
             elif reservation.state is ReservationState.SETTLED:
                 raise ReservationEnded
         return replace(reservation, state=ReservationState.RELEASED)
 
     async def _amount(
-        self, uow: UnitOfWork, request: Request, in_force: UsageModePoint, now: datetime
+        self, uow: UnitOfWork, request: ReservationRequest, in_force: UsageModePoint, now: datetime
     ) -> int | None:
         if request.model is None or request.amount is not None:
             return request.amount

@@ -29,7 +29,7 @@ from app.core.errors import (
 from app.idempotency.service import Hold
 from app.spend_limits.limits import LimitState
 from app.spend_limits.schemas import SpendLimit, SpendLimitCreate, SpendLimitDeleted, SpendLimitUpdate
-from app.spend_limits.service import Limits
+from app.spend_limits.service import SpendLimitService
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/spend-limits", tags=["spend limits"])
 
@@ -63,7 +63,7 @@ async def create_spend_limit(
     """Counts from the ledger: what was spent in the period before the limit was set counts too."""
 
     async def make(held: Hold | None) -> Response:
-        state = await services[Limits].set(caller, body.to_terms(), limit_id=resource_id(held))
+        state = await services[SpendLimitService].set(caller, body.to_terms(), limit_id=resource_id(held))
         shown = SpendLimit.of(caller.organization_id, state)
         headers = {"Location": f"{request.url.path}/{shown.id}", "ETag": etag(state.limit.revision)}
         return answer(shown, status=201, headers=headers)
@@ -81,7 +81,7 @@ async def create_spend_limit(
 )
 async def list_spend_limits(caller: BillingReader, services: ServicesOfApp, paging: Paging) -> Response:
     """The newest first, each with what it has counted in the period at hand."""
-    states = await services[Limits].page(
+    states = await services[SpendLimitService].page(
         caller.organization_id, at_most=paging.at_most, before=paging.before_id()
     )
     return paging.answer(states, lambda state: SpendLimit.of(caller.organization_id, state), _id)
@@ -97,7 +97,7 @@ async def list_spend_limits(caller: BillingReader, services: ServicesOfApp, pagi
 )
 async def get_spend_limit(limit_id: LimitId, caller: BillingReader, services: ServicesOfApp) -> Response:
     """The ETag is blind to what is spent: it changes with the limit's terms alone."""
-    state = await services[Limits].read(caller.organization_id, limit_id)
+    state = await services[SpendLimitService].read(caller.organization_id, limit_id)
     return _answer(caller.organization_id, state)
 
 
@@ -125,7 +125,7 @@ async def update_spend_limit(
     revisions: Revisions,
 ) -> Response:
     """A JSON merge patch. With another scope or period, what is spent is counted anew from the ledger."""
-    state = await services[Limits].change(caller, limit_id, body.apply, revisions=revisions)
+    state = await services[SpendLimitService].change(caller, limit_id, body.apply, revisions=revisions)
     return _answer(caller.organization_id, state)
 
 
@@ -141,7 +141,7 @@ async def delete_spend_limit(
     limit_id: LimitId, caller: BillingWriter, services: ServicesOfApp, revisions: Revisions
 ) -> Response:
     """The limit, its counters and crossings. The ledger keeps what was spent."""
-    limit = await services[Limits].delete(caller, limit_id, revisions=revisions)
+    limit = await services[SpendLimitService].delete(caller, limit_id, revisions=revisions)
     return answer(SpendLimitDeleted(id=limit.id, deleted_at=now()))
 
 

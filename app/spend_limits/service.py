@@ -11,9 +11,9 @@ from app.core.errors import NotFound, PreconditionFailed, TooManyLimits
 from app.core.money import to_usd
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.rate_limits.service import RateLimitKind, RateLimits
+from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.spend_limits import threshold_notifications as alerts
-from app.spend_limits.counters import gains_of
+from app.spend_limits.counters import increments_for
 from app.spend_limits.limits import LimitState, LimitTerms, SpendLimit, counts_from, crossed
 from app.spend_limits.repository import LimitRepository
 from app.spend_limits.reservation_repository import ReservationRepository
@@ -23,10 +23,10 @@ from app.usage.records import Charge
 MOST_LIMITS = 100
 
 
-class Limits:
+class SpendLimitService:
     """Limits change under the organization's usage-mode lock, held exclusively; counters move while it is shared."""
 
-    def __init__(self, units: UnitsOfWork, rate_limits: RateLimits) -> None:
+    def __init__(self, units: UnitsOfWork, rate_limits: RateLimiter) -> None:
         self._units = units
         self._rate_limits = rate_limits
 
@@ -135,7 +135,7 @@ class Limits:
         if not limits:
             return
         by_id = {limit.id: limit for limit in limits}
-        gains = gains_of(limits, rows, ended)
+        gains = increments_for(limits, rows, ended)
         reached = await uow[LimitRepository].add(gains)
         gained = {(gain.limit_id, gain.period_starts_at): gain.spend.settled for gain in gains}
         for counted in sorted(reached, key=lambda one: (one.limit_id, one.period_starts_at)):
@@ -143,7 +143,7 @@ class Limits:
             before = after - gained[counted.limit_id, counted.period_starts_at]
             limit = by_id[counted.limit_id]
             thresholds = crossed(limit.terms, before=before, after=after)
-            await alerts.tell(uow, limit, counted.period_starts_at, thresholds, spent=after)
+            await alerts.notify(uow, limit, counted.period_starts_at, thresholds, spent=after)
 
 
 async def _settled(uow: UnitOfWork, rows: Sequence[Charge]) -> Sequence[Reservation]:
@@ -166,7 +166,7 @@ async def _tell_of_what_is_past(uow: UnitOfWork, limit: SpendLimit) -> None:
     state = await _state(uow, limit.id)
     spent = state.spend.settled
     thresholds = crossed(limit.terms, before=0, after=spent)
-    await alerts.tell(uow, limit, state.period_starts_at, thresholds, spent=spent)
+    await alerts.notify(uow, limit, state.period_starts_at, thresholds, spent=spent)
 
 
 async def _state(uow: UnitOfWork, limit_id: UUID) -> LimitState:

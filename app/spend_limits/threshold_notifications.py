@@ -14,7 +14,7 @@ from app.webhooks.endpoints import EventType, Message
 from app.webhooks.repository import WebhookRepository
 
 
-async def tell(
+async def notify(
     uow: UnitOfWork,
     limit: SpendLimit,
     period_starts_at: datetime,

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from app.core.errors import IngestionOverloaded
 
 
-class Turns:
+class AdmissionQueue:
     """Keeps bulk work from taking every connection that the rest of the API needs.
 
     Args:

@@ -12,7 +12,7 @@ from app.core.errors import ByokError, LineTooLong
 from app.usage.event_reader import EventReader, read_envelope
 from app.usage.events import EventBatch, EventStatus, Ingested, NotAccepted
 from app.usage.schemas import MOST_RESULTS, EventResult, EventResults
-from app.usage.service import Usage
+from app.usage.service import IngestionService
 
 LINE_LIMIT_BYTES = 64 * 1024
 
@@ -26,7 +26,7 @@ _SLICE = 250
 class Intake:
     """Takes the events of one request, and counts what became of them."""
 
-    def __init__(self, usage: Usage, organization_id: str) -> None:
+    def __init__(self, usage: IngestionService, organization_id: str) -> None:
         self._usage = usage
         self._organization_id = organization_id
         self._accepted = 0

@@ -11,7 +11,7 @@ from app.credentials.tables import credential_rotation as r
 from app.credentials.tables import credential_version as v
 from app.credentials.tables import provider_credential as c
 from app.database.bulk import arrays, given
-from app.database.engine import Session, Statement
+from app.database.engine import Query, Session
 from app.usage_mode.history import KeyTimeline, VersionInTime
 
 # A key's last use is noted at most this often, so that its row is no hot spot.
@@ -19,7 +19,7 @@ USE_NOTED_EVERY = timedelta(minutes=1)
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 
-_VERSIONS = Statement(
+_VERSIONS = Query(
     sa.select(v.c.credential_id, v.c.key_version, v.c.activated_at, v.c.base_url, r.c.decided_at)
     .select_from(
         v.outerjoin(
@@ -59,7 +59,7 @@ _STALE_VERSIONS = (
     .with_for_update(key_share=True, of=v)
     .cte("stale")
 )
-_NOTE_VERSIONS = Statement(
+_NOTE_VERSIONS = Query(
     sa.update(v)
     .where(
         v.c.organization_id == _ORGANIZATION,
@@ -83,14 +83,14 @@ _STALE_CREDENTIALS = (
     .with_for_update(key_share=True, skip_locked=True, of=c)
     .cte("stale")
 )
-_NOTE_CREDENTIALS = Statement(
+_NOTE_CREDENTIALS = Query(
     sa.update(c)
     .where(c.c.organization_id == _ORGANIZATION, c.c.id == _STALE_CREDENTIALS.c.id)
     .values(last_used_at=sa.func.greatest(c.c.last_used_at, _STALE_CREDENTIALS.c.used_at))
 )
 
 
-class KeyUseRepository:
+class KeyLastUsedRepository:
     """One organization's keys."""
 
     def __init__(self, session: Session, organization_id: str) -> None:

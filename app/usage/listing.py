@@ -10,7 +10,7 @@ from app.usage.records import LedgerRow
 _ROWS_AT_ONCE = 1000
 
 
-class UsageListing:
+class UsageListingService:
     """Pages and exports. An export reads page after page: a slow reader holds no transaction open."""
 
     def __init__(self, units: UnitsOfWork) -> None:

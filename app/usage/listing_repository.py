@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.usage.filters import RowCursor, UsageFilter
 from app.usage.records import LedgerRow, Outcome, TokenUsage, UsageFlag, UsageSource
 from app.usage.tables import usage_event as t
@@ -28,13 +28,13 @@ def _condition(name: str) -> sa.ColumnElement[bool]:
 
 
 @lru_cache(maxsize=256)
-def _page(filtered: frozenset[str], *, is_first: bool) -> Statement:
+def _page(filtered: frozenset[str], *, is_first: bool) -> Query:
     """One statement for each set of filters, so that each has the plan that its conditions allow."""
     conditions = [_condition(name) for name in _FILTERS if name in filtered]
     if not is_first:
         place = sa.tuple_(*(sa.bindparam(f"last_{it.name}", type_=it.type) for it in _ORDER))
         conditions.append(sa.tuple_(*_ORDER) < place)
-    return Statement(
+    return Query(
         sa.select(*_SHOWN)
         .where(t.c.organization_id == sa.bindparam("organization_id", type_=sa.Text), *conditions)
         .order_by(*(column.desc() for column in _ORDER))

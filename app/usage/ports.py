@@ -19,7 +19,7 @@ class PricedRequest(Protocol):
     def flags(self) -> UsageFlag: ...
 
 
-class PriceList(Protocol):
+class Pricer(Protocol):
     """Prices as one organization pays them."""
 
     def price(
@@ -27,13 +27,13 @@ class PriceList(Protocol):
     ) -> PricedRequest: ...
 
 
-class Prices(Protocol):
+class PriceSource(Protocol):
     """Where price lists come from."""
 
-    async def of(self, uow: UnitOfWork) -> PriceList: ...
+    async def of(self, uow: UnitOfWork) -> Pricer: ...
 
 
-class Limits(Protocol):
+class SpendRecorder(Protocol):
     """Counts spend against limits, in the ledger's own transaction."""
 
     async def settle(self, uow: UnitOfWork, rows: Sequence[Charge]) -> None: ...

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from app.database.bulk import arrays, arrays_or_shared, given, given_or_shared
-from app.database.engine import Session, Statement
+from app.database.engine import Query, Session
 from app.usage.events import EventBatch
 from app.usage.ledger_rows import LedgerRows
 from app.usage.tables import usage_event as t
@@ -27,10 +27,10 @@ _LOCKED = sa.select(
     ).label("locked")
 ).cte("locked")
 # The clock is read after the lock is had.
-_BEGIN = Statement(sa.select(sa.func.clock_timestamp().label("now"), _LOCKED.c.locked))
+_BEGIN = Query(sa.select(sa.func.clock_timestamp().label("now"), _LOCKED.c.locked))
 
 _m = m.alias("earlier")
-_TIMELINE = Statement(
+_TIMELINE = Query(
     sa.select(m.c.effective_from, m.c.mode, m.c.credential_id, m.c.changed_by)
     .where(
         m.c.organization_id == _ORGANIZATION,
@@ -62,8 +62,8 @@ _FRESH = (
     .returning(k.c.event_id)
     .cte("fresh")
 )
-_CLAIM = Statement(sa.select(sa.func.array_agg(_FRESH.c.event_id).label("event_ids")))
-_DIGESTS = Statement(
+_CLAIM = Query(sa.select(sa.func.array_agg(_FRESH.c.event_id).label("event_ids")))
+_DIGESTS = Query(
     sa.select(k.c.event_id, k.c.payload_hash).where(
         k.c.organization_id == _ORGANIZATION,
         k.c.event_id == sa.any_(sa.bindparam("event_ids", type_=ARRAY(sa.Text))),
@@ -101,7 +101,7 @@ _COLUMNS: Mapping[str, Callable[[LedgerRows], list[Any]]] = {
     "reservation_id": lambda rows: [it.reservation_id for it in rows.events],
 }
 _rows = given(event_id=sa.Text, **{name: t.c[name].type for name in _COLUMNS})
-_INSERT = Statement(
+_INSERT = Query(
     sa.insert(t).from_select(
         ["organization_id", "ingested_at", "ingest_xid", "correction", "event_id", *_COLUMNS],
         sa.select(

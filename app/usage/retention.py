@@ -16,7 +16,7 @@ KEYS_AT_ONCE = 5_000
 log = structlog.get_logger(__name__)
 
 
-class UsageRetention:
+class UsageRetentionWorker:
     """One step at a time, each in a transaction of its own: whatever stops it, the next run goes on.
 
     Args:

@@ -4,21 +4,21 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from app.database.engine import Session, Statement
+from app.database.engine import Query, Session
 from app.usage.tables import usage_event as t
 
 _INSTANT = t.c.started_at.type
-_ENSURE = Statement(
+_ENSURE = Query(
     sa.select(
         sa.func.ensure_usage_partitions(
             sa.bindparam("starting_at", type_=_INSTANT), sa.bindparam("ending_at", type_=_INSTANT)
         ).label("done")
     )
 )
-_DROP = Statement(
+_DROP = Query(
     sa.select(sa.func.drop_usage_partitions(sa.bindparam("older_than", type_=_INSTANT)).label("done"))
 )
-_PURGE = Statement(
+_PURGE = Query(
     sa.select(
         sa.func.purge_usage_event_keys(
             sa.bindparam("older_than", type_=_INSTANT), sa.bindparam("at_most", type_=sa.Integer)
@@ -45,7 +45,7 @@ class UsageRetentionRepository:
         """Forget event ids of months that were dropped; how many. Less than `at_most`: for now there are no more."""
         return await self._run(_PURGE, older_than=older_than, at_most=at_most)
 
-    async def _run(self, statement: Statement, **values: datetime | int) -> int:
+    async def _run(self, statement: Query, **values: datetime | int) -> int:
         row = await self._session.first(statement, **values)
         assert row is not None
         await self._session.commit()

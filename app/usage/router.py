@@ -31,10 +31,10 @@ from app.usage.body_reader import Intake
 from app.usage.event_openapi import EVENTS_BODY
 from app.usage.events import LONGEST_DIMENSION
 from app.usage.filters import RowCursor, UsageFilter
-from app.usage.listing import UsageListing
+from app.usage.listing import UsageListingService
 from app.usage.records import LedgerRow, Outcome
 from app.usage.schemas import CSV_HEADER, EventResults, UsageRow, csv_cells
-from app.usage.service import Usage
+from app.usage.service import IngestionService
 from app.usage_mode.modes import UsageMode
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/usage-events", tags=["usage"])
@@ -72,7 +72,7 @@ async def ingest_usage_events(request: Request, caller: UsageWriter, services: S
     chunks; an error in the middle says in `committed` how many lines were taken, and nothing after them was.
     Repeating a request is always safe. Idempotency-Key is ignored.
     """
-    intake = Intake(services[Usage], caller.organization_id)
+    intake = Intake(services[IngestionService], caller.organization_id)
     if not _is_ndjson(request):
         await intake.take_json(await request.body())
         return answer(intake.results)
@@ -158,9 +158,9 @@ async def list_usage_events(
     """The newest first, by `started_at`. `Accept: text/csv` exports all that is found, without `limit`. A row stays as it was written; a correction is a row of its own."""
     after = paging.after(_place)
     if wants_csv:
-        pages = services[UsageListing].pages(caller.organization_id, found_by, after=after)
+        pages = services[UsageListingService].pages(caller.organization_id, found_by, after=after)
         return await _export(caller, pages)
-    rows = await services[UsageListing].page(
+    rows = await services[UsageListingService].page(
         caller.organization_id, found_by, at_most=paging.at_most, after=after
     )
     return paging.answer(rows, UsageRow.of, _cursor)

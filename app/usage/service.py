@@ -10,12 +10,12 @@ from app.core.clock import now
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.observability.metrics import USAGE_EVENTS
-from app.usage.admission import Turns
+from app.usage.admission import AdmissionQueue
 from app.usage.anthropic_usage import parts_of, total_of
 from app.usage.events import EventBatch, EventCode, EventStatus, Ingested, NotAccepted, UsageEvent
-from app.usage.last_used_repository import KeyUseRepository
+from app.usage.last_used_repository import KeyLastUsedRepository
 from app.usage.ledger_rows import LedgerRows
-from app.usage.ports import Limits, PriceList, Prices
+from app.usage.ports import Pricer, PriceSource, SpendRecorder
 from app.usage.records import FURTHEST_AHEAD, FURTHEST_BACK, UsageFlag
 from app.usage.repository import UsageRepository
 from app.usage_mode.history import KeyTimeline, ModeTimeline
@@ -28,10 +28,12 @@ _NOBODY = UUID(int=0)
 _SLICE = 250
 
 
-class Usage:
+class IngestionService:
     """Ingestion. What was answered as accepted is in the ledger; what was not may be sent again as it was."""
 
-    def __init__(self, units: UnitsOfWork, *, prices: Prices, limits: Limits, turns: Turns) -> None:
+    def __init__(
+        self, units: UnitsOfWork, *, prices: PriceSource, limits: SpendRecorder, turns: AdmissionQueue
+    ) -> None:
         self._units = units
         self._prices = prices
         self._limits = limits
@@ -76,7 +78,7 @@ class Usage:
         await self._limits.settle(uow, rows.charges())
         uses = _uses(rows)
         if uses:
-            await uow[KeyUseRepository].note(uses)
+            await uow[KeyLastUsedRepository].note(uses)
         # Last, since others wait for it where the item is new.
         item = DueItem(organization_id=organization_id, kind=JobKind.FOLD_USAGE, id=_NOBODY)
         await uow[QueueRepository].add(item, due_at=instant)
@@ -145,7 +147,7 @@ async def _keys_of(uow: UnitOfWork, batch: EventBatch, modes: ModeTimeline) -> d
     named = {event.credential_id for event in batch.events}
     named |= {point.credential_id for point in modes.points}
     named.discard(None)
-    return await uow[KeyUseRepository].timelines(it for it in named if it is not None) if named else {}
+    return await uow[KeyLastUsedRepository].timelines(it for it in named if it is not None) if named else {}
 
 
 def _with_known_credentials(
@@ -197,7 +199,7 @@ async def _rows(
     instant: datetime,
     modes: ModeTimeline,
     keys: dict[UUID, KeyTimeline],
-    prices: PriceList,
+    prices: Pricer,
 ) -> LedgerRows:
     rows = LedgerRows(instant)
     for number, event in enumerate(events):
@@ -213,7 +215,7 @@ def _append(
     *,
     modes: ModeTimeline,
     keys: dict[UUID, KeyTimeline],
-    prices: PriceList,
+    prices: Pricer,
 ) -> None:
     # By the server's clock at the latest: a client's may be ahead of the next switch.
     at = min(event.started_at, rows.ingested_at)

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.usage_mode.modes import INITIAL_MODE, UsageMode, UsageModePoint, UsageModeState
 from app.usage_mode.tables import usage_mode_change as t
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
-_CLOCK = Statement(sa.select(sa.func.clock_timestamp().label("now")))
+_CLOCK = Query(sa.select(sa.func.clock_timestamp().label("now")))
 # The clock is read once, after the snapshot is taken: a switch that can be seen has begun, and none is in both halves.
 _now = sa.select(sa.func.clock_timestamp().label("now")).cte("clock")
 _last_begun = (
@@ -21,7 +21,7 @@ _last_begun = (
     )
     .scalar_subquery()
 )
-_STATE = Statement(
+_STATE = Query(
     sa.select(t, (t.c.effective_from > _now.c.now).label("is_to_come"))
     .select_from(t.join(_now, sa.true()))
     .where(
@@ -36,11 +36,11 @@ IN_FORCE = (
     .order_by(t.c.effective_from.desc())
     .limit(sa.literal_column("1"))
 )
-_LAST = Statement(
+_LAST = Query(
     sa.select(sa.func.max(t.c.effective_from).label("last")).where(t.c.organization_id == _ORGANIZATION)
 )
 # The policy on the table allows no other deletion.
-_CANCEL = Statement(
+_CANCEL = Query(
     sa.delete(t)
     .where(
         t.c.organization_id == _ORGANIZATION,
@@ -49,10 +49,10 @@ _CANCEL = Statement(
     )
     .returning(t)
 )
-_INSERT = Statement(
+_INSERT = Query(
     sa.insert(t).values({column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns})
 )
-_PAGE = Statement(
+_PAGE = Query(
     sa.select(t)
     .where(
         t.c.organization_id == _ORGANIZATION,
@@ -64,7 +64,7 @@ _PAGE = Statement(
 )
 
 
-class BillingRepository:
+class UsageModeRepository:
     """One organization's usage modes."""
 
     def __init__(self, session: Session, organization_id: str) -> None:

@@ -11,7 +11,7 @@ from app.core.errors import CredentialDeleted, InsufficientScope, InvalidInput, 
 from app.usage_mode.modes import UsageModePoint
 from app.usage_mode.modes import UsageModeState as State
 from app.usage_mode.schemas import UsageModeChange, UsageModeState, UsageModeSwitch
-from app.usage_mode.service import Billing, Wish
+from app.usage_mode.service import ModeSwitch, UsageModeService
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"])
 
@@ -31,7 +31,7 @@ REFUSED_SWITCHES = (
 )
 async def get_usage_mode(caller: BillingReader, services: ServicesOfApp) -> Response:
     """Who pays the provider: Pharaoh (`managed`) or the organization's own key (`byo`)."""
-    return _answer(await services[Billing].read(caller.organization_id))
+    return _answer(await services[UsageModeService].read(caller.organization_id))
 
 
 @router.put(
@@ -58,7 +58,7 @@ async def set_usage_mode(
     One switch at a time can be scheduled. Whatever is put next replaces it; an immediate switch, also
     to the mode in force, leaves none.
     """
-    return _answer(await services[Billing].switch(caller, wish_of(body), revisions=revisions))
+    return _answer(await services[UsageModeService].switch(caller, wish_of(body), revisions=revisions))
 
 
 @router.get(
@@ -72,12 +72,14 @@ async def set_usage_mode(
 async def list_usage_mode_changes(caller: BillingReader, services: ServicesOfApp, paging: Paging) -> Response:
     """Those that have begun, the newest first. Before the oldest the organization was managed."""
     before = paging.before_instant()
-    points = await services[Billing].history(caller.organization_id, at_most=paging.at_most, before=before)
+    points = await services[UsageModeService].history(
+        caller.organization_id, at_most=paging.at_most, before=before
+    )
     return paging.answer(points, UsageModeChange.of, _instant)
 
 
-def wish_of(body: UsageModeSwitch) -> Wish:
-    return Wish(mode=body.mode, credential_id=body.credential_id, effective_at=body.effective_at)
+def wish_of(body: UsageModeSwitch) -> ModeSwitch:
+    return ModeSwitch(mode=body.mode, credential_id=body.credential_id, effective_at=body.effective_at)
 
 
 def _answer(state: State) -> Response:

@@ -14,11 +14,11 @@ from app.credentials.repository import CredentialRepository
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.usage_mode.modes import FURTHEST_SCHEDULED, UsageMode, UsageModePoint, UsageModeState
-from app.usage_mode.repository import BillingRepository
+from app.usage_mode.repository import UsageModeRepository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class ModeSwitch:
     """Which mode somebody wants. `effective_at` is None for now."""
 
     mode: UsageMode
@@ -41,7 +41,7 @@ def _names(point: UsageModePoint) -> tuple[UsageMode, UUID | None]:
     return point.mode, point.credential_id
 
 
-class Billing:
+class UsageModeService:
     """Switches count from their instant on; what came before keeps its mode for good."""
 
     def __init__(self, units: UnitsOfWork) -> None:
@@ -50,10 +50,10 @@ class Billing:
     async def read(self, organization_id: str) -> UsageModeState:
         """The mode in force, and the switch to come. An organization that never chose is managed."""
         async with self._units.reading(organization_id) as uow:
-            return await uow[BillingRepository].state()
+            return await uow[UsageModeRepository].state()
 
     async def switch(
-        self, caller: Caller, wish: Wish, *, revisions: frozenset[int] | None = None
+        self, caller: Caller, wish: ModeSwitch, *, revisions: frozenset[int] | None = None
     ) -> UsageModeState:
         """Switch now, or schedule it. Either replaces a switch that is still to come.
 
@@ -67,8 +67,8 @@ class Billing:
             await uow[LedgerLock].exclusive()
             # Taken away before anything is decided: so the clock is asked once whether it was still
             # to come. Leaving without a commit puts it back.
-            replaced = await uow[BillingRepository].cancel_scheduled()
-            before = await uow[BillingRepository].state()
+            replaced = await uow[UsageModeRepository].cancel_scheduled()
+            before = await uow[UsageModeRepository].state()
             await check_time(uow, wish)
             held = UsageModeState(in_force=before.in_force, scheduled=replaced)
             if revisions is not None and held.revision not in revisions:
@@ -85,7 +85,7 @@ class Billing:
     ) -> Sequence[UsageModePoint]:
         """Those that have begun, newest first."""
         async with self._units.reading(organization_id) as uow:
-            return await uow[BillingRepository].page(at_most=at_most, before=before)
+            return await uow[UsageModeRepository].page(at_most=at_most, before=before)
 
     async def hold(self, uow: UnitOfWork) -> None:
         """Nobody switches until the transaction ends."""
@@ -93,10 +93,10 @@ class Billing:
 
     async def names(self, uow: UnitOfWork, credential_id: UUID) -> bool:
         """Whether that credential pays now, or will."""
-        return (await uow[BillingRepository].state()).names(credential_id)
+        return (await uow[UsageModeRepository].state()).names(credential_id)
 
 
-async def _follow(uow: UnitOfWork, caller: Caller, wish: Wish, held: UsageModeState) -> UsageModeState:
+async def _follow(uow: UnitOfWork, caller: Caller, wish: ModeSwitch, held: UsageModeState) -> UsageModeState:
     is_later, last, replaced = wish.effective_at is not None, held.in_force, held.scheduled
     if replaced is not None:
         action = (
@@ -107,7 +107,7 @@ async def _follow(uow: UnitOfWork, caller: Caller, wish: Wish, held: UsageModeSt
         await audit.record(uow, caller, action, replaced.credential_id, **_facts(replaced))
     if not is_later and _names(last) == (wish.mode, wish.credential_id):
         return UsageModeState(in_force=last, scheduled=None)
-    point = await uow[BillingRepository].append(
+    point = await uow[UsageModeRepository].append(
         wish.mode, wish.credential_id, at=wish.effective_at, changed_by=caller.subject
     )
     if is_later:
@@ -131,11 +131,11 @@ def _facts(point: UsageModePoint) -> dict[str, str]:
     return {"mode": point.mode, "effective_at": point.effective_from.astimezone(UTC).isoformat()}
 
 
-async def check_time(uow: UnitOfWork, wish: Wish) -> None:
+async def check_time(uow: UnitOfWork, wish: ModeSwitch) -> None:
     """Raise unless the wish is for now or for a time to come, by the database's clock."""
     if wish.effective_at is None:
         return
-    now = await uow[BillingRepository].clock()
+    now = await uow[UsageModeRepository].clock()
     if wish.effective_at <= now:
         raise InvalidInput.of(
             "effective_at",
@@ -148,7 +148,7 @@ async def check_time(uow: UnitOfWork, wish: Wish) -> None:
         )
 
 
-async def check_names(uow: UnitOfWork, wish: Wish) -> None:
+async def check_names(uow: UnitOfWork, wish: ModeSwitch) -> None:
     """Raise unless the wish names a credential that could pay, or none."""
     if wish.credential_id is None:
         return

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.usage.records import Outcome, TokenUsage
 from app.usage.tables import usage_event as e
 from app.usage_mode.modes import UsageMode
@@ -42,7 +42,7 @@ def _end(table: sa.Table, column: sa.Column[Any], *, is_last: bool = False) -> s
     )
 
 
-_EXTENT = Statement(
+_EXTENT = Query(
     sa.select(
         sa.func.statement_timestamp().label("as_of"),
         sa.func.least(_end(usage_day, usage_day.c.starting_at), _end(e, e.c.started_at)).label("first"),
@@ -122,7 +122,7 @@ def _sources(shape: _Shape) -> list[sa.Select[Any]]:
 
 
 @lru_cache(maxsize=512)
-def _statement(shape: _Shape) -> Statement:
+def _statement(shape: _Shape) -> Query:
     """Compiled once for each combination of groups and filters that is asked for."""
     found = sa.union_all(*_sources(shape)).subquery("found")
     dimensions = [found.c[dimension] for dimension in shape.group_by]
@@ -143,7 +143,7 @@ def _statement(shape: _Shape) -> Statement:
     last = sa.select(ranked.c.place).where(
         ranked.c.bucket == _ONE, digest == sa.bindparam("after", type_=sa.LargeBinary)
     )
-    return Statement(
+    return Query(
         sa.select(ranked, digest.label("digest"))
         .where(ranked.c.place >= sa.func.coalesce(last.scalar_subquery(), sa.literal_column("0")))
         .order_by(ranked.c.place)

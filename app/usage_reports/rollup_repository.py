@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database.engine import Session, Statement
+from app.database.engine import Query, Session
 from app.usage.tables import usage_event as e
 from app.usage_reports.rollup_columns import ORGANIZATION, WATERMARK, at_or_past, counted, digest_of, summed
 from app.usage_reports.tables import (
@@ -29,7 +29,7 @@ _until = sa.bindparam("until", type_=sa.BigInteger)
 _OLDEST = sa.cast(sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text), sa.BigInteger)
 _UTC: sa.ColumnElement[str] = sa.literal_column("'UTC'")
 
-_BEGIN = Statement(
+_BEGIN = Query(
     insert(usage_fold)
     .from_select(
         ["organization_id", "folded_before", "folded_at"],
@@ -41,13 +41,13 @@ _BEGIN = Statement(
     .on_conflict_do_nothing()
 )
 # Whoever holds this row folds the organization; nobody waits for him.
-_CLAIM = Statement(
+_CLAIM = Query(
     sa.select(usage_fold.c.folded_before)
     .where(usage_fold.c.organization_id == ORGANIZATION)
     .with_for_update(skip_locked=True)
 )
 _tail = sa.select(e.c.ingest_xid).where(e.c.organization_id == ORGANIZATION, at_or_past(_since))
-_BOUNDS = Statement(
+_BOUNDS = Query(
     sa.select(
         _OLDEST.label("oldest"),
         # One past the transaction of the last row that is still to be folded now: transactions are folded whole.
@@ -58,7 +58,7 @@ _BOUNDS = Statement(
         _tail.where(e.c.ingest_xid < _OLDEST).exists().label("is_any"),
     )
 )
-_HAS_TAIL = Statement(
+_HAS_TAIL = Query(
     sa.select(
         sa.select(e.c.ingest_xid)
         .where(e.c.organization_id == ORGANIZATION, at_or_past(WATERMARK))
@@ -68,7 +68,7 @@ _HAS_TAIL = Statement(
 )
 
 
-def _fold() -> Statement:
+def _fold() -> Query:
     """The rows summed once by hour and everything, and from there into each table, in the order of its key."""
     dimensions = [
         c for c in usage_hour_detail.c if c.name not in {"organization_id", "starting_at", "digest", *SUMS}
@@ -91,7 +91,7 @@ def _fold() -> Statement:
     )
     for table in (usage_hour, usage_day, usage_hour_detail, usage_day_detail):
         moved = moved.add_cte(_added(table, fresh).cte(f"into_{table.name}"))
-    return Statement(moved)
+    return Query(moved)
 
 
 def _added(table: sa.Table, fresh: sa.CTE) -> sa.sql.dml.ReturningInsert[tuple[int]]:

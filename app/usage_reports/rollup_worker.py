@@ -24,7 +24,7 @@ def fold_of(organization_id: str) -> DueItem:
     return DueItem(organization_id=organization_id, kind=JobKind.FOLD_USAGE, id=UUID(int=0))
 
 
-class Folding:
+class RollupWorker:
     """Takes organizations with new rows from the queue; an item stays there while there are any."""
 
     def __init__(self, units: UnitsOfWork) -> None:

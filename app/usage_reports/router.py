@@ -16,7 +16,7 @@ from app.core.services import Services
 from app.usage_reports.parameters import AskedReport, only_known
 from app.usage_reports.reports import Dimension, Position, Report, ReportQuery, ReportRow
 from app.usage_reports.schemas import UsageReport
-from app.usage_reports.service import Reports
+from app.usage_reports.service import ReportService
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/usage-report", tags=["usage"])
 
@@ -69,7 +69,7 @@ async def get_usage_report(
     """Sums by bucket and group, exact and up to this moment: an event that was accepted is in the next report."""
     after = question.position()
     at_most = limit or (_LARGEST_LIMIT if wants_csv else _DEFAULT_LIMIT)
-    report = await services[Reports].read(
+    report = await services[ReportService].read(
         caller.organization_id, question.query, after=after, at_most=at_most + 1
     )
     if wants_csv:
@@ -107,7 +107,9 @@ async def _lines(
             return
         last = rows[-1]
         position = Position(starting_at=last.starting_at, ending_at=report.ending_at, digest=last.digest)
-        report = await services[Reports].read(organization_id, query, after=position, at_most=at_most + 1)
+        report = await services[ReportService].read(
+            organization_id, query, after=position, at_most=at_most + 1
+        )
 
 
 def _line(row: ReportRow) -> str:

@@ -9,7 +9,7 @@ from app.usage_reports.repository import ReportRepository
 from app.usage_reports.time_buckets import bucket_edges
 
 
-class Reports:
+class ReportService:
     """What was accepted before the question was asked is in the answer."""
 
     def __init__(self, units: UnitsOfWork) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.credentials.tables import credential_validation as t
 from app.credentials.verdicts import Reason, Trigger, ValidationRecord, ValidationStatus, Verdict
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _ID = sa.bindparam("id", type_=t.c.id.type)
@@ -25,15 +25,15 @@ _INSERTED = [
     "created_at",
     "deadline_at",
 ]
-_START = Statement(
+_START = Query(
     insert(t)
     .values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED})
     .on_conflict_do_nothing(
         index_elements=[t.c.organization_id, t.c.credential_id, t.c.key_version], index_where=_PENDING
     )
 )
-_FIND = Statement(sa.select(t).where(t.c.organization_id == _ORGANIZATION, t.c.id == _ID))
-_RUNNING = Statement(
+_FIND = Query(sa.select(t).where(t.c.organization_id == _ORGANIZATION, t.c.id == _ID))
+_RUNNING = Query(
     sa.select(t).where(
         t.c.organization_id == _ORGANIZATION,
         t.c.credential_id == _CREDENTIAL,
@@ -42,7 +42,7 @@ _RUNNING = Statement(
     )
 )
 _BEFORE = sa.bindparam("before", type_=t.c.id.type)
-_PAGE = Statement(
+_PAGE = Query(
     sa.select(t)
     .where(
         t.c.organization_id == _ORGANIZATION,
@@ -52,7 +52,7 @@ _PAGE = Statement(
     .order_by(t.c.id.desc())
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
-_FINISH = Statement(
+_FINISH = Query(
     sa.update(t)
     .where(t.c.organization_id == _ORGANIZATION, t.c.id == _ID, _PENDING)
     .values(

@@ -29,7 +29,7 @@ from app.core.errors import (
 from app.credentials.verdicts import ValidationRecord
 from app.idempotency.service import Hold
 from app.validation.schemas import Validation
-from app.validation.service import Validation as ValidationService
+from app.validation.service import ValidationService as ValidationService
 
 router = APIRouter(
     prefix="/v1/organizations/{organization_id}/provider-credentials/{credential_id}/validations",

@@ -36,9 +36,9 @@ from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.observability.metrics import PROVIDER_SECONDS, VALIDATIONS
 from app.observability.tracing import client_span
-from app.provider_url.endpoint import Destination
+from app.provider_url.endpoint import ProviderEndpoint
 from app.secret_store.port import SecretCorrupt, SecretMissing, SecretRef, SecretStore
-from app.secret_store.read_retry import use_where_it_lies
+from app.secret_store.read_retry import read_with_retry
 from app.validation.repository import ValidationRepository
 
 # A check is bounded by the provider time-out (15 s); past this nobody is working on it any more.
@@ -56,7 +56,7 @@ class Prober(Protocol):
     async def probe(
         self,
         key: ApiKey,
-        destination: Destination,
+        destination: ProviderEndpoint,
         *,
         previously_valid: bool,
         timeout_seconds: float | None = None,
@@ -64,7 +64,7 @@ class Prober(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckSchedule:
+class ValidationSchedule:
     """When to check again. `every` None: never by itself."""
 
     every: timedelta | None
@@ -79,7 +79,7 @@ class CheckSchedule:
         return checked_at + pause * random.uniform(0.9, 1.1)  # noqa: S311  # spreads load; no secret
 
 
-class Checks:
+class ValidationRunner:
     """Starts checks, runs them in the background, and waits for verdicts."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Checks:
         units: UnitsOfWork,
         store: SecretStore,
         provider: Prober,
-        schedule: CheckSchedule,
+        schedule: ValidationSchedule,
         activation: Activation,
     ) -> None:
         self._units = units
@@ -191,7 +191,7 @@ class Checks:
             if sealed is None:
                 return _verdict(Reason.INTERRUPTED)
             ref = SecretRef(organization_id=record.organization_id, credential_id=record.credential_id)
-            key = await use_where_it_lies(
+            key = await read_with_retry(
                 sealed, lambda number: self._store.read(ref, number), lambda: self._find_sealed(record)
             )
             with client_span("provider.probe"), PROVIDER_SECONDS.time():

@@ -14,15 +14,15 @@ from app.credentials.verdicts import Trigger, ValidationRecord
 from app.credentials.version_repository import VersionRepository
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import DueItem, QueueRepository
-from app.rate_limits.service import RateLimitKind, RateLimits
+from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.validation.repository import ValidationRepository
-from app.validation.runner import Checks
+from app.validation.runner import ValidationRunner
 
 
-class Validation:
+class ValidationService:
     """One public method per use case."""
 
-    def __init__(self, units: UnitsOfWork, checks: Checks, rate_limits: RateLimits) -> None:
+    def __init__(self, units: UnitsOfWork, checks: ValidationRunner, rate_limits: RateLimiter) -> None:
         self._units = units
         self._checks = checks
         self._rate_limits = rate_limits

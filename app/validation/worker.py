@@ -16,7 +16,7 @@ from app.credentials.repository import CredentialRepository
 from app.credentials.validator import check_of
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
-from app.validation.service import Validation
+from app.validation.service import ValidationService
 
 # Longer than any check takes; after it whoever took the item counts as dead.
 TAKEN_FOR = timedelta(seconds=60)
@@ -26,7 +26,7 @@ HOST_IS_BUSY = timedelta(seconds=5)
 log = structlog.get_logger(__name__)
 
 
-class Revalidation:
+class ValidationWorker:
     """Runs what is due, within bounds.
 
     Args:
@@ -38,7 +38,7 @@ class Revalidation:
     """
 
     def __init__(
-        self, units: UnitsOfWork, validation: Validation, *, concurrency: int = 16, per_host: int = 4
+        self, units: UnitsOfWork, validation: ValidationService, *, concurrency: int = 16, per_host: int = 4
     ) -> None:
         self._units = units
         self._validation = validation

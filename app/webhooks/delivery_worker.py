@@ -16,7 +16,7 @@ from app.egress.webhooks import Attempt, WebhookClient
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.observability.metrics import WEBHOOKS
 from app.secret_store.port import SecretCorrupt, SecretMissing, SecretStore
-from app.secret_store.read_retry import use_where_it_lies
+from app.secret_store.read_retry import read_with_retry
 from app.webhooks.endpoints import Delivery, DeliveryState, pause_after
 from app.webhooks.repository import WebhookRepository
 from app.webhooks.signing_secrets import ref_of
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 _Running: TypeAlias = dict[asyncio.Task[None], str]  # attempts, and whose they are
 
 
-class Deliveries:
+class DeliveryWorker:
     """Sends what is due, within bounds.
 
     Args:
@@ -140,7 +140,7 @@ class Deliveries:
     async def _send(self, organization_id: str, delivery: Delivery) -> Attempt:
         try:
             ref = ref_of(organization_id, delivery.endpoint_id)
-            secret = await use_where_it_lies(
+            secret = await read_with_retry(
                 delivery,
                 lambda at: self._store.read_signing_secret(ref, at),
                 lambda: self._find(organization_id, delivery.id),

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.database.engine import Row, Session, Statement
+from app.database.engine import Query, Row, Session
 from app.webhooks.endpoints import Delivery, DeliveryState, EndpointState, EventType, WebhookEndpoint
 from app.webhooks.tables import webhook_delivery as d
 from app.webhooks.tables import webhook_endpoint as t
@@ -14,27 +14,27 @@ from app.webhooks.tables import webhook_endpoint as t
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _OF_ENDPOINT = sa.and_(t.c.organization_id == _ORGANIZATION, t.c.id == sa.bindparam("id_", type_=t.c.id.type))
 _IS_ACTIVE = t.c.state == sa.literal_column(f"'{EndpointState.ACTIVE}'")
-_INSERT = Statement(
+_INSERT = Query(
     sa.insert(t).values({column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns})
 )
-_LOCK = Statement(sa.select(t).where(_OF_ENDPOINT).with_for_update())
-_IS_ONE = Statement(sa.select(t.c.id).where(_OF_ENDPOINT))
-_FIND = Statement(sa.select(t).where(_OF_ENDPOINT, _IS_ACTIVE))
-_MOVE = Statement(
+_LOCK = Query(sa.select(t).where(_OF_ENDPOINT).with_for_update())
+_IS_ONE = Query(sa.select(t.c.id).where(_OF_ENDPOINT))
+_FIND = Query(sa.select(t).where(_OF_ENDPOINT, _IS_ACTIVE))
+_MOVE = Query(
     sa.update(t)
     .where(_OF_ENDPOINT, t.c.state == sa.bindparam("expected", type_=sa.Text))
     .values(state=sa.bindparam("to", type_=sa.Text))
 )
-_DELETE = Statement(sa.delete(t).where(_OF_ENDPOINT))
+_DELETE = Query(sa.delete(t).where(_OF_ENDPOINT))
 # One after the other: two at once would both find room for one.
-_LOCK_NUMBER = Statement(
+_LOCK_NUMBER = Query(
     sa.select(
         sa.func.pg_advisory_xact_lock(
             sa.func.hashtext(sa.literal_column("'byok.webhook_endpoints'")), sa.func.hashtext(_ORGANIZATION)
         )
     )
 )
-_COUNT = Statement(
+_COUNT = Query(
     sa.select(sa.func.count().label("endpoints")).where(
         t.c.organization_id == _ORGANIZATION,
         t.c.state.in_(
@@ -42,11 +42,9 @@ _COUNT = Statement(
         ),
     )
 )
-_ACTIVE = Statement(
-    sa.select(t.c.id).where(t.c.organization_id == _ORGANIZATION, _IS_ACTIVE).order_by(t.c.id)
-)
+_ACTIVE = Query(sa.select(t.c.id).where(t.c.organization_id == _ORGANIZATION, _IS_ACTIVE).order_by(t.c.id))
 _BEFORE = sa.bindparam("before", type_=t.c.id.type)
-_PAGE = Statement(
+_PAGE = Query(
     sa.select(t)
     .where(
         t.c.organization_id == _ORGANIZATION,
@@ -58,18 +56,18 @@ _PAGE = Statement(
 )
 
 _ADDED = ("organization_id", "id", "endpoint_id", "type", "body", "state", "attempts", "created_at")
-_ADD = Statement(sa.insert(d).values({name: sa.bindparam(name, type_=d.c[name].type) for name in _ADDED}))
+_ADD = Query(sa.insert(d).values({name: sa.bindparam(name, type_=d.c[name].type) for name in _ADDED}))
 _OF_DELIVERY = sa.and_(
     d.c.organization_id == _ORGANIZATION,
     d.c.id == sa.bindparam("id_", type_=d.c.id.type),
     d.c.state == sa.literal_column(f"'{DeliveryState.PENDING}'"),
 )
-_DUE = Statement(
+_DUE = Query(
     sa.select(d.c.id, d.c.endpoint_id, d.c.body, d.c.attempts, t.c.url, t.c.store_version)
     .select_from(d.join(t, sa.and_(t.c.organization_id == d.c.organization_id, t.c.id == d.c.endpoint_id)))
     .where(_OF_DELIVERY, _IS_ACTIVE)
 )
-_NOTE = Statement(
+_NOTE = Query(
     sa.update(d)
     .where(_OF_DELIVERY, d.c.attempts < sa.bindparam("attempts", type_=sa.Integer))
     .values(

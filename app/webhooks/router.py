@@ -23,7 +23,7 @@ from app.webhooks.schemas import (
     WebhookEndpointCreated,
     WebhookEndpointDeleted,
 )
-from app.webhooks.service import Webhooks
+from app.webhooks.service import WebhookService
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/webhook-endpoints", tags=["webhooks"])
 
@@ -54,7 +54,7 @@ async def create_webhook_endpoint(
 
     The signing secret is shown now and never again. Idempotency-Key is ignored: a secret is not kept to be replayed.
     """
-    endpoint, secret = await services[Webhooks].add(caller, body.to_url())
+    endpoint, secret = await services[WebhookService].add(caller, body.to_url())
     shown = WebhookEndpointCreated.of_new(caller.organization_id, endpoint, secret)
     return answer(shown, status=201, headers={"Location": f"{request.url.path}/{shown.id}"})
 
@@ -69,7 +69,7 @@ async def create_webhook_endpoint(
 )
 async def list_webhook_endpoints(caller: BillingReader, services: ServicesOfApp, paging: Paging) -> Response:
     """The newest first."""
-    records = await services[Webhooks].page(
+    records = await services[WebhookService].page(
         caller.organization_id, at_most=paging.at_most, before=paging.before_id()
     )
     return paging.answer(records, lambda record: WebhookEndpoint.of(caller.organization_id, record), _id)
@@ -87,7 +87,7 @@ async def get_webhook_endpoint(
     endpoint_id: EndpointId, caller: BillingReader, services: ServicesOfApp
 ) -> Response:
     """Without its secret."""
-    record = await services[Webhooks].read(caller.organization_id, endpoint_id)
+    record = await services[WebhookService].read(caller.organization_id, endpoint_id)
     return answer(WebhookEndpoint.of(caller.organization_id, record))
 
 
@@ -103,7 +103,7 @@ async def delete_webhook_endpoint(
     endpoint_id: EndpointId, caller: BillingWriter, services: ServicesOfApp
 ) -> Response:
     """Its secret is destroyed, and deliveries that are still to be made are dropped."""
-    deleted = await services[Webhooks].delete(caller, endpoint_id)
+    deleted = await services[WebhookService].delete(caller, endpoint_id)
     return answer(WebhookEndpointDeleted(id=deleted.id, deleted_at=deleted.deleted_at))
 
 

@@ -17,11 +17,11 @@ from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import QueueRepository
 from app.provider_url.service import HostGuard
 from app.provider_url.url_policy import OutboundUrl
-from app.rate_limits.service import RateLimitKind, RateLimits
+from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.secret_store.port import CasMismatch, SecretStore
 from app.webhooks.endpoints import MOST_ENDPOINTS, EndpointState, WebhookEndpoint
 from app.webhooks.repository import WebhookRepository
-from app.webhooks.signing_secrets import BEFORE_FIRST, FIRST_VERSION, EndpointSecrets, ref_of, settling_of
+from app.webhooks.signing_secrets import BEFORE_FIRST, FIRST_VERSION, SigningSecrets, ref_of, settling_of
 
 # Longer than any write to the store may take; after it the writer counts as dead.
 INTENT_DEADLINE = timedelta(seconds=30)
@@ -35,15 +35,15 @@ class DeletedEndpoint:
     deleted_at: datetime
 
 
-class Webhooks:
+class WebhookService:
     """One public method per use case; `settle` is the queue's."""
 
     def __init__(
-        self, units: UnitsOfWork, store: SecretStore, guard: HostGuard, rate_limits: RateLimits
+        self, units: UnitsOfWork, store: SecretStore, guard: HostGuard, rate_limits: RateLimiter
     ) -> None:
         self._units = units
         self._store = store
-        self._secrets = EndpointSecrets(units, store)
+        self._secrets = SigningSecrets(units, store)
         self._guard = guard
         self._rate_limits = rate_limits
 

@@ -13,7 +13,7 @@ FIRST_VERSION = 1
 BEFORE_FIRST = 0
 
 
-class EndpointSecrets:
+class SigningSecrets:
     """Needs neither the internet nor a customer: jobs and an operator's commands settle too."""
 
     def __init__(self, units: UnitsOfWork, store: SecretStore) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.services import Services
 from tests.conftest import Tenant
 from tests.fake_anthropic import make_key
@@ -61,7 +61,7 @@ async def version_states(tenant: Tenant, path: str) -> dict[int, str]:
 async def let_time_pass(owner: AsyncEngine, services: Services, tenant: Tenant) -> None:
     """Whatever waits is due, retired keys included."""
     await make_due(owner, tenant.organization)
-    await services[Sweep].run()
+    await services[Reconciler].run()
 
 
 async def secrets_kept(owner: AsyncEngine, tenant: Tenant) -> int:

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from app.auth.principal import Caller
 from app.core.errors import DatabaseUnavailable
 from app.core.services import Services
-from app.credentials.service import Credentials
-from app.database.engine import Database, Statement
-from app.validation.runner import Checks
+from app.credentials.service import CredentialService
+from app.database.engine import Database, Query
+from app.validation.runner import ValidationRunner
 from tests.assembly import assemble
 from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.fake_anthropic import FakeAnthropic, make_key
@@ -85,7 +85,7 @@ class TestEvents:
         created = await tenant.create("slow", headers={"Prefer": "respond-async"})
         await tenant.post(f"{created.headers['Location']}/validations", headers={"Prefer": "respond-async"})
         thinking_provider.release.set()
-        await services[Checks].close()
+        await services[ValidationRunner].close()
 
         assert [event["action"] for event in await trail(tenant)] == [
             "credential.validated",
@@ -194,7 +194,7 @@ class TestAppendOnly:
 
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with database.session(tenant.organization) as session:
-                await session.execute(Statement(sa.text(statement)))
+                await session.execute(Query(sa.text(statement)))
 
         assert len(await trail(tenant)) == 2
 
@@ -215,7 +215,7 @@ class TestOneTransaction:
         )
 
         with pytest.raises(DatabaseUnavailable):
-            await parts[Credentials].rename(caller, credential["id"], "changed", revisions=None)
+            await parts[CredentialService].rename(caller, credential["id"], "changed", revisions=None)
 
         assert course.steps == 2
         assert await trail(tenant) == before

@@ -11,7 +11,7 @@ import pytest
 from app.core.errors import DatabaseUnavailable
 from app.core.secret_store_errors import SecretStoreSealed
 from app.core.services import Services
-from app.health.service import Health, Ping
+from app.health.service import HealthService, Ping
 from tests.assembly import client_of
 from tests.conftest import Tenant
 
@@ -73,7 +73,7 @@ class TestReadyz:
     )
     async def test_names_the_one_that_is_down(self, services: Services, down: str, code: str) -> None:
         pings = {"database": _database_is_down, "secret_store": _store_is_sealed}
-        health = Health({name: ping if name == down else _answers for name, ping in pings.items()})
+        health = HealthService({name: ping if name == down else _answers for name, ping in pings.items()})
 
         async with client_of(services.replacing(health)) as client:
             response = await client.get("/readyz")
@@ -91,7 +91,7 @@ class TestReadyz:
     async def test_waits_for_nobody_and_trusts_nobody(
         self, services: Services, ping: Ping, code: str
     ) -> None:
-        health = Health({"secret_store": ping}, timeout_seconds=0.01)
+        health = HealthService({"secret_store": ping}, timeout_seconds=0.01)
 
         async with client_of(services.replacing(health)) as client:
             response = await client.get("/readyz")

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from app.auth.principal import ROLES, Scope
 from app.core.services import Services
-from app.database.engine import Database, Statement
+from app.database.engine import Database, Query
 from app.database.unit_of_work import UnitsOfWork
 from app.pricing.prices import Priced
-from app.pricing.service import Prices
+from app.pricing.service import PriceService
 from app.usage.records import ModelUsage, TokenUsage
 from tests.conftest import MakeToken, Tenant
 from tests.fake_anthropic import make_key
@@ -73,7 +73,7 @@ async def priced(
 ) -> Priced:
     """As ingestion asks: in a unit of work of its own."""
     async with UnitsOfWork(database).reading(tenant.organization) as uow:
-        prices = await services[Prices].of(uow)
+        prices = await services[PriceService].of(uow)
     return prices.price([ModelUsage(model=model, tokens=TOKENS)], at=at, **how)
 
 
@@ -132,7 +132,10 @@ class TestSet:
         before = await priced(services, database, service, at - timedelta(microseconds=1))
 
         assert (after.cost, after.price_version) == (21_600_000_000_000, "override-1")
-        assert (before.cost, before.price_version) == (24_000_000_000_000, services[Prices].listed.version)
+        assert (before.cost, before.price_version) == (
+            24_000_000_000_000,
+            services[PriceService].listed.version,
+        )
 
     async def test_is_the_only_price_at_a_compatible_endpoint(
         self, service: Tenant, services: Services, database: Database
@@ -154,7 +157,7 @@ class TestSet:
         assert (state["in_force"]["number"], state["in_force"]["overrides"]) == (2, [])
         at = datetime.fromisoformat(state["in_force"]["effective_from"])
         assert (await priced(services, database, service, at)).price_version == services[
-            Prices
+            PriceService
         ].listed.version
         assert (await priced(services, database, service, first)).price_version == "override-1"
 
@@ -220,7 +223,7 @@ class TestSchedule:
         assert state["scheduled" if is_scheduled else "in_force"]["number"] == 2
         assert state["in_force" if is_scheduled else "scheduled"] is None
         after = await priced(services, database, service, datetime.fromisoformat(later))
-        assert after.price_version == services[Prices].listed.version
+        assert after.price_version == services[PriceService].listed.version
 
     async def test_that_is_replaced_by_a_later_one_never_counts(
         self, service: Tenant, services: Services, database: Database
@@ -263,14 +266,14 @@ class TestOrder:
         self, service: Tenant, database: Database
     ) -> None:
         """Ingestion holds the lock shared; a price set meanwhile must count from after it."""
-        shared = Statement(
+        shared = Query(
             sa.text(
                 "SELECT pg_advisory_xact_lock_shared(hashtext('byok.usage_mode'),"
                 f" hashtext('{service.organization}'))"
             )
         )
-        clock = Statement(sa.text("SELECT clock_timestamp() AS now"))
-        waiting = Statement(
+        clock = Query(sa.text("SELECT clock_timestamp() AS now"))
+        waiting = Query(
             sa.text(
                 "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND mode = 'ExclusiveLock'"
             )
@@ -375,4 +378,4 @@ class TestHistory:
 
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with database.session(service.organization) as session:
-                await session.execute(Statement(sa.text(statement)))
+                await session.execute(Query(sa.text(statement)))

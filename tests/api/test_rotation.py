@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.services import Services
 from tests.api.rotating import (
     age_rotations,
@@ -144,7 +144,7 @@ class TestKeyBefore:
     ) -> None:
         path = await saved(tenant)
         await rotated(tenant, path)
-        await services[Sweep].run()
+        await services[Reconciler].run()
         assert await secrets_kept(owner, tenant) == 2
 
         await let_time_pass(owner, services, tenant)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.services import Services
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
@@ -60,7 +60,7 @@ class Trouble:
             answer = await rotate(well, path, headers=ONCE, **body)
             for _ in range(3):
                 await make_due(self.owner, tenant.organization)
-                await healthy[Sweep].run()
+                await healthy[Reconciler].run()
             return answer, await seen(well, path), await version_states(well, path)
 
     def _over(self, units: UnitsOfWork, store: Any, prober: ApprovingProber) -> Services:

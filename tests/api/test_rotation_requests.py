@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.services import Services
-from app.validation.runner import Checks
+from app.validation.runner import ValidationRunner
 from tests.api.rotating import (
     actions,
     let_time_pass,
@@ -115,7 +115,7 @@ class TestCancel:
 
         await tenant.request("DELETE", url)
         thinking_provider.release.set()
-        await services[Checks].close()
+        await services[ValidationRunner].close()
 
         assert (await seen(tenant, url))["state"] == "cancelled"
         assert (await seen(tenant, path))["key_version"] == 1

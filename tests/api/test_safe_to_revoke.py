@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
-from app.usage.last_used_repository import KeyUseRepository
+from app.usage.last_used_repository import KeyLastUsedRepository
 from tests.api.rotating import rotated, saved, seen
 from tests.api.vaulted import Vaulted
 from tests.conftest import Tenant
@@ -37,7 +37,7 @@ async def report_use(
 ) -> None:
     """As whoever takes in usage events does it."""
     async with UnitsOfWork(database).writing(tenant.organization) as uow:
-        await uow[KeyUseRepository].note({(UUID(path.rpartition("/")[2]), key_version): at})
+        await uow[KeyLastUsedRepository].note({(UUID(path.rpartition("/")[2]), key_version): at})
         await uow.commit()
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.core.services import Services
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
-from app.spend_limits.reservation_service import Reservations
+from app.spend_limits.reservation_service import ReservationService
 from app.usage.records import ModelUsage
 from app.usage_mode.modes import UsageMode
 from tests.api.rotating import refusal, seen
@@ -49,7 +49,7 @@ class OneModel(Unpriced):
 async def priced(
     services: Services, database: Database, tenant: Tenant, make_token: MakeToken
 ) -> AsyncIterator[Spenders]:
-    own = services.replacing(Reservations(UnitsOfWork(database), OneModel()))
+    own = services.replacing(ReservationService(UnitsOfWork(database), OneModel()))
     async with client_of(own) as http:
         yield spenders_of(tenant, make_token, http)
 

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
-from app.usage_reports.rollup_worker import Folding
+from app.usage_reports.rollup_worker import RollupWorker
 from tests.api.rotating import refusal, seen
 from tests.api.statements import brief, close, closed, count, service_of, statement_of, subscribe, usd
 from tests.billed_ledger import PICO, add, correction_of, month_ago, present_month, row, within
@@ -209,7 +209,7 @@ class TestLate:
         await closed(service, long_ago)
         late = row(service.organization, within(long_ago, days=3), cost=2 * PICO)
         await add(owner, late, row(service.organization, within(never_closed), cost=4 * PICO))
-        await Folding(UnitsOfWork(database)).fold(service.organization)
+        await RollupWorker(UnitsOfWork(database)).fold(service.organization)
         expected = [
             ("managed_usage", SONNET, "4.00", None),
             ("adjustment", SONNET, "2.00", str(long_ago)),

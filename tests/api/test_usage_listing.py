@@ -12,7 +12,7 @@ import pytest
 from app.core.errors import DatabaseUnavailable
 from app.core.services import Services
 from app.database.unit_of_work import UnitsOfWork
-from app.usage.listing import UsageListing
+from app.usage.listing import UsageListingService
 from tests.api.test_conventions import assert_problem
 from tests.api.usage import Ledger, event, instant
 from tests.assembly import client_of
@@ -182,7 +182,7 @@ class TestCsv:
             def reading(self, organization_id: str) -> Any:  # noqa: ARG002  # UnitsOfWork's
                 raise DatabaseUnavailable
 
-        listing = UsageListing(Down(services[UsageListing]._units._database))
+        listing = UsageListingService(Down(services[UsageListingService]._units._database))
         async with client_of(services.replacing(listing)) as http:
             response = await replace(ledger.tenant, http=http).get(ledger.path, headers=CSV)
 

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.services import Services
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.usage.admission import Turns
+from app.usage.admission import AdmissionQueue
 from app.usage.records import ModelUsage, UsageFlag
-from app.usage.service import Usage
+from app.usage.service import IngestionService
 from tests.api.usage import Ledger, event, instant
 from tests.assembly import client_of
 from tests.conftest import Tenant
@@ -282,11 +282,11 @@ class TestPrice:
         return Penny([])
 
     async def priced(self, ledger: Ledger, services: Services, prices: Penny, *events: Any) -> None:
-        usage = Usage(
-            UnitsOfWork(services[Usage]._units._database),
+        usage = IngestionService(
+            UnitsOfWork(services[IngestionService]._units._database),
             prices=prices,
             limits=Unlimited(),
-            turns=Turns(1, patience_seconds=5, at_most_waiting=1),
+            turns=AdmissionQueue(1, patience_seconds=5, at_most_waiting=1),
         )
         async with client_of(services.replacing(usage)) as client:
             await replace(ledger, service=replace(ledger.service, http=client)).accepted(*events)

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.services import Services
 from app.database.engine import Database
-from app.usage_reports.rollup_worker import Folding
+from app.usage_reports.rollup_worker import RollupWorker
 from tests.api.reporting import STARTS, WIDTHS, ZONES, corrections, random_event, random_question, report
 from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.ledger import Event, event, ingest, make_room
@@ -36,7 +36,7 @@ class TestReport:
             await ingest(database, tenant.organization, *fresh)
             events += fresh
             if chance.random() < 0.6:
-                await services[Folding].fold(tenant.organization)
+                await services[RollupWorker].fold(tenant.organization)
 
             for _ in range(8):
                 asked = random_question(chance, start, length)
@@ -52,7 +52,7 @@ class TestReport:
     ) -> None:
         events = [event(start + timedelta(minutes=15 * number)) for start in STARTS for number in range(24)]
         await ingest(database, tenant.organization, *events)
-        await services[Folding].fold(tenant.organization)
+        await services[RollupWorker].fold(tenant.organization)
         asked = Asked(
             starting_at=utc(2026, 3, 1), ending_at=utc(2026, 11, 20), bucket_width=width, time_zone=zone
         )
@@ -95,7 +95,7 @@ class TestReport:
         await ingest(
             database, tenant.organization, event(at, mode="byo", cost=10**12), event(at, cost=10**12)
         )
-        await services[Folding].fold(tenant.organization)
+        await services[RollupWorker].fold(tenant.organization)
         asked = Asked(starting_at=at, ending_at=utc(2026, 5, 6), group_by=["usage_mode"])
 
         byo, managed = (await report(tenant, asked))["data"][0]["results"]

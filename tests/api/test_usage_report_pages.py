@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.services import Services
 from app.database.engine import Database
-from app.usage_reports.rollup_worker import Folding
+from app.usage_reports.rollup_worker import RollupWorker
 from tests.api.reporting import STARTS, random_event, report
 from tests.conftest import Tenant
 from tests.ledger import event, ingest, make_room
@@ -29,7 +29,7 @@ class TestPages:
         start, length = STARTS[0], timedelta(days=4)
         events = [random_event(chance, start, length) for _ in range(40)]
         await ingest(database, tenant.organization, *events[:20])
-        await services[Folding].fold(tenant.organization)
+        await services[RollupWorker].fold(tenant.organization)
         await ingest(database, tenant.organization, *events[20:])
         asked = Asked(
             starting_at=start + timedelta(hours=5, minutes=7),

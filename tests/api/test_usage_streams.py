@@ -15,9 +15,9 @@ from app.core.errors import DatabaseUnavailable, IngestionOverloaded
 from app.core.services import Services
 from app.database.engine import Database
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.usage.admission import Turns
+from app.usage.admission import AdmissionQueue
 from app.usage.body_reader import Intake
-from app.usage.service import Usage
+from app.usage.service import IngestionService
 from tests.api.test_conventions import assert_problem
 from tests.api.usage import NDJSON, Ledger, event, lines
 from tests.assembly import client_of
@@ -46,11 +46,11 @@ class FailingUnits(UnitsOfWork):
 
 @asynccontextmanager
 async def ledger_over(
-    ledger: Ledger, services: Services, units: UnitsOfWork, turns: Turns | None = None
+    ledger: Ledger, services: Services, units: UnitsOfWork, turns: AdmissionQueue | None = None
 ) -> AsyncIterator[Ledger]:
     """The same ledger through an application whose ingestion has parts of its own."""
-    turns = turns or Turns(4, patience_seconds=5, at_most_waiting=100)
-    usage = Usage(units, prices=Unpriced(), limits=Unlimited(), turns=turns)
+    turns = turns or AdmissionQueue(4, patience_seconds=5, at_most_waiting=100)
+    usage = IngestionService(units, prices=Unpriced(), limits=Unlimited(), turns=turns)
     async with client_of(services.replacing(usage)) as client:
         yield Ledger(tenant=replace(ledger.tenant, http=client), service=replace(ledger.service, http=client))
 
@@ -217,7 +217,7 @@ class TestTrouble:
             raise ClientDisconnect
 
         with pytest.raises(ClientDisconnect):
-            await Intake(services[Usage], ledger.tenant.organization).take_lines(cut())
+            await Intake(services[IngestionService], ledger.tenant.organization).take_lines(cut())
 
         assert {row["event_id"] for row in await ledger.rows()} == {it["event_id"] for it in sent[:1000]}
 
@@ -226,7 +226,7 @@ class TestOverload:
     async def test_is_told_at_once_and_loses_nothing(
         self, ledger: Ledger, services: Services, database: Database, owner: AsyncEngine
     ) -> None:
-        turns = Turns(1, patience_seconds=0, at_most_waiting=1)
+        turns = AdmissionQueue(1, patience_seconds=0, at_most_waiting=1)
         first, second = event(), event()
 
         async with (
@@ -249,7 +249,7 @@ class TestOverload:
     async def test_leaves_connections_to_the_rest(
         self, ledger: Ledger, services: Services, database: Database, owner: AsyncEngine
     ) -> None:
-        turns = Turns(2, patience_seconds=10, at_most_waiting=100)
+        turns = AdmissionQueue(2, patience_seconds=10, at_most_waiting=100)
 
         async with (
             ledger_over(ledger, services, UnitsOfWork(database), turns) as busy,
@@ -264,7 +264,7 @@ class TestOverload:
         assert len(await ledger.rows()) == 20
 
     async def test_of_those_who_wait_is_bounded_too(self) -> None:
-        turns = Turns(1, patience_seconds=60, at_most_waiting=1)
+        turns = AdmissionQueue(1, patience_seconds=60, at_most_waiting=1)
 
         async with turns.turn():
             waiting = asyncio.create_task(wait_for_turn(turns))
@@ -275,7 +275,7 @@ class TestOverload:
         await waiting
 
 
-async def wait_for_turn(turns: Turns) -> None:
+async def wait_for_turn(turns: AdmissionQueue) -> None:
     async with turns.turn():
         pass
 

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.composition.bootstrap import DatabaseAccess, open_services
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.services import Services
 from app.settings.environment import ProviderSettings, Settings
-from app.validation.runner import Checks
+from app.validation.runner import ValidationRunner
 from tests.api.test_validation import saved, verdict_on
 from tests.assembly import client_of
 from tests.conftest import Tenant
@@ -64,7 +64,7 @@ class TestTrouble:
         asked = await tenant.post(f"{path}/validations", headers={"Prefer": "respond-async"})
         await make_due(owner, tenant.organization)
 
-        await services[Sweep].run()
+        await services[Reconciler].run()
 
         check = (await tenant.get(f"{path}/validations")).json()["data"][0]
         assert check["id"] == asked.json()["id"]
@@ -77,11 +77,11 @@ class TestTrouble:
     ) -> None:
         response = await tenant.create("slow", headers={"Prefer": "respond-async"})
         await make_due(owner, tenant.organization)
-        await services[Sweep].run()
+        await services[Reconciler].run()
         interrupted = await verdict_on(tenant, response.headers["Location"])
 
         thinking_provider.release.set()
-        await services[Checks].close()
+        await services[ValidationRunner].close()
 
         assert interrupted["reason"] == "interrupted"
         assert await verdict_on(tenant, response.headers["Location"]) == interrupted
@@ -93,7 +93,7 @@ class TestTrouble:
         thinking_provider.behave(key, "slow")
         await tenant.post(f"{path}/validations", headers={"Prefer": "respond-async"})
         await make_due(owner, tenant.organization)
-        await services[Sweep].run()
+        await services[Reconciler].run()
         thinking_provider.behave(key, "valid")
 
         check = await tenant.post(f"{path}/validations")

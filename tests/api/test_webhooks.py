@@ -18,8 +18,8 @@ from app.observability.metrics import metrics_text
 from app.secret_store.embedded.keyset import Keyset
 from app.secret_store.embedded.store import EmbeddedSecretStore
 from app.secret_store.port import SecretStore
-from app.spend_limits.service import Limits
-from app.webhooks.delivery_worker import Deliveries
+from app.spend_limits.service import SpendLimitService
+from app.webhooks.delivery_worker import DeliveryWorker
 from app.webhooks.endpoints import MOST_ENDPOINTS, PAUSES
 from tests.api.rotating import refusal, seen
 from tests.api.spending import spenders_of
@@ -173,7 +173,7 @@ class TestDeleting:
         await telling.cross()
 
         response = await telling.delete(endpoint)
-        await telling.services[Deliveries].run()
+        await telling.services[DeliveryWorker].run()
 
         assert response.json()["id"] == endpoint["id"]
         assert far.received == []
@@ -202,7 +202,7 @@ class TestDelivery:
         secrets = [(await telling.added())["signing_secret"] for _ in range(2)]
         limit = await telling.cross(50, 100)
 
-        await telling.services[Deliveries].run()
+        await telling.services[DeliveryWorker].run()
 
         assert len({message.headers["webhook-id"] for message in far.received}) == 4
         told = [
@@ -229,7 +229,7 @@ class TestDelivery:
     async def test_is_a_plain_post_without_anything_of_ours(self, telling: Telling, far: Receiver) -> None:
         await telling.added()
         await telling.cross()
-        await telling.services[Deliveries].run()
+        await telling.services[DeliveryWorker].run()
 
         (message,) = far.received
 
@@ -248,7 +248,7 @@ class TestDelivery:
     async def test_with_one_byte_changed_is_not_signed(self, telling: Telling, far: Receiver) -> None:
         secret = (await telling.added())["signing_secret"]
         await telling.cross()
-        await telling.services[Deliveries].run()
+        await telling.services[DeliveryWorker].run()
         (message,) = far.received
 
         verified(secret, message)
@@ -264,9 +264,9 @@ class TestDelivery:
         async with UnitsOfWork(database).writing(telling.admin.organization) as uow:
             rows = [make_row(usd(10))]
             await write(uow, rows)
-            await telling.services[Limits].settle(uow, rows)  # and no commit
+            await telling.services[SpendLimitService].settle(uow, rows)  # and no commit
 
-        await telling.services[Deliveries].run()
+        await telling.services[DeliveryWorker].run()
 
         assert far.received == []
         assert await telling.deliveries() == []
@@ -278,7 +278,7 @@ class TestDelivery:
         await telling.cross(*range(10, 101, 10))
         async with make_telling(far.port) as second, make_telling(far.port) as third:
             instances = telling, second, third
-            await asyncio.gather(*(instance.services[Deliveries].run() for instance in instances))
+            await asyncio.gather(*(instance.services[DeliveryWorker].run() for instance in instances))
 
         assert len(far.received) == 10
         assert len({message.headers["webhook-id"] for message in far.received}) == 10
@@ -301,11 +301,11 @@ class TestDelivery:
                 dying = services_of(services, units, store, http=http, guard=guard)
                 before = len(far.received)
                 try:
-                    await dying[Deliveries].run()
+                    await dying[DeliveryWorker].run()
                 except Crash:
                     died += len(far.received) > before
             await telling.let_it_be_time()
-        await telling.services[Deliveries].run()
+        await telling.services[DeliveryWorker].run()
 
         assert (
             died == len(far.received) == 3
@@ -321,7 +321,7 @@ class TestRetry:
             await telling.cross()
             pauses = []
             for _ in range(len(PAUSES) + 2):
-                await telling.services[Deliveries].run()
+                await telling.services[DeliveryWorker].run()
                 (delivery,) = await telling.deliveries()
                 pauses.append(delivery["due_in"])
                 await telling.let_it_be_time()
@@ -340,11 +340,11 @@ class TestRetry:
         async with receiver([status, "200 OK"]) as far, make_telling(far.port) as telling:
             secret = (await telling.added())["signing_secret"]
             await telling.cross()
-            await telling.services[Deliveries].run()
+            await telling.services[DeliveryWorker].run()
             (failed,) = await telling.deliveries()
             await telling.let_it_be_time()
 
-            await telling.services[Deliveries].run()
+            await telling.services[DeliveryWorker].run()
 
             assert (failed["state"], failed["last_outcome"]) == ("pending", f"status_{status[:3]}")
             assert [row["state"] for row in await telling.deliveries()] == ["delivered"]
@@ -359,7 +359,7 @@ class TestRetry:
             await telling.cross()
 
             async with asyncio.timeout(20):
-                await telling.services[Deliveries].run()
+                await telling.services[DeliveryWorker].run()
 
             (delivery,) = await telling.deliveries()
             assert (delivery["state"], delivery["last_outcome"]) == ("pending", "timeout")
@@ -371,12 +371,12 @@ class TestRetry:
         async with make_telling(far.port, [ADDRESS, address], [ADDRESS]) as telling:
             await telling.added()
             await telling.cross()
-            await telling.services[Deliveries].run()
+            await telling.services[DeliveryWorker].run()
             (refused,) = await telling.deliveries()
             dialled = list(telling.detour.dialled)
             await telling.let_it_be_time()
 
-            await telling.services[Deliveries].run()
+            await telling.services[DeliveryWorker].run()
 
             assert (refused["state"], refused["last_outcome"]) == ("pending", "address_refused")
             assert dialled == []
@@ -391,11 +391,11 @@ class TestRetry:
         await telling.cross()
         async with way_out(far.port) as (http, guard, _):
             units = UnitsOfWork(database)
-            await services_of(services, units, down, http=http, guard=guard)[Deliveries].run()
+            await services_of(services, units, down, http=http, guard=guard)[DeliveryWorker].run()
         (waiting,) = await telling.deliveries()
         await telling.let_it_be_time()
 
-        await telling.services[Deliveries].run()
+        await telling.services[DeliveryWorker].run()
 
         assert (waiting["state"], waiting["attempts"]) == ("pending", 0)
         assert len(far.received) == 1
@@ -410,7 +410,7 @@ class TestSecret:
             created = await telling.add()
             detector = Detector({"secret": created.json()["signing_secret"]})
             await telling.cross()
-            await telling.services[Deliveries].run()
+            await telling.services[DeliveryWorker].run()
             for path in ("webhook-endpoints", "audit-events", "spend-limits"):
                 sinks.answered(path, await telling.admin.get(f"{telling.admin.path}/{path}"))
             sinks.answered("delete", await telling.delete(created.json()))

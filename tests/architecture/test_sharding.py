@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import app
 from app.database.columns import metadata
-from app.database.engine import Statement
+from app.database.engine import Query
 from tests.rows import fetch
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
@@ -90,7 +90,7 @@ def statements() -> Iterator[tuple[str, str]]:
     for module in pkgutil.walk_packages(app.__path__, "app."):
         for name, value in vars(importlib.import_module(module.name)).items():
             for number, it in enumerate(value if isinstance(value, tuple | list) else [value]):
-                if isinstance(it, Statement):
+                if isinstance(it, Query):
                     yield f"{module.name}.{name}[{number}]", it.text
 
 
@@ -156,9 +156,9 @@ class TestStatements:
             .where(version.c.organization_id == here)
         )
 
-        assert unbound(Statement(forgetful).text) == {"provider_credential"}
+        assert unbound(Query(forgetful).text) == {"provider_credential"}
         tied = forgetful.where(credential.c.organization_id == version.c.organization_id)
-        assert unbound(Statement(tied).text) == set()
+        assert unbound(Query(tied).text) == set()
 
 
 class TestPage:

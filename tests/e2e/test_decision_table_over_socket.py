@@ -11,7 +11,7 @@ from _pytest.mark import ParameterSet
 from app.core.api_key import ApiKey
 from app.credentials.verdicts import Reason
 from app.egress.anthropic import ANTHROPIC_BASE_URL, AnthropicClient
-from app.provider_url.endpoint import AuthStyle, Destination
+from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
 from app.validation.decision_table import ROWS, Probe
 from tests.fake_anthropic import make_key
 from tests.integration.egress.far_side import (
@@ -62,9 +62,9 @@ def cases() -> Iterator[ParameterSet]:
             yield pytest.param(asked, status, body, reason, id=f"{row}-{asked}-{status}-{reason}")
 
 
-def destination(probe: Probe) -> Destination:
+def destination(probe: Probe) -> ProviderEndpoint:
     base_url = ANTHROPIC_BASE_URL if probe is MODELS else f"https://{HOST}"
-    return Destination(
+    return ProviderEndpoint(
         base_url=base_url,
         messages_url=f"{base_url}/v1/messages",
         auth_style=AuthStyle.X_API_KEY,

@@ -14,7 +14,7 @@ from app.auth.principal import Caller
 from app.composition.bootstrap import database_access, open_services, prepare_database
 from app.core.api_key import ApiKey
 from app.core.clock import new_id
-from app.credentials.service import Credentials, NewCredential
+from app.credentials.service import CredentialService, NewCredential
 from app.database import migrations
 from app.settings.environment import Settings, SettingsRefused, load_settings
 from tests.e2e.commands import byok
@@ -148,8 +148,8 @@ class TestProduction:
         await prepare(production)
         with database_access(production) as access:
             async with open_services(production, access) as services:
-                saved = await services[Credentials].register(caller, new, credential_id=new_id())
-                listed = await services[Credentials].page(
+                saved = await services[CredentialService].register(caller, new, credential_id=new_id())
+                listed = await services[CredentialService].page(
                     caller.organization_id, state=None, at_most=10, before=None
                 )
 

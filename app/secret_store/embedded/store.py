@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app.core.api_key import ApiKey
 from app.core.errors import DatabaseUnavailable, SecretStoreUnavailable
 from app.core.signing_secret import SigningSecret
-from app.database.engine import Database, Row, Session, Statement
+from app.database.engine import Database, Query, Row, Session
 from app.secret_store.binding import hold_binding
 from app.secret_store.embedded import envelope
 from app.secret_store.embedded.keyring import Keyring
@@ -32,15 +32,15 @@ log = structlog.get_logger(__name__)
 _LAST_VERSION = sa.select(
     sa.func.coalesce(sa.func.max(row.store_version), sa.literal_column("0")).label("last")
 ).where(OF_CREDENTIAL)
-_LAST = Statement(_LAST_VERSION)
-_AT = Statement(
+_LAST = Query(_LAST_VERSION)
+_AT = Query(
     sa.select(row["intent_id"], row["sealed"], row.destroyed_at).where(
         OF_CREDENTIAL, row.store_version == sa.bindparam("version")
     )
 )
 
 # The cas: the number must follow the last one seen, and the primary key settles who of two was first.
-_TAKE = Statement(
+_TAKE = Query(
     insert(sealed_secret)
     .from_select(
         [
@@ -73,12 +73,12 @@ _END = (
     .where(OF_CREDENTIAL, row.destroyed_at.is_(None))
     .values(sealed=sa.null(), destroyed_at=sa.func.now())
 )
-_PURGE = Statement(_END)
-_DESTROY = Statement(
+_PURGE = Query(_END)
+_DESTROY = Query(
     _END.where(row.store_version == sa.any_(sa.bindparam("versions", type_=sa.ARRAY(sa.Integer))))
 )
 # Needs the table and the right to read it, and looks at no row.
-_REACH = Statement(sa.select(row.store_version).where(sa.false()))
+_REACH = Query(sa.select(row.store_version).where(sa.false()))
 
 _PROBE = b"round trip"
 # A rotation may come in between twice, not more often within one call.
@@ -206,11 +206,11 @@ class EmbeddedSecretStore:
     async def _at(self, ref: SecretRef, version: int) -> Row | None:
         return next(iter(await self._run(ref, _AT, version=version)), None)
 
-    async def _run(self, ref: SecretRef, statement: Statement, **values: object) -> Sequence[Row]:
+    async def _run(self, ref: SecretRef, statement: Query, **values: object) -> Sequence[Row]:
         return await self._within(ref.organization_id, lambda session: _rows(session, ref, statement, values))
 
     async def _change(
-        self, ref: SecretRef, statement: Statement, *, root: str | None = None, **values: object
+        self, ref: SecretRef, statement: Query, *, root: str | None = None, **values: object
     ) -> Sequence[Row]:
         """Write, unless the keys lie elsewhere by now, or `root` may not seal any more."""
 
@@ -248,7 +248,7 @@ class _RootOutdated(Exception):
 
 
 async def _rows(
-    session: Session, ref: SecretRef, statement: Statement, values: dict[str, object]
+    session: Session, ref: SecretRef, statement: Query, values: dict[str, object]
 ) -> Sequence[Row]:
     of_credential = {"organization": ref.organization_id, "credential": ref.credential_id}
     return await session.rows(statement, **of_credential, **values)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from asyncpg import PostgresError
 
 from app.core.errors import DatabaseUnavailable
-from app.database.engine import Database, Session, Statement
+from app.database.engine import Database, Query, Session
 from app.secret_store.binding import metadata
 from app.secret_store.embedded import envelope
 from app.secret_store.embedded.keyset import Keyset
@@ -36,18 +36,18 @@ row = sealed_secret.c
 OF_CREDENTIAL = sa.and_(
     row.organization_id == sa.bindparam("organization"), row.credential_id == sa.bindparam("credential")
 )
-_SEALED = Statement(
+_SEALED = Query(
     sa.select(row.store_version, row["sealed"])
     .where(OF_CREDENTIAL, row["sealed"].is_not(None))
     .order_by(row.store_version)
 )
-_SLOTS = Statement(
+_SLOTS = Query(
     sa.select(row.store_version, row["intent_id"], row["sealed"].is_not(None).label("is_sealed"))
     .where(OF_CREDENTIAL)
     .order_by(row.store_version)
 )
 # Only over what was read: it may have been destroyed meanwhile.
-_REWRAP = Statement(
+_REWRAP = Query(
     sa.update(sealed_secret)
     .where(
         OF_CREDENTIAL,
@@ -56,11 +56,11 @@ _REWRAP = Statement(
     )
     .values(sealed=sa.bindparam("after", type_=sa.LargeBinary))
 )
-_MOVED = Statement(sa.update(sealed_secret).where(OF_CREDENTIAL).values(moved_at=sa.func.now()))
-_UNCHECKED = Statement(
+_MOVED = Query(sa.update(sealed_secret).where(OF_CREDENTIAL).values(moved_at=sa.func.now()))
+_UNCHECKED = Query(
     sa.update(sealed_secret).where(OF_CREDENTIAL).values(moved_at=sa.literal_column("'-infinity'"))
 )
-_END = Statement(
+_END = Query(
     sa.update(sealed_secret)
     .where(OF_CREDENTIAL, row.destroyed_at.is_(None))
     .values(sealed=sa.null(), destroyed_at=sa.func.now())
@@ -79,11 +79,11 @@ def _listing(function: sa.sql.functions.Function[object]) -> sa.Select[tuple[str
 
 
 # Owner-owned functions: they name credentials across organizations, and nothing else of them.
-_LIST_SEALED = Statement(
+_LIST_SEALED = Query(
     _listing(sa.func.sealed_credentials(sa.bindparam("root", type_=sa.LargeBinary), *_AFTER))
 )
-_LIST_UNMOVED = Statement(_listing(sa.func.unmoved_credentials(*_AFTER)))
-_LIST_MOVED = Statement(_listing(sa.func.moved_credentials(*_AFTER)))
+_LIST_UNMOVED = Query(_listing(sa.func.unmoved_credentials(*_AFTER)))
+_LIST_MOVED = Query(_listing(sa.func.moved_credentials(*_AFTER)))
 
 _FIRST = SecretRef(organization_id="", credential_id=UUID(int=0))
 _ALL = (1 << 31) - 1
@@ -184,7 +184,7 @@ class SealedList:
         return await self._list(_LIST_SEALED, after, at_most, root=None)
 
     async def _list(
-        self, statement: Statement, after: SecretRef | None, at_most: int, **values: object
+        self, statement: Query, after: SecretRef | None, at_most: int, **values: object
     ) -> Sequence[SecretRef]:
         last = after or _FIRST
         try:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from app.core.api_key import ApiKey
 from app.credentials.verdicts import Verdict
 from app.egress.anthropic import AnthropicClient
-from app.provider_url.endpoint import AuthStyle, Destination
+from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
 
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -19,8 +19,8 @@ def destination(
     auth_style: AuthStyle = AuthStyle.X_API_KEY,
     workspace_id: str | None = None,
     is_default: bool = True,
-) -> Destination:
-    return Destination(
+) -> ProviderEndpoint:
+    return ProviderEndpoint(
         base_url=None if is_default else base_url,
         messages_url=f"{base_url}/v1/messages",
         auth_style=auth_style,

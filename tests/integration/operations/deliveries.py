@@ -10,7 +10,7 @@ from app.core.signing_secret import SigningSecret
 from app.egress.webhooks import WebhookClient
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.secret_store.port import SecretRef, SecretStore
-from app.webhooks.delivery_worker import Deliveries
+from app.webhooks.delivery_worker import DeliveryWorker
 from app.webhooks.endpoints import EventType
 from app.webhooks.repository import WebhookRepository
 from tests.integration.operations.installation import Installation
@@ -33,7 +33,7 @@ async def is_told(installation: Installation, store: SecretStore, ref: SecretRef
         await uow[QueueRepository].add(item, due_at=now())
         await uow.commit()
     async with httpx.AsyncClient(transport=httpx.MockTransport(receive)) as http:
-        await Deliveries(installation.units, store, WebhookClient(http)).run()
+        await DeliveryWorker(installation.units, store, WebhookClient(http)).run()
     return told == [True]
 
 

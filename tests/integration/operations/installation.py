@@ -10,25 +10,25 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.auth.principal import Caller
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.api_key import ApiKey
 from app.core.clock import new_id, now
 from app.core.services import Services
 from app.core.signing_secret import SigningSecret
-from app.credentials.deletion import Retirement
-from app.credentials.service import Credentials
+from app.credentials.deletion import DeletionService
+from app.credentials.service import CredentialService
 from app.credentials.verdicts import Reason, ValidationStatus, Verdict
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
-from app.provider_url.endpoint import Destination
+from app.provider_url.endpoint import ProviderEndpoint
 from app.provider_url.url_policy import OutboundUrl
-from app.rotation.service import Rotation
+from app.rotation.service import RotationService
 from app.secret_store.binding import bind_store
 from app.secret_store.embedded.keyring import Keyring
 from app.secret_store.embedded.store import EmbeddedSecretStore
 from app.secret_store.embedded.table import SealedList
 from app.secret_store.port import SecretKind, SecretRef, SecretStore
-from app.webhooks.service import Webhooks
+from app.webhooks.service import WebhookService
 from app.webhooks.signing_secrets import ref_of
 from tests.assembly import assemble
 from tests.integration.services.deeds import new_key
@@ -51,7 +51,7 @@ class UndecidedProber:
     async def probe(
         self,
         key: ApiKey,  # noqa: ARG002  # the port's signature
-        destination: Destination,  # noqa: ARG002  # likewise
+        destination: ProviderEndpoint,  # noqa: ARG002  # likewise
         *,
         previously_valid: bool,  # noqa: ARG002  # likewise
         timeout_seconds: float | None = None,  # noqa: ARG002  # likewise
@@ -123,21 +123,23 @@ class Installation:
         pending = await self._save(services, second)
         await self._rotate(self.services(store, prober=UndecidedProber()), second, pending, key_version=2)
         deleted = await self._save(services, second)
-        await services[Retirement].delete(second, deleted, force=False)
+        await services[DeletionService].delete(second, deleted, force=False)
         await self.add_endpoint(services, first)
         await self.add_endpoint(services, third)
-        gone, _ = await services[Webhooks].add(second, WEBHOOK_URL)
-        await services[Webhooks].delete(second, gone.id)
+        gone, _ = await services[WebhookService].add(second, WEBHOOK_URL)
+        await services[WebhookService].delete(second, gone.id)
 
     async def add_endpoint(self, services: Services, caller: Caller) -> SecretRef:
-        endpoint, secret = await services[Webhooks].add(caller, WEBHOOK_URL)
+        endpoint, secret = await services[WebhookService].add(caller, WEBHOOK_URL)
         ref = ref_of(caller.organization_id, endpoint.id)
         self.secrets[ref] = secret
         return ref
 
     async def _save(self, services: Services, caller: Caller) -> UUID:
         key = make_key()
-        record = await services[Credentials].register(caller, new_credential(key), credential_id=new_id())
+        record = await services[CredentialService].register(
+            caller, new_credential(key), credential_id=new_id()
+        )
         self.keys[record.id, 1] = key
         self.refs.append(SecretRef(organization_id=caller.organization_id, credential_id=record.id))
         return record.id
@@ -146,15 +148,17 @@ class Installation:
         self, services: Services, caller: Caller, credential_id: UUID, *, key_version: int
     ) -> None:
         key = make_key()
-        await services[Rotation].rotate(caller, credential_id, new_key(key), rotation_id=new_id())
+        await services[RotationService].rotate(caller, credential_id, new_key(key), rotation_id=new_id())
         self.keys[credential_id, key_version] = key
 
     async def _lose_a_number(self, store: SecretStore, caller: Caller, credential_id: UUID) -> None:
         services = self.services(HoldingStore(store, Crash))
         with suppress(Crash):
-            await services[Rotation].rotate(caller, credential_id, new_key(make_key()), rotation_id=new_id())
+            await services[RotationService].rotate(
+                caller, credential_id, new_key(make_key()), rotation_id=new_id()
+            )
         await make_due(self.owner, caller.organization_id)
-        await self.services(store)[Sweep].run()
+        await self.services(store)[Reconciler].run()
 
     async def rows(self, table: str, where: str = "true") -> list[dict[str, Any]]:
         return await fetch(self.owner, f"SELECT * FROM {table} WHERE {where}")

@@ -8,20 +8,20 @@ from uuid import uuid4
 import pytest
 
 from app.auth.principal import Caller
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.clock import new_id
 from app.core.errors import ByokError, Unavailable
 from app.core.services import Services
-from app.credentials.deletion import Retirement
+from app.credentials.deletion import DeletionService
 from app.credentials.rotations import MOST_STORE_VERSIONS
-from app.rotation.rollback import Rollback
-from app.rotation.service import Rotation
+from app.rotation.rollback import RollbackService
+from app.rotation.service import RotationService
 from app.secret_maintenance.progress import OperationRefused
-from app.secret_maintenance.rewrap_command import Rewrapping, RewrappingStore
+from app.secret_maintenance.rewrap_command import RewrapCommand, RewrappingStore
 from app.secret_store.port import SecretKind, SecretRef
 from app.secret_store.vault.store import VaultSecretStore
-from app.validation.service import Validation
-from app.webhooks.service import Webhooks
+from app.validation.service import ValidationService
+from app.webhooks.service import WebhookService
 from tests.integration.operations.deliveries import is_told
 from tests.integration.operations.installation import HELD, Installation
 from tests.integration.secret_store.vaults import Prepared
@@ -51,10 +51,10 @@ async def in_vault(installation: Installation, vault: VaultSecretStore) -> Insta
 
 def rewrapping(
     installation: Installation, vault: VaultSecretStore, course: Course | None = None
-) -> Rewrapping:
+) -> RewrapCommand:
     if course is None:
-        return Rewrapping(installation.units, vault, installation.told.append)
-    return Rewrapping(
+        return RewrapCommand(installation.units, vault, installation.told.append)
+    return RewrapCommand(
         InterruptedUnits(installation.database, course),
         cast("RewrappingStore", interrupted_store(vault, course)),
         installation.told.append,
@@ -106,7 +106,7 @@ async def sweep(installation: Installation, vault: VaultSecretStore) -> None:
         installation.owner,
         "UPDATE job_queue SET due_at = now() - interval '1 second' WHERE kind IN ('settle_rewrap', 'settle_intent', 'settle_webhook')",
     )
-    await installation.services(vault)[Sweep].run()
+    await installation.services(vault)[Reconciler].run()
 
 
 class TestRewrapSecrets:
@@ -190,14 +190,14 @@ class TestRewrapSecrets:
 
 Deed = Callable[[Services, SecretRef], Awaitable[object]]
 DEEDS: dict[str, Deed] = {
-    "rotate": lambda services, ref: services[Rotation].rotate(
+    "rotate": lambda services, ref: services[RotationService].rotate(
         caller_of(ref), ref.credential_id, new_key(make_key()), rotation_id=new_id()
     ),
-    "roll back": lambda services, ref: services[Rollback].roll_back(caller_of(ref), ref.credential_id),
-    "destroy": lambda services, ref: services[Retirement].destroy_version(
+    "roll back": lambda services, ref: services[RollbackService].roll_back(caller_of(ref), ref.credential_id),
+    "destroy": lambda services, ref: services[DeletionService].destroy_version(
         caller_of(ref), ref.credential_id, 1
     ),
-    "delete": lambda services, ref: services[Retirement].delete(
+    "delete": lambda services, ref: services[DeletionService].delete(
         caller_of(ref), ref.credential_id, force=False
     ),
 }
@@ -258,7 +258,7 @@ class TestOthersMeanwhile:
 
                 async def delete(step: Step, services: Services = services, ref: SecretRef = ref) -> None:
                     if not step.holds_locks:
-                        await services[Webhooks].delete(caller_of(ref), ref.credential_id)
+                        await services[WebhookService].delete(caller_of(ref), ref.credential_id)
 
                 course = Course(at, delete)
                 with suppress(OperationRefused):
@@ -299,7 +299,7 @@ class TestOthersMeanwhile:
         for at in range(1, 30):
             course = Course(at, rewrap)
             services = in_vault.services(interrupted_store(vault, course))
-            record = await services[Validation].request(
+            record = await services[ValidationService].request(
                 caller_of(ref), ref.credential_id, validation_id=new_id()
             )
             assert record.verdict.status == "valid"
@@ -307,4 +307,4 @@ class TestOthersMeanwhile:
                 break
         for organization_id in {ref.organization_id for ref in in_vault.refs}:
             await make_due(in_vault.owner, organization_id)
-        await in_vault.services(vault)[Sweep].run()
+        await in_vault.services(vault)[Reconciler].run()

@@ -9,7 +9,7 @@ import pytest
 
 from app.core.errors import SecretStoreUnavailable
 from app.secret_maintenance.progress import OperationRefused
-from app.secret_maintenance.rotate_root_key import RootRotation
+from app.secret_maintenance.rotate_root_key import RotateRootKey
 from app.secret_store.binding import allow_root, hold_binding
 from app.secret_store.embedded import envelope
 from app.secret_store.embedded.keyring import Keyring
@@ -43,13 +43,13 @@ def _reach(course: Course) -> None:
         course.reach(Step(Dependency.STORE)).__await__().__next__()
 
 
-def rotation(installation: Installation, course: Course | None = None) -> RootRotation:
+def rotation(installation: Installation, course: Course | None = None) -> RotateRootKey:
     keys = Keyring.load(installation.keyset_path)
     if course is None:
-        return RootRotation(installation.units, keys, installation.sealed, installation.told.append)
+        return RotateRootKey(installation.units, keys, installation.sealed, installation.told.append)
     units = InterruptedUnits(installation.database, course)
     interrupted = InterruptedKeyring(keys, installation.keyset_path, course)
-    return RootRotation(units, interrupted, installation.sealed, installation.told.append)
+    return RotateRootKey(units, interrupted, installation.sealed, installation.told.append)
 
 
 async def roots_in_use(installation: Installation) -> set[str]:

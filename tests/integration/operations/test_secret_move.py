@@ -7,20 +7,20 @@ from uuid import uuid4
 import pytest
 
 from app.auth.principal import Caller
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.clock import new_id
 from app.core.errors import DuplicateKey, SecretStoreUnavailable, Unavailable
-from app.credentials.deletion import Retirement
-from app.credentials.service import Credentials
-from app.rotation.rollback import Rollback
-from app.rotation.service import Rotation
-from app.secret_maintenance.move_to_vault import SecretMove
+from app.credentials.deletion import DeletionService
+from app.credentials.service import CredentialService
+from app.rotation.rollback import RollbackService
+from app.rotation.service import RotationService
+from app.secret_maintenance.move_to_vault import MoveToVault
 from app.secret_maintenance.progress import OperationRefused
 from app.secret_store.binding import VAULT, StoreMismatch, StoreMoving, bind_store
 from app.secret_store.embedded.keyring import Keyring
 from app.secret_store.port import SecretMissing, SecretStore
 from app.secret_store.vault.store import VaultSecretStore
-from app.webhooks.service import Webhooks
+from app.webhooks.service import WebhookService
 from app.webhooks.signing_secrets import ref_of
 from tests.integration.operations.deliveries import is_told
 from tests.integration.operations.installation import Installation
@@ -40,9 +40,9 @@ async def vault(any_vault: Prepared) -> AsyncIterator[VaultSecretStore]:
         yield store
 
 
-def move(installation: Installation, vault: SecretStore, course: Course | None = None) -> SecretMove:
+def move(installation: Installation, vault: SecretStore, course: Course | None = None) -> MoveToVault:
     source = installation.embedded(Keyring.load(installation.keyset_path))
-    return SecretMove(
+    return MoveToVault(
         installation.units if course is None else InterruptedUnits(installation.database, course),
         source=source if course is None else interrupted_store(source, course),
         target=vault if course is None else interrupted_store(vault, course),
@@ -51,7 +51,7 @@ def move(installation: Installation, vault: SecretStore, course: Course | None =
     )
 
 
-async def stopped(work: SecretMove) -> bool:
+async def stopped(work: MoveToVault) -> bool:
     try:
         await work.run()
     except (Crash, Unavailable):
@@ -131,7 +131,9 @@ class TestMigrateSecrets:
         caller = Caller(subject="ada", organization_id=f"org_{uuid4().hex}", request_id="req")
         services = installation.services(interrupted_store(installation.embedded(), crash(4)))
         with suppress(Crash):
-            await services[Credentials].register(caller, new_credential(make_key()), credential_id=new_id())
+            await services[CredentialService].register(
+                caller, new_credential(make_key()), credential_id=new_id()
+            )
         assert await installation.rows("credential_version", "state = 'intent'")
 
         await move(installation, vault).run()
@@ -149,7 +151,7 @@ class TestMigrateSecrets:
             ref = await installation.add_endpoint(installation.services(embedded), caller)
             del installation.secrets[ref]
             cut_off = installation.services(interrupted_store(embedded, outage(1, lasts=True)))
-            await cut_off[Webhooks].delete(caller, ref.credential_id)
+            await cut_off[WebhookService].delete(caller, ref.credential_id)
         else:
             with suppress(Crash):
                 await installation.add_endpoint(
@@ -175,7 +177,7 @@ class TestMigrateSecrets:
         for ref in installation.secrets:
             assert await is_told(installation, vault, ref)
             caller = Caller(subject="ada", organization_id=ref.organization_id, request_id="req")
-            await installation.services(vault)[Webhooks].delete(caller, ref.credential_id)
+            await installation.services(vault)[WebhookService].delete(caller, ref.credential_id)
             with pytest.raises(SecretMissing):
                 await vault.read_signing_secret(ref, 1)
 
@@ -188,12 +190,14 @@ class TestMigrateSecrets:
         caller = Caller(subject="ada", organization_id=ref.organization_id, request_id="req")
 
         with pytest.raises(DuplicateKey) as duplicate:
-            await services[Credentials].register(
+            await services[CredentialService].register(
                 caller, new_credential(installation.keys[other.credential_id, 3]), credential_id=new_id()
             )
-        await services[Rotation].rotate(caller, ref.credential_id, new_key(make_key()), rotation_id=new_id())
-        rolled_back = await services[Rollback].roll_back(caller, other.credential_id)
-        await services[Retirement].delete(caller, ref.credential_id, force=False)
+        await services[RotationService].rotate(
+            caller, ref.credential_id, new_key(make_key()), rotation_id=new_id()
+        )
+        rolled_back = await services[RollbackService].roll_back(caller, other.credential_id)
+        await services[DeletionService].delete(caller, ref.credential_id, force=False)
 
         assert duplicate.value.credential_id == other.credential_id
         assert rolled_back.current.key_version == 1
@@ -311,10 +315,10 @@ class TestCancel:
         assert await vault.intent_at(endpoint, 1) is not None
         await move(installation, vault).cancel()
         services = installation.services()
-        await services[Retirement].delete(caller, deleted.credential_id, force=False)
-        await services[Webhooks].delete(caller, endpoint.credential_id)
-        await services[Retirement].destroy_version(caller, rotated.credential_id, 1)
-        await services[Retirement].delete(
+        await services[DeletionService].delete(caller, deleted.credential_id, force=False)
+        await services[WebhookService].delete(caller, endpoint.credential_id)
+        await services[DeletionService].destroy_version(caller, rotated.credential_id, 1)
+        await services[DeletionService].delete(
             Caller(subject="ada", organization_id=installation.refs[2].organization_id, request_id="req"),
             installation.refs[2].credential_id,
             force=False,
@@ -345,7 +349,7 @@ class TestPendingWork:
 
         for organization_id in {ref.organization_id for ref in installation.refs}:
             await make_due(installation.owner, organization_id)
-        await installation.services(vault)[Sweep].run()
+        await installation.services(vault)[Reconciler].run()
 
         previous = installation.refs[1]
         with pytest.raises(SecretMissing):

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.billing import statement_sums
 from app.core.clock import now
-from app.database.engine import Database, DatabaseLogin, Statement
+from app.database.engine import Database, DatabaseLogin, Query
 from app.spend_limits import counter_queries as counting
 from app.usage_reports import repository as reports
 from app.usage_reports import rollup_repository as rollups
@@ -72,10 +72,10 @@ async def plan(database: Database, group_by: tuple[Dimension, ...], *filtered: D
     return await explained(database, statement, values)
 
 
-async def explained(database: Database, statement: Statement, values: dict[str, Any]) -> str:
+async def explained(database: Database, statement: Query, values: dict[str, Any]) -> str:
     async with database.session(ORGANIZATION) as session:
         for setting in _SET:
-            await session.rows(Statement(sa.text(f"SET LOCAL {setting}")))
+            await session.rows(Query(sa.text(f"SET LOCAL {setting}")))
         found = await session._connection.fetch(f"EXPLAIN {statement.text}", *statement.arguments(values))
     return "\n".join(row[0] for row in found)
 
@@ -123,7 +123,7 @@ class TestPlan:
         ("statement", "table"), [(counting.COUNT, "usage_day"), (counting.COUNT_DETAIL, "usage_day_detail")]
     )
     async def test_of_a_new_limit_reads_no_table_whole(
-        self, filled: Database, statement: Statement, table: str
+        self, filled: Database, statement: Query, table: str
     ) -> None:
         limit = {"limit_id": uuid4(), "period": "month", "counts_from": START, "mode": "managed"}
         scope = {"model": None, "endpoint_id": None, "feature": None}

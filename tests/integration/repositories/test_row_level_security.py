@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.services import Services
-from app.database.engine import Database, Row, Statement
-from app.usage_reports.rollup_worker import Folding
+from app.database.engine import Database, Query, Row
+from app.usage_reports.rollup_worker import RollupWorker
 from tests.api.usage import event
 from tests.conftest import MakeTenant, MakeToken, Tenant
 from tests.fake_anthropic import make_key
@@ -60,12 +60,12 @@ OF_NO_ORGANIZATION = {"alembic_version", "job_queue", "sealing_keyset"}
 
 async def rows(database: Database, organization_id: str | None, statement: str) -> Sequence[Row]:
     async with database.session(organization_id) as session:
-        return await session.rows(Statement(sa.text(statement)))
+        return await session.rows(Query(sa.text(statement)))
 
 
 async def execute(database: Database, organization_id: str | None, statement: str) -> int:
     async with database.session(organization_id) as session:
-        touched = await session.execute(Statement(sa.text(statement)))
+        touched = await session.execute(Query(sa.text(statement)))
         await session.commit()
         return touched
 
@@ -138,7 +138,7 @@ OF_STATEMENTS = (
 
 async def fold(services: Services, database: Database, organization: str) -> bool:
     """Whether the rows are in the sums."""
-    await services[Folding].fold(organization)
+    await services[RollupWorker].fold(organization)
     return bool(await rows(database, organization, "SELECT 1 FROM usage_day"))
 
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database.engine import Database, DatabaseLogin, Statement
+from app.database.engine import Database, DatabaseLogin, Query
 from tests.conftest import Tenant
 from tests.integration.repositories.test_row_level_security import GUARDED, OF_NO_ORGANIZATION, execute, rows
 from tests.rows import fetch
@@ -47,7 +47,7 @@ class TestRole:
                 if end == "commit":
                     await session.commit()
                 elif end == "fail":
-                    await session.execute(Statement(sa.text("SELECT 1 / 0")))
+                    await session.execute(Query(sa.text("SELECT 1 / 0")))
                 elif end == "be cancelled":
                     raise asyncio.CancelledError
 

@@ -11,7 +11,7 @@ from app.core.services import Services
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
 from app.secret_store.vault.store import VaultSecretStore
-from app.validation.runner import Checks, Prober
+from app.validation.runner import Prober, ValidationRunner
 from tests.api.rotating import put_in_force, rotate, saved
 from tests.assembly import assemble, client_of
 from tests.conftest import MakeToken, Tenant
@@ -88,4 +88,4 @@ async def serving(
         assert response.status_code == 201, response.text
         await put_in_force(admin, path)
         yield Serving(admin=admin, service=replace(admin, token=make_token("service")), path=path)
-        await assembled[Checks].close()
+        await assembled[ValidationRunner].close()

@@ -6,12 +6,12 @@ from typing import TypeAlias
 from app.core.api_key import ApiKey
 from app.core.clock import new_id
 from app.core.services import Services
-from app.credentials.deletion import DeletionReceipt, Retirement
-from app.credentials.enablement import Suspension
+from app.credentials.deletion import DeletionReceipt, DeletionService
+from app.credentials.enablement import EnablementService
 from app.credentials.records import CredentialRecord
 from app.credentials.rotations import Activate, DestroyPrevious, RotationRecord
-from app.rotation.rollback import Rollback
-from app.rotation.service import NewKey, Rotation
+from app.rotation.rollback import RollbackService
+from app.rotation.service import NewKey, RotationService
 from tests.integration.services.soundness import Bench
 from tests.integration.services.workplace import make_key
 
@@ -28,7 +28,7 @@ def rotation(
     async def rotate(bench: Bench, services: Services) -> Answer:
         key = bench.keys[-1] if same_key else make_key()
         bench.keys.append(key)
-        return await services[Rotation].rotate(
+        return await services[RotationService].rotate(
             bench.place.caller,
             bench.credential_id,
             new_key(key, activate=activate, destroy_previous=destroy_previous),
@@ -57,32 +57,32 @@ def new_key(
 
 
 async def roll_back(bench: Bench, services: Services) -> Answer:
-    return await services[Rollback].roll_back(bench.place.caller, bench.credential_id)
+    return await services[RollbackService].roll_back(bench.place.caller, bench.credential_id)
 
 
 async def destroy_version(bench: Bench, services: Services) -> Answer:
-    await services[Retirement].destroy_version(bench.place.caller, bench.credential_id, 1)
+    await services[DeletionService].destroy_version(bench.place.caller, bench.credential_id, 1)
     return None
 
 
 async def destroy_pending_version(bench: Bench, services: Services) -> Answer:
     """Its rotation was not decided yet, and is cancelled with it."""
     await rotation()(bench, bench.place.undecided)
-    await services[Retirement].destroy_version(bench.place.caller, bench.credential_id, 2)
+    await services[DeletionService].destroy_version(bench.place.caller, bench.credential_id, 2)
     return None
 
 
 async def delete(bench: Bench, services: Services) -> Answer:
-    return await services[Retirement].delete(bench.place.caller, bench.credential_id, force=False)
+    return await services[DeletionService].delete(bench.place.caller, bench.credential_id, force=False)
 
 
 async def disable(bench: Bench, services: Services) -> Answer:
-    return await services[Suspension].disable(bench.place.caller, bench.credential_id)
+    return await services[EnablementService].disable(bench.place.caller, bench.credential_id)
 
 
 async def enable(bench: Bench, services: Services) -> Answer:
     await disable(bench, bench.place.healthy)
-    return await services[Suspension].enable(bench.place.caller, bench.credential_id)
+    return await services[EnablementService].enable(bench.place.caller, bench.credential_id)
 
 
 async def let_go(bench: Bench, services: Services) -> Answer:

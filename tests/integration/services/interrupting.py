@@ -8,8 +8,8 @@ from app.core.errors import ByokError
 from app.credentials.deletion import DeletionReceipt
 from app.credentials.records import CredentialRecord
 from app.credentials.rotations import RotationRecord, RotationState
-from app.credentials.service import Credentials
-from app.rotation.service import Rotation
+from app.credentials.service import CredentialService
+from app.rotation.service import RotationService
 from tests.integration.services.deeds import DEEDS, Answer, Deed, delete
 from tests.integration.services.soundness import Bench
 from tests.integration.services.vessels import Vessel
@@ -38,12 +38,12 @@ async def assert_still_true(bench: Bench, answer: Answer) -> None:
     """What the caller was told holds, whatever came after."""
     place = bench.place
     if isinstance(answer, RotationRecord) and answer.state is not RotationState.PENDING:
-        found = await place.healthy[Rotation].read(place.organization, bench.credential_id, answer.id)
+        found = await place.healthy[RotationService].read(place.organization, bench.credential_id, answer.id)
         assert found.state is answer.state
     if isinstance(answer, DeletionReceipt):
         assert await delete(bench, place.healthy) == answer
     elif isinstance(answer, RotationRecord | CredentialRecord):
-        record = await place.healthy[Credentials].read(place.organization, bench.credential_id)
+        record = await place.healthy[CredentialService].read(place.organization, bench.credential_id)
         in_use = answer.key_version if isinstance(answer, RotationRecord) else answer.current.key_version
         is_in_use = isinstance(answer, CredentialRecord) or answer.state is RotationState.ACTIVATED
         assert not is_in_use or record.current.key_version == in_use

@@ -12,13 +12,13 @@ from app.auth.principal import Caller
 from app.core.api_key import ApiKey
 from app.core.clock import new_id, now
 from app.core.services import Services
-from app.credentials.service import Credentials, NewCredential
+from app.credentials.service import CredentialService, NewCredential
 from app.credentials.verdicts import Reason, Verdict, status_of
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
-from app.provider_url.endpoint import Destination
+from app.provider_url.endpoint import ProviderEndpoint
 from app.provider_url.url import ProviderURL
-from app.validation.worker import Revalidation
+from app.validation.worker import ValidationWorker
 from tests.assembly import assemble
 from tests.fakes import FakeSecretStore
 from tests.integration.services.workplace import make_key
@@ -40,7 +40,7 @@ class Prober:
     async def probe(
         self,
         key: ApiKey,
-        destination: Destination,
+        destination: ProviderEndpoint,
         *,
         previously_valid: bool,  # noqa: ARG002  # the port's signature
         timeout_seconds: float | None = None,  # likewise
@@ -86,14 +86,14 @@ class Place:
             workspace_id=None,
             probe_model=None,
         )
-        record = await self.instance[Credentials].register(self.caller, new, credential_id=new_id())
+        record = await self.instance[CredentialService].register(self.caller, new, credential_id=new_id())
         self.prober.asked.clear()
         return record.id, key.reveal()
 
     async def run(self) -> None:
         """Let the time come for everything, and check what is due."""
         await self.make_due()
-        await self.instance[Revalidation].run()
+        await self.instance[ValidationWorker].run()
 
     async def make_due(self, *, within: timedelta = 2 * DAY) -> None:
         """Let the time come for all that is to be checked so soon."""

@@ -21,7 +21,7 @@ from app.core.clock import new_id
 from app.core.errors import SpendLimitExceeded
 from app.database.engine import Database, DatabaseLogin
 from app.database.unit_of_work import UnitsOfWork
-from app.spend_limits.reservation_service import Request, Reservations
+from app.spend_limits.reservation_service import ReservationRequest, ReservationService
 from app.spend_limits.reservations import Reservation
 from tests.spend_ledger import ingest, make_row
 from tests.unpriced import Unpriced
@@ -48,7 +48,7 @@ class Worker:
     def __init__(self, orders: Orders, database: Database, number: int) -> None:
         self._orders = orders
         self._database = database
-        self._reservations = Reservations(UnitsOfWork(database), Unpriced())
+        self._reservations = ReservationService(UnitsOfWork(database), Unpriced())
         self._random = random.Random(f"{orders.seed}-{number}")
         self._caller = Caller(
             subject=f"worker-{orders.seed}-{number}", organization_id=orders.organization, request_id=""
@@ -69,7 +69,7 @@ class Worker:
                 await self._end(made)
 
     async def _reserve(self, amount: int) -> Reservation:
-        request = Request(
+        request = ReservationRequest(
             amount=amount,
             model=None,
             input_tokens=0,

@@ -5,7 +5,7 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.api_key import ApiKey
 from app.core.services import Services
 from app.secret_store.port import SecretRef
@@ -41,7 +41,7 @@ class Bench:
             )
             if not waiting:
                 return
-            await (services or self.place.healthy)[Sweep].run()
+            await (services or self.place.healthy)[Reconciler].run()
         raise AssertionError("the sweep does not come to rest")
 
     async def versions(self) -> list[dict[str, Any]]:

@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database.engine import Database, Session, Statement
+from app.database.engine import Database, Query, Session
 from app.database.unit_of_work import UnitsOfWork
 from app.usage_reports.reports import BucketWidth, Dimension, ReportQuery
-from app.usage_reports.service import Reports
+from app.usage_reports.service import ReportService
 from tests.ledger import Event, event
 from tests.rows import fetch
 
@@ -24,8 +24,8 @@ QUERY = ReportQuery(
     group_by=(Dimension.USAGE_MODE, Dimension.MODEL),
     filters={},
 )
-REPEATABLE_READ = Statement(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-_TRUTH = Statement(
+REPEATABLE_READ = Query(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+_TRUTH = Query(
     sa.text(
         "SELECT count(*) AS requests, coalesce(sum(output_tokens), 0) AS output, coalesce(sum(cost), 0) AS cost,"
         " count(*) FILTER (WHERE cost IS NULL) AS unpriced FROM usage_event"
@@ -55,7 +55,7 @@ def sums_of(rows: Any) -> Sums:
 
 
 async def reported(units: UnitsOfWork, organization: str) -> Sums:
-    return sums_of((await Reports(units).read(organization, QUERY, at_most=100)).rows)
+    return sums_of((await ReportService(units).read(organization, QUERY, at_most=100)).rows)
 
 
 async def truth(database: Database, organization: str) -> Sums:

@@ -16,7 +16,7 @@ from app.database.unit_of_work import UnitsOfWork
 from app.spend_limits.limits import Enforcement, LimitMode, LimitPeriod, LimitScope, LimitTerms
 from app.usage.records import LedgerRow, TokenUsage
 from app.usage_mode.modes import UsageMode
-from app.usage_reports.rollup_worker import Folding
+from app.usage_reports.rollup_worker import RollupWorker
 from tests.conftest import Tenant
 from tests.rows import fetch
 from tests.spend_ledger import ingest, limits_over, make_row
@@ -39,7 +39,7 @@ class Budget:
     def __init__(self, database: Database, owner: AsyncEngine, organization: str, seed: int) -> None:
         self._database, self._owner, self._organization = database, owner, organization
         self._units = UnitsOfWork(database)
-        self._limits, self._folding = limits_over(self._units), Folding(self._units)
+        self._limits, self._folding = limits_over(self._units), RollupWorker(self._units)
         self._random = Random(seed)
         self._unpriced: list[LedgerRow] = []
 

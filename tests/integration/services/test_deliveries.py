@@ -18,10 +18,10 @@ from app.egress.resolver import AddressGuard
 from app.egress.transport import EgressLimits
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.provider_url.url_policy import OutboundUrl
-from app.webhooks.delivery_worker import AT_ONCE, PER_ORGANIZATION, Deliveries
+from app.webhooks.delivery_worker import AT_ONCE, PER_ORGANIZATION, DeliveryWorker
 from app.webhooks.endpoints import EventType
 from app.webhooks.repository import WebhookRepository
-from app.webhooks.service import Webhooks
+from app.webhooks.service import WebhookService
 from tests.api.telling import services_of
 from tests.fakes import FakeSecretStore
 from tests.integration.egress.far_side import ADDRESS, HOST, OTHER_ADDRESS, Detour, FixedResolver, client
@@ -47,13 +47,13 @@ class Outbox:
 
     def start(self, stop: asyncio.Event | None = None) -> asyncio.Task[int]:
         """Begin to empty it."""
-        running = asyncio.create_task(self.services[Deliveries].run(stop))
+        running = asyncio.create_task(self.services[DeliveryWorker].run(stop))
         self._running.append(running)
         return running
 
     async def fill(self, caller: Caller, host: str, deliveries: int) -> None:
         """So many to a new endpoint on that host, all due, later than those that are there."""
-        endpoint, _ = await self.services[Webhooks].add(caller, OutboundUrl(host=host, path="/hooks"))
+        endpoint, _ = await self.services[WebhookService].add(caller, OutboundUrl(host=host, path="/hooks"))
         async with self.units.writing(caller.organization_id) as uow:
             for _ in range(deliveries):
                 instant, delivery_id = now(), new_id()

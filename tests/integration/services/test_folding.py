@@ -15,7 +15,7 @@ from app.core.services import Services
 from app.database.engine import Database
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.usage_reports.rollup_repository import RollupRepository
-from app.usage_reports.rollup_worker import Folding
+from app.usage_reports.rollup_worker import RollupWorker
 from tests.integration.services.summing import (
     START,
     in_sums,
@@ -42,7 +42,7 @@ class TestFold:
         await ingest(database, organization, *(random_event(chance) for _ in range(50)))
 
         async def fold() -> int:
-            await services[Folding].fold(organization)
+            await services[RollupWorker].fold(organization)
             return await items(owner, organization)
 
         await until(fold, lambda left: left == 0)
@@ -56,7 +56,7 @@ class TestFold:
         await ingest(database, organization, event(START))
 
         for _ in range(5):
-            await services[Folding].fold(organization)
+            await services[RollupWorker].fold(organization)
 
         assert (await reported(UnitsOfWork(database), organization))[0] == 1
         assert await in_sums(owner, organization) <= {0, 1}
@@ -70,7 +70,7 @@ class TestFold:
             await add(session, organization, [event(START, output_tokens=1)])
             await ingest(database, organization, event(START, output_tokens=10))
 
-            await services[Folding].fold(organization)
+            await services[RollupWorker].fold(organization)
 
             assert max(await in_sums(owner, organization)) <= 1
             assert await items(owner, organization) == 1
@@ -79,7 +79,7 @@ class TestFold:
         assert (await reported(units, organization))[1] == 111
 
         async def fold() -> int:
-            await services[Folding].fold(organization)
+            await services[RollupWorker].fold(organization)
             return await items(owner, organization)
 
         await until(fold, lambda left: left == 0)
@@ -93,7 +93,7 @@ class TestFold:
         assert await items(owner, organization) == 1
         async with database.session(organization) as session:
             await add(session, organization, [event(START)])
-            await services[Folding].fold(organization)
+            await services[RollupWorker].fold(organization)
             await session.commit()
 
         assert await items(owner, organization) == 1
@@ -108,7 +108,7 @@ class TestFold:
         async def run() -> set[int]:
             for organization in organizations:
                 await make_due(owner, organization)
-            await services[Folding].run()
+            await services[RollupWorker].run()
             return {await items(owner, organization) for organization in organizations}
 
         await until(run, lambda left: left == {0})
@@ -166,7 +166,7 @@ class TestFold:
         async def run() -> set[int]:
             await make_due(owner, failing)
             await make_due(owner, organization)
-            await Folding(Failing(database)).run()
+            await RollupWorker(Failing(database)).run()
             return await in_sums(owner, organization)
 
         await until(run, lambda found: found == {1})
@@ -181,6 +181,6 @@ class TestFold:
         stop.set()
 
         await make_due(owner, organization)
-        assert await services[Folding].run(stop) == 0
+        assert await services[RollupWorker].run(stop) == 0
 
         assert await items(owner, organization) == 1

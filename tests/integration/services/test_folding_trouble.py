@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.services import Services
-from app.database.engine import Database, Session, Statement
+from app.database.engine import Database, Query, Session
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.usage_reports.repository import ReportRepository
 from app.usage_reports.rollup_repository import RollupRepository
-from app.usage_reports.rollup_worker import Folding
+from app.usage_reports.rollup_worker import RollupWorker
 from tests.integration.services.summing import (
     QUERY,
     REPEATABLE_READ,
@@ -59,10 +59,10 @@ class _DyingSession(Session):
         self._reach()
         return found
 
-    async def first(self, statement: Statement, /, **values: Any) -> Any:
+    async def first(self, statement: Query, /, **values: Any) -> Any:
         return await self._step(super().first(statement, **values))
 
-    async def execute(self, statement: Statement, /, **values: Any) -> int:
+    async def execute(self, statement: Query, /, **values: Any) -> int:
         touched: int = await self._step(super().execute(statement, **values))
         return touched
 
@@ -98,7 +98,7 @@ class TestDeath:
             whole = await truth(database, organization)
             dying = _DyingUnits(database, at)
             try:
-                await Folding(dying).fold(organization)
+                await RollupWorker(dying).fold(organization)
                 got_through = True
             except Crash:
                 pass
@@ -109,7 +109,7 @@ class TestDeath:
                 assert tail_or_nothing or not await uow[RollupRepository].has_tail()
 
         assert at > 15
-        await services[Folding].fold(organization)
+        await services[RollupWorker].fold(organization)
         assert await reported(units, organization) == await truth(database, organization)
 
 
@@ -150,7 +150,7 @@ class Crowd:
 
     async def _fold(self) -> None:
         while self._running:
-            await Folding(self._units).fold(self._organization)
+            await RollupWorker(self._units).fold(self._organization)
 
     async def _compare(self) -> None:
         """The report and the ledger in one snapshot; and whatever was accepted before in the next report."""
@@ -178,7 +178,7 @@ class TestTogether:
         assert (await truth(database, organization))[0] == crowd.accepted
 
         async def fold_rest() -> int:
-            await services[Folding].fold(organization)
+            await services[RollupWorker].fold(organization)
             return await items(owner, organization)
 
         await until(fold_rest, lambda left: left == 0)

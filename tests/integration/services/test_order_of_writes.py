@@ -7,7 +7,7 @@ import pytest
 
 from app.core.errors import ByokError, SecretStoreUnavailable
 from app.credentials.records import CredentialRecord
-from app.credentials.service import Credentials
+from app.credentials.service import CredentialService
 from app.secret_store.port import CasMismatch
 from tests.integration.services.conftest import MakeWorkplace
 from tests.integration.services.interrupting import TRIED
@@ -38,7 +38,7 @@ async def _assert_still_true(place: Workplace, record: CredentialRecord | None, 
     if record is None:
         return
     assert ids == [record.id]
-    found = await place.healthy[Credentials].read(place.organization, record.id)
+    found = await place.healthy[CredentialService].read(place.organization, record.id)
     assert found.current.fingerprint == record.current.fingerprint
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from app.core.errors import SecretStoreUnavailable
 from app.core.services import Services
-from app.credentials.deletion import Retirement
-from app.leases.service import Leases
+from app.credentials.deletion import DeletionService
+from app.leases.service import LeaseService
 from app.usage_mode.modes import UsageMode
-from app.usage_mode.service import Billing, Wish
+from app.usage_mode.service import ModeSwitch, UsageModeService
 from tests.direct_vault import DirectWire, Lost
 from tests.integration.secret_store.server import is_there
 from tests.integration.services.conftest import MakeBench, MakeWorkplace
@@ -177,13 +177,13 @@ class TestRealServer:
 async def lease(bench: Bench) -> str:
     """The wrapping token of the key in force."""
     place = bench.place
-    wish = Wish(mode=UsageMode.BYO, credential_id=bench.credential_id, effective_at=None)
-    await place.healthy[Billing].switch(place.caller, wish)
-    return (await place.healthy[Leases].create(place.caller, ttl=timedelta(minutes=5))).wrapping_token
+    wish = ModeSwitch(mode=UsageMode.BYO, credential_id=bench.credential_id, effective_at=None)
+    await place.healthy[UsageModeService].switch(place.caller, wish)
+    return (await place.healthy[LeaseService].create(place.caller, ttl=timedelta(minutes=5))).wrapping_token
 
 
 async def delete_by_force(bench: Bench, services: Services) -> Answer:
-    return await services[Retirement].delete(bench.place.caller, bench.credential_id, force=True)
+    return await services[DeletionService].delete(bench.place.caller, bench.credential_id, force=True)
 
 
 ENDS: dict[str, Deed] = {

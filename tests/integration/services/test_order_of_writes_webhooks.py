@@ -13,7 +13,7 @@ from app.database.engine import Database
 from app.provider_url.url_policy import OutboundUrl
 from app.secret_store.port import CasMismatch
 from app.webhooks.endpoints import WebhookEndpoint
-from app.webhooks.service import Webhooks
+from app.webhooks.service import WebhookService
 from app.webhooks.signing_secrets import FIRST_VERSION, ref_of
 from tests.integration.services.conftest import MakeCaller
 from tests.integration.services.vessels import Vessel
@@ -37,7 +37,7 @@ def make_workplace(
 
 
 async def add(place: Workplace, services: Services) -> tuple[WebhookEndpoint, SigningSecret]:
-    return await services[Webhooks].add(place.caller, URL)
+    return await services[WebhookService].add(place.caller, URL)
 
 
 async def assert_in_step(place: Workplace) -> list[WebhookEndpoint]:
@@ -46,7 +46,7 @@ async def assert_in_step(place: Workplace) -> list[WebhookEndpoint]:
     assert {row["state"] for row in await place.rows("webhook_endpoint")} <= {"active"}, (
         "an endpoint is stuck"
     )
-    endpoints = await place.healthy[Webhooks].page(place.organization, at_most=10, before=None)
+    endpoints = await place.healthy[WebhookService].page(place.organization, at_most=10, before=None)
     pointed_at = {(endpoint.id, FIRST_VERSION) for endpoint in endpoints}
     assert await place.vessel.secrets(place.organization) == pointed_at, "an orphan or a dangling row"
     return list(endpoints)
@@ -70,7 +70,7 @@ async def interrupt_deleting(place: Workplace, course: Course) -> None:
     endpoint, _ = await add(place, place.healthy)
     deleted = None
     with suppress(Crash, ByokError):
-        deleted = await place.interrupted(course)[Webhooks].delete(place.caller, endpoint.id)
+        deleted = await place.interrupted(course)[WebhookService].delete(place.caller, endpoint.id)
     await place.sweep()
     endpoints = await assert_in_step(place)
     if deleted is not None:

@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.database.engine import Database
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.pricing.backfill import Backfilled, PriceBackfill
+from app.pricing.backfill import Backfilled, PriceBackfillService
 from app.pricing.prices import OverrideList, PriceList, PriceOverride
 from app.pricing.rates import Band, DatedPrice, Rates
 from app.pricing.repository import PriceRepository
-from app.pricing.service import Prices
+from app.pricing.service import PriceService
 from app.usage.records import Charge, UsageFlag
 from tests.conftest import Tenant
 from tests.rows import change, fetch
@@ -90,9 +90,9 @@ def limits() -> Settled:
 
 
 @pytest.fixture
-def backfill(database: Database, limits: Settled) -> PriceBackfill:
+def backfill(database: Database, limits: Settled) -> PriceBackfillService:
     units = UnitsOfWork(database)
-    return PriceBackfill(units, Prices(units, upgraded()), limits)
+    return PriceBackfillService(units, PriceService(units, upgraded()), limits)
 
 
 async def record(owner: AsyncEngine, tenant: Tenant, count: int = 1, **given: Any) -> str:
@@ -169,7 +169,7 @@ async def override(
 
 class TestKnownByNow:
     async def test_is_added_beside_the_event_which_stays_as_it_was(
-        self, backfill: PriceBackfill, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         event_id = await record(
             owner, tenant, service_tier="priority", flags=int(UsageFlag.CACHE_TTL_ASSUMED)
@@ -194,7 +194,7 @@ class TestKnownByNow:
         assert correction["ingested_at"] > before["ingested_at"]
 
     async def test_is_the_price_of_the_event_s_own_instant(
-        self, backfill: PriceBackfill, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         await record(owner, tenant, started_at=YESTERDAY - timedelta(seconds=1))
 
@@ -203,7 +203,7 @@ class TestKnownByNow:
         assert [row["cost"] for row in await corrections(owner, tenant)] == [20_000_000]
 
     async def test_of_an_event_ahead_of_our_clock_is_that_of_its_arrival(
-        self, backfill: PriceBackfill, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         await record(owner, tenant, started_at=YESTERDAY, ingested_at=YESTERDAY - timedelta(seconds=1))
 
@@ -217,7 +217,7 @@ class TestKnownByNow:
     )
     async def test_is_billed_where_the_event_would_have_been(
         self,
-        backfill: PriceBackfill,
+        backfill: PriceBackfillService,
         owner: AsyncEngine,
         tenant: Tenant,
         mode: str,
@@ -233,7 +233,7 @@ class TestKnownByNow:
         ]
 
     async def test_is_counted_against_limits_and_folded(
-        self, backfill: PriceBackfill, limits: Settled, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, limits: Settled, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         event_id = await record(owner, tenant)
 
@@ -252,7 +252,7 @@ class TestKnownByNow:
 
 class TestUnknownStill:
     async def test_stays_without_a_cost(
-        self, backfill: PriceBackfill, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         await record(owner, tenant, model="model-secret")
 
@@ -273,7 +273,7 @@ class TestUnknownStill:
     )
     async def test_is_what_the_ledger_keeps_only_the_sum_of(
         self,
-        backfill: PriceBackfill,
+        backfill: PriceBackfillService,
         owner: AsyncEngine,
         tenant: Tenant,
         model: str,
@@ -289,7 +289,7 @@ class TestUnknownStill:
 
 class TestOverride:
     async def test_set_since_counts_only_when_asked_for(
-        self, backfill: PriceBackfill, database: Database, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, database: Database, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         await record(owner, tenant, model="model-secret")
         await override(database, tenant, "model-*", 7)
@@ -302,7 +302,7 @@ class TestOverride:
         ]
 
     async def test_never_takes_the_place_of_the_list_price_of_the_instant(
-        self, backfill: PriceBackfill, database: Database, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, database: Database, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         await record(owner, tenant)
         await override(database, tenant, "model-new", 7)
@@ -312,7 +312,7 @@ class TestOverride:
         assert [row["price_version"] for row in await corrections(owner, tenant)] == ["list-2"]
 
     async def test_that_is_only_scheduled_does_not_count(
-        self, backfill: PriceBackfill, database: Database, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, database: Database, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         await record(owner, tenant, model="model-secret")
         await override(database, tenant, "model-*", 7, at=datetime.now(UTC) + timedelta(days=1))
@@ -322,7 +322,7 @@ class TestOverride:
     @pytest.mark.parametrize("is_version_known", [True, False])
     async def test_is_all_that_counts_at_a_compatible_endpoint(
         self,
-        backfill: PriceBackfill,
+        backfill: PriceBackfillService,
         database: Database,
         owner: AsyncEngine,
         tenant: Tenant,
@@ -343,7 +343,7 @@ class TestOverride:
         assert (await backfill.run_for(tenant.organization, with_overrides=True)).priced == 1
 
     async def test_says_nothing_of_the_destination_of_another_key_version(
-        self, backfill: PriceBackfill, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         credential = await tenant.created()
         await record(owner, tenant, mode="byo", credential_id=credential["id"], key_version=1)
@@ -353,7 +353,7 @@ class TestOverride:
 
 class TestAgain:
     async def test_finds_nothing_left(
-        self, backfill: PriceBackfill, limits: Settled, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, limits: Settled, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         await record(owner, tenant)
         await backfill.run_for(tenant.organization)
@@ -364,7 +364,7 @@ class TestAgain:
         assert len(limits.rows) == 1
 
     async def test_goes_on_where_it_was_interrupted(
-        self, backfill: PriceBackfill, limits: Settled, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, limits: Settled, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         await record(owner, tenant, 1200)
         limits.fails_after = 1000
@@ -380,7 +380,7 @@ class TestAgain:
         assert len({row["event_id"] for row in found}) == len(found) == len(limits.rows) == 1200
 
     async def test_at_the_same_time_prices_each_event_once(
-        self, backfill: PriceBackfill, limits: Settled, owner: AsyncEngine, tenant: Tenant
+        self, backfill: PriceBackfillService, limits: Settled, owner: AsyncEngine, tenant: Tenant
     ) -> None:
         await record(owner, tenant, 1100)
         await record(owner, tenant, 20, model="model-secret")
@@ -395,7 +395,7 @@ class TestAgain:
 
 class TestEveryOrganization:
     async def test_is_visited_and_told_of(
-        self, backfill: PriceBackfill, owner: AsyncEngine, make_tenant: Any
+        self, backfill: PriceBackfillService, owner: AsyncEngine, make_tenant: Any
     ) -> None:
         tenants = [make_tenant() for _ in range(3)]
         for number, tenant in enumerate(tenants, start=1):

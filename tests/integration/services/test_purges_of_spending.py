@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.services import Services
 from tests.conftest import Tenant
 from tests.rows import change, fetch
@@ -33,7 +33,7 @@ class TestPurge:
         for statement in (_RESERVATIONS, _ENDPOINT, _DELIVERIES):
             await change(owner, statement, organization=tenant.organization)
 
-        await services[Sweep].purge()
+        await services[Reconciler].purge()
 
         left = {
             table: [

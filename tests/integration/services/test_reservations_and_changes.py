@@ -15,16 +15,16 @@ from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.spend_limits.limits import Enforcement, LimitPeriod, LimitScope, LimitTerms, SpendLimit, counts_from
 from app.spend_limits.repository import LimitRepository
-from app.spend_limits.reservation_service import Request, Reservations
+from app.spend_limits.reservation_service import ReservationRequest, ReservationService
 from app.spend_limits.reservations import Reservation
 from app.usage_mode.modes import UsageMode
-from app.usage_mode.repository import BillingRepository
+from app.usage_mode.repository import UsageModeRepository
 from tests.conftest import Tenant
 from tests.rows import fetch
 from tests.unpriced import Unpriced
 from tests.waiting import until
 
-REQUEST = Request(
+REQUEST = ReservationRequest(
     amount=1,
     model=None,
     input_tokens=0,
@@ -37,7 +37,7 @@ REQUEST = Request(
 
 async def reserve(database: Database, organization: str) -> Reservation:
     caller = Caller(subject="service", organization_id=organization, request_id="")
-    return await Reservations(UnitsOfWork(database), Unpriced()).reserve(
+    return await ReservationService(UnitsOfWork(database), Unpriced()).reserve(
         caller, REQUEST, reservation_id=new_id()
     )
 
@@ -75,7 +75,7 @@ class TestReservation:
     ) -> None:
         async with UnitsOfWork(database).writing(tenant.organization) as uow:
             await uow[LedgerLock].exclusive()
-            await uow[BillingRepository].append(UsageMode.BYO, None, changed_by="admin")
+            await uow[UsageModeRepository].append(UsageMode.BYO, None, changed_by="admin")
             reserving = asyncio.create_task(reserve(database, tenant.organization))
             await until(lambda: waiting(owner), bool)
             await uow.commit()

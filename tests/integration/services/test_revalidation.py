@@ -11,15 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.core.clock import new_id
 from app.core.errors import NotFound
 from app.core.services import Services
-from app.credentials.deletion import Retirement
-from app.credentials.enablement import Suspension
-from app.credentials.service import Credentials
+from app.credentials.deletion import DeletionService
+from app.credentials.enablement import EnablementService
+from app.credentials.service import CredentialService
 from app.credentials.validator import ANSWER_SECONDS
 from app.credentials.verdicts import Reason, ValidationStatus
 from app.database.engine import Database
 from app.validation.runner import LEAST_PROBE_SECONDS, _seconds_left
-from app.validation.service import Validation
-from app.validation.worker import HOST_IS_BUSY, Revalidation
+from app.validation.service import ValidationService
+from app.validation.worker import HOST_IS_BUSY, ValidationWorker
 from tests.integration.services.periodic_checks import DAY, Place
 from tests.waiting import until
 
@@ -43,7 +43,7 @@ class TestRun:
     async def test_leaves_alone_what_is_not_due(self, place: Place) -> None:
         await place.register()
 
-        await place.instance[Revalidation].run()
+        await place.instance[ValidationWorker].run()
 
         assert not place.prober.asked
 
@@ -66,7 +66,7 @@ class TestRun:
         other = place.new_instance()
         await place.make_due()
 
-        await asyncio.gather(place.instance[Revalidation].run(), other[Revalidation].run())
+        await asyncio.gather(place.instance[ValidationWorker].run(), other[ValidationWorker].run())
 
         assert place.prober.asked == dict.fromkeys(keys, 1)
 
@@ -93,7 +93,7 @@ class TestRun:
         await place.run()
 
         current = (
-            await place.instance[Credentials].read(place.caller.organization_id, credential_id)
+            await place.instance[CredentialService].read(place.caller.organization_id, credential_id)
         ).current
         assert (current.verdict.status, current.latest.reason) == (ValidationStatus.VALID, Reason.TIMEOUT)
 
@@ -113,7 +113,7 @@ class TestPerHost:
         place.prober.gate.set()
         await running
         await place.make_due(within=2 * HOST_IS_BUSY)
-        await place.instance[Revalidation].run()
+        await place.instance[ValidationWorker].run()
 
         assert put_off[0] > timedelta(0)
         assert place.prober.asked == dict.fromkeys([*slow, elsewhere], 1)
@@ -140,8 +140,8 @@ class TestRecheckSoon:
         credential_id, key = await place.register()
         place.prober.reason = Reason.INVALID_KEY
 
-        await place.instance[Validation].recheck_soon(place.caller.organization_id, credential_id)
-        await place.instance[Revalidation].run()
+        await place.instance[ValidationService].recheck_soon(place.caller.organization_id, credential_id)
+        await place.instance[ValidationWorker].run()
 
         (pause,) = await place.pauses()
         assert place.prober.asked == {key: 1}
@@ -150,7 +150,7 @@ class TestRecheckSoon:
 
     async def test_of_an_unknown_credential_is_not_found_and_schedules_nothing(self, place: Place) -> None:
         with pytest.raises(NotFound):
-            await place.instance[Validation].recheck_soon(place.caller.organization_id, new_id())
+            await place.instance[ValidationService].recheck_soon(place.caller.organization_id, new_id())
 
         assert await place.pauses() == []
 
@@ -158,8 +158,8 @@ class TestRecheckSoon:
         credential_id, key = await place.register()
         place.instance = place.new_instance(every=None)
 
-        await place.instance[Validation].recheck_soon(place.caller.organization_id, credential_id)
-        await place.instance[Revalidation].run()
+        await place.instance[ValidationService].recheck_soon(place.caller.organization_id, credential_id)
+        await place.instance[ValidationWorker].run()
 
         assert place.prober.asked == {key: 1}
         assert await place.pauses() == []
@@ -168,19 +168,19 @@ class TestRecheckSoon:
 class TestUnneededChecks:
     async def test_a_disabled_credential_is_not_checked_until_it_is_enabled(self, place: Place) -> None:
         credential_id, key = await place.register()
-        await place.instance[Suspension].disable(place.caller, credential_id)
+        await place.instance[EnablementService].disable(place.caller, credential_id)
 
         await place.run()
 
         assert not place.prober.asked
         assert await place.pauses() == []
-        await place.instance[Suspension].enable(place.caller, credential_id)
-        await place.instance[Revalidation].run()
+        await place.instance[EnablementService].enable(place.caller, credential_id)
+        await place.instance[ValidationWorker].run()
         assert place.prober.asked == {key: 1}
 
     async def test_a_deleted_credential_is_not_checked_and_its_item_goes(self, place: Place) -> None:
         credential_id, _ = await place.register()
-        await place.instance[Retirement].delete(place.caller, credential_id, force=False)
+        await place.instance[DeletionService].delete(place.caller, credential_id, force=False)
 
         await place.run()
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
-from app.usage_reports.rollup_worker import Folding
+from app.usage_reports.rollup_worker import RollupWorker
 from tests.api.statements import brief, close, closed, count, service_of, statement_of, subscribe
 from tests.billed_ledger import PICO, add, add_within, correction_of, month_ago, row, within
 from tests.conftest import MakeToken, Tenant
@@ -51,7 +51,7 @@ class Life:
 
     def __init__(self, service: Tenant, owner: AsyncEngine, database: Database, seed: int) -> None:
         self.service, self.owner, self.random, self.oracle = service, owner, Random(seed), Oracle()
-        self.folding = Folding(UnitsOfWork(database))
+        self.folding = RollupWorker(UnitsOfWork(database))
 
     async def go_on(self) -> None:
         await self.random.choices(

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.clock import now
 from app.core.errors import SecretStoreUnavailable
 from app.core.services import Services
@@ -75,7 +75,7 @@ class TestAbandonedIntent:
         await leave_an_intent(place)
         before = await place.rows("credential_version")
 
-        await place.healthy[Sweep].run()
+        await place.healthy[Reconciler].run()
 
         assert await place.rows("credential_version") == before
         (queued,) = await place.rows("job_queue")
@@ -135,7 +135,7 @@ class TestSweeps:
             await leave_an_intent(place)
             await make_due(owner, place.organization)
 
-        await asyncio.gather(*(places[0].healthy[Sweep].run() for _ in range(4)))
+        await asyncio.gather(*(places[0].healthy[Reconciler].run() for _ in range(4)))
 
         assert isinstance(fake_vessel.store, FakeSecretStore)
         barred = [
@@ -176,7 +176,7 @@ class TestSweeps:
         store.poison = poisoned["credential_id"]
 
         try:
-            await places[0].healthy[Sweep].run()
+            await places[0].healthy[Reconciler].run()
 
             left = [len(await place.rows("job_queue")) for place in places]
             assert left == [1, 0, 0]
@@ -225,7 +225,7 @@ class TestPurge:
             organization=place.organization,
         )
 
-        await place.healthy[Sweep].purge()
+        await place.healthy[Reconciler].purge()
 
         kept = "SELECT expires_at > now() AS fresh FROM idempotency_key WHERE organization_id = :organization"
         counted = "SELECT minute > now() - interval '5 minutes' AS fresh FROM rate_counter WHERE organization_id = :organization"

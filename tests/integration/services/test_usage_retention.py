@@ -14,9 +14,9 @@ from app.database import migrations
 from app.database.engine import Database, DatabaseLogin
 from app.database.unit_of_work import UnitsOfWork
 from app.usage import retention as usage_retention
-from app.usage.retention import UsageRetention
+from app.usage.retention import UsageRetentionWorker
 from app.usage.retention_repository import UsageRetentionRepository
-from app.usage_reports.rollup_worker import Folding
+from app.usage_reports.rollup_worker import RollupWorker
 from tests.rows import change, fetch
 
 RETENTION = timedelta(days=400)
@@ -45,9 +45,9 @@ async def own(url: sa.URL) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-async def retention(url: sa.URL) -> AsyncIterator[UsageRetention]:
+async def retention(url: sa.URL) -> AsyncIterator[UsageRetentionWorker]:
     database = Database(DatabaseLogin(url=url, set_role=True), timeout_seconds=20)
-    yield UsageRetention(UnitsOfWork(database), keep_for=RETENTION)
+    yield UsageRetentionWorker(UnitsOfWork(database), keep_for=RETENTION)
     await database.close()
 
 
@@ -89,7 +89,7 @@ async def kept(own: AsyncEngine) -> tuple[int, int]:
 
 class TestRun:
     async def test_drops_months_past_retention_with_their_event_ids(
-        self, own: AsyncEngine, retention: UsageRetention, monkeypatch: pytest.MonkeyPatch
+        self, own: AsyncEngine, retention: UsageRetentionWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(usage_retention, "KEYS_AT_ONCE", 10)
         await fill(own, OLD, 25)
@@ -101,7 +101,7 @@ class TestRun:
         assert f"usage_event_y{OLD:%Y}m{OLD:%m}" not in await months(own)
 
     async def test_keeps_a_month_whose_last_row_is_within_retention(
-        self, own: AsyncEngine, retention: UsageRetention
+        self, own: AsyncEngine, retention: UsageRetentionWorker
     ) -> None:
         edge = datetime.now(UTC) - RETENTION
         await fill(own, edge.replace(day=1, hour=0, minute=0, second=0, microsecond=0), 3)
@@ -111,7 +111,7 @@ class TestRun:
         assert await kept(own) == (3, 3)
 
     async def test_makes_the_months_that_are_needed(
-        self, own: AsyncEngine, retention: UsageRetention
+        self, own: AsyncEngine, retention: UsageRetentionWorker
     ) -> None:
         before = await months(own)
         await change(own, f"DROP TABLE {before[-1]}")
@@ -120,7 +120,9 @@ class TestRun:
 
         assert await months(own) == before
 
-    async def test_may_be_run_by_many_at_once(self, own: AsyncEngine, retention: UsageRetention) -> None:
+    async def test_may_be_run_by_many_at_once(
+        self, own: AsyncEngine, retention: UsageRetentionWorker
+    ) -> None:
         await fill(own, OLD, 25)
 
         await asyncio.gather(*(retention.run() for _ in range(5)))
@@ -129,7 +131,7 @@ class TestRun:
         assert await kept(own) == (0, 0)
 
     async def test_gives_way_to_a_reader_and_keeps_the_ids_until_the_rows_are_gone(
-        self, own: AsyncEngine, retention: UsageRetention
+        self, own: AsyncEngine, retention: UsageRetentionWorker
     ) -> None:
         await fill(own, OLD, 3)
 
@@ -143,7 +145,7 @@ class TestRun:
         assert await kept(own) == (0, 0)
 
     async def test_purges_no_id_while_its_month_is_there(
-        self, own: AsyncEngine, retention: UsageRetention
+        self, own: AsyncEngine, retention: UsageRetentionWorker
     ) -> None:
         await fill(own, OLD, 3)
 
@@ -154,7 +156,7 @@ class TestRun:
         assert await kept(own) == (3, 3)
 
     async def test_takes_nothing_of_seventy_days_whatever_it_is_told(
-        self, own: AsyncEngine, retention: UsageRetention
+        self, own: AsyncEngine, retention: UsageRetentionWorker
     ) -> None:
         await fill(own, YOUNG, 3)
         never = datetime.now(UTC) + timedelta(days=4000)
@@ -167,7 +169,7 @@ class TestRun:
         assert await kept(own) == (3, 3)
 
     async def test_keeps_a_month_until_its_rows_are_in_the_sums(
-        self, own: AsyncEngine, retention: UsageRetention
+        self, own: AsyncEngine, retention: UsageRetentionWorker
     ) -> None:
         await fill(own, OLD, 3)
         await change(own, "INSERT INTO job_queue VALUES ('org', 'fold_usage', :id, now())", id=UUID(int=0))
@@ -175,12 +177,12 @@ class TestRun:
         await retention.run()
         assert await kept(own) == (3, 3)
 
-        await Folding(retention._units).fold("org")
+        await RollupWorker(retention._units).fold("org")
         await retention.run()
         assert await kept(own) == (0, 0)
 
     async def test_keeps_a_month_that_is_folded_in_part(
-        self, own: AsyncEngine, retention: UsageRetention
+        self, own: AsyncEngine, retention: UsageRetentionWorker
     ) -> None:
         await fill(own, OLD, 3)
         await change(own, "INSERT INTO job_queue VALUES ('org', 'fold_usage', :id, now())", id=UUID(int=0))

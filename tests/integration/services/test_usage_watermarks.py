@@ -7,10 +7,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.services import Services
-from app.database.engine import Database, Statement
+from app.database.engine import Database, Query
 from app.database.unit_of_work import UnitsOfWork
 from app.usage_reports.rollup_repository import WatermarkAhead
-from app.usage_reports.rollup_worker import Folding
+from app.usage_reports.rollup_worker import RollupWorker
 from tests.integration.services.summing import START, in_sums, items, reported
 from tests.ledger import event, ingest
 from tests.rows import change
@@ -30,7 +30,7 @@ class TestRestore:
         await ingest(database, organization, event(START, output_tokens=1))
 
         async def fold() -> set[int]:
-            await services[Folding].fold(organization)
+            await services[RollupWorker].fold(organization)
             return await in_sums(owner, organization)
 
         await until(fold, lambda found: found == {1})
@@ -79,7 +79,7 @@ class TestRestore:
         self, services: Services, database: Database, owner: AsyncEngine, organization: str
     ) -> None:
         await ingest(database, organization, event(START))
-        await services[Folding].fold(organization)
+        await services[RollupWorker].fold(organization)
         await change(
             owner,
             "UPDATE usage_fold SET folded_before = 1000000000000 WHERE organization_id = :organization",
@@ -88,11 +88,11 @@ class TestRestore:
         await ingest(database, organization, event(START))
 
         with pytest.raises(WatermarkAhead):
-            await services[Folding].fold(organization)
+            await services[RollupWorker].fold(organization)
 
         assert await items(owner, organization) == 1
 
     async def test_is_not_for_the_service(self, database: Database, organization: str) -> None:
         with pytest.raises(Exception, match="permission denied"):
             async with database.session(organization) as session:
-                await session.first(Statement(sa.text("SELECT reset_usage_watermarks()")))
+                await session.first(Query(sa.text("SELECT reset_usage_watermarks()")))

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.auth.principal import Caller
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.api_key import ApiKey
 from app.core.clock import new_id
 from app.core.errors import DuplicateKey
 from app.core.services import Services
 from app.credentials.records import CredentialRecord, CredentialState
-from app.credentials.service import Credentials, NewCredential
+from app.credentials.service import CredentialService, NewCredential
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
 from app.leases.service import Wrapper
@@ -76,12 +76,14 @@ class Workplace:
         )
 
     async def register(self, services: Services, key: ApiKey) -> CredentialRecord:
-        return await services[Credentials].register(self.caller, new_credential(key), credential_id=new_id())
+        return await services[CredentialService].register(
+            self.caller, new_credential(key), credential_id=new_id()
+        )
 
     async def sweep(self, services: Services | None = None) -> None:
         """Let the deadlines pass and sweep."""
         await make_due(self.owner, self.organization)
-        await (services or self.healthy)[Sweep].run()
+        await (services or self.healthy)[Reconciler].run()
 
     async def prolong(self) -> None:
         """Let keys that are kept for rollback retire later: so they look to an instance whose clock is behind."""

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from app.spend_limits.counters import gains_of
+from app.spend_limits.counters import increments_for
 from app.spend_limits.limits import (
     BEGINNING,
     Enforcement,
@@ -180,7 +180,7 @@ class TestGains:
         limits = [limit(terms(period=period)) for period in (LimitPeriod.DAY, LimitPeriod.TOTAL)]
         days = [NOON, NOON - timedelta(days=1), NOON]
 
-        gains = gains_of(limits, [make_row(1, started_at=day) for day in days], [])
+        gains = increments_for(limits, [make_row(1, started_at=day) for day in days], [])
 
         counters = [(gain.limit_id, gain.period_starts_at) for gain in gains]
         assert counters == sorted(counters)
@@ -190,7 +190,7 @@ class TestGains:
     def test_leave_out_periods_that_began_before_the_limit_knows_all(self) -> None:
         late = limit(terms(period=LimitPeriod.DAY), since=LimitPeriod.DAY.start_of(NOON))
 
-        assert gains_of([late], [make_row(1, started_at=NOON - timedelta(days=1))], []) == []
+        assert increments_for([late], [make_row(1, started_at=NOON - timedelta(days=1))], []) == []
 
 
 class TestEstimate:

@@ -9,14 +9,14 @@ from app.core.clock import new_id
 from app.credentials.records import VersionRecord, VersionState
 from app.credentials.revocation import is_safe_to_revoke
 from app.credentials.verdicts import PENDING
-from app.provider_url.endpoint import AuthStyle, Destination
+from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
 
 SWITCH = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 PREVIOUS = VersionRecord(
     credential_id=new_id(),
     key_version=1,
     state=VersionState.PREVIOUS,
-    destination=Destination(
+    destination=ProviderEndpoint(
         base_url=None,
         messages_url="https://api.anthropic.com/v1/messages",
         auth_style=AuthStyle.X_API_KEY,

@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from app.egress.circuit_breaker import HangBreaker, HostSlots
+from app.egress.circuit_breaker import CircuitBreaker, HostSlots
 from app.egress.exceptions import HostSuspended
 
 URL = httpx.URL("https://gw.example.com/acme/v1/messages")
@@ -27,16 +27,18 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> HangBreaker:
-    return HangBreaker(hangs_before_pause=2, pause_seconds=30.0, patience_seconds=3.0, clock=clock)
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker(hangs_before_pause=2, pause_seconds=30.0, patience_seconds=3.0, clock=clock)
 
 
-def fail(breaker: HangBreaker, error: BaseException, *, times: int = 2, waited_seconds: float = 5.0) -> None:
+def fail(
+    breaker: CircuitBreaker, error: BaseException, *, times: int = 2, waited_seconds: float = 5.0
+) -> None:
     for _ in range(times):
         breaker.failed(URL, error, waited_seconds=waited_seconds)
 
 
-def is_suspended(breaker: HangBreaker, url: httpx.URL) -> bool:
+def is_suspended(breaker: CircuitBreaker, url: httpx.URL) -> bool:
     try:
         breaker.check(url)
     except HostSuspended:
@@ -45,17 +47,17 @@ def is_suspended(breaker: HangBreaker, url: httpx.URL) -> bool:
 
 
 class TestHangBreaker:
-    def test_one_hang_is_forgiven(self, breaker: HangBreaker) -> None:
+    def test_one_hang_is_forgiven(self, breaker: CircuitBreaker) -> None:
         fail(breaker, HANG, times=1)
 
         assert not is_suspended(breaker, URL)
 
-    def test_answers_that_hang_suspend_their_path_only(self, breaker: HangBreaker) -> None:
+    def test_answers_that_hang_suspend_their_path_only(self, breaker: CircuitBreaker) -> None:
         fail(breaker, HANG)
 
         assert (is_suspended(breaker, URL), is_suspended(breaker, NEIGHBOUR)) == (True, False)
 
-    def test_connections_that_hang_suspend_the_host(self, breaker: HangBreaker) -> None:
+    def test_connections_that_hang_suspend_the_host(self, breaker: CircuitBreaker) -> None:
         fail(breaker, httpx.ConnectTimeout("no connection"))
 
         assert (is_suspended(breaker, URL), is_suspended(breaker, NEIGHBOUR)) == (True, True)
@@ -64,20 +66,20 @@ class TestHangBreaker:
         "error",
         [httpx.PoolTimeout("ours"), httpx.ConnectError("refused"), httpx.RemoteProtocolError("nonsense")],
     )
-    def test_quick_failures_and_our_own_do_not_count(self, breaker: HangBreaker, error: Exception) -> None:
+    def test_quick_failures_and_our_own_do_not_count(self, breaker: CircuitBreaker, error: Exception) -> None:
         fail(breaker, error)
 
         assert not is_suspended(breaker, URL)
 
     @pytest.mark.parametrize(("waited_seconds", "suspended"), [(2.9, False), (3.0, True)])
     def test_a_cancelled_request_counts_if_it_waited_long(
-        self, breaker: HangBreaker, waited_seconds: float, suspended: bool
+        self, breaker: CircuitBreaker, waited_seconds: float, suspended: bool
     ) -> None:
         fail(breaker, asyncio.CancelledError(), waited_seconds=waited_seconds)
 
         assert is_suspended(breaker, URL) is suspended
 
-    def test_an_answer_clears_the_count(self, breaker: HangBreaker) -> None:
+    def test_an_answer_clears_the_count(self, breaker: CircuitBreaker) -> None:
         fail(breaker, HANG, times=1)
         breaker.answered(URL)
         fail(breaker, HANG, times=1)
@@ -85,7 +87,7 @@ class TestHangBreaker:
         assert not is_suspended(breaker, URL)
 
     def test_the_pause_ends_and_the_next_hang_brings_it_back(
-        self, breaker: HangBreaker, clock: Clock
+        self, breaker: CircuitBreaker, clock: Clock
     ) -> None:
         fail(breaker, HANG)
         clock.seconds = 30.0
@@ -94,7 +96,7 @@ class TestHangBreaker:
 
         assert (after_the_pause, is_suspended(breaker, URL)) == (False, True)
 
-    def test_what_is_remembered_is_bounded(self, breaker: HangBreaker) -> None:
+    def test_what_is_remembered_is_bounded(self, breaker: CircuitBreaker) -> None:
         fail(breaker, HANG)
         for number in range(5000):
             breaker.failed(httpx.URL(f"https://h{number}.example.com/"), HANG, waited_seconds=0.0)

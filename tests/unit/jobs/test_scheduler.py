@@ -7,14 +7,14 @@ from typing import cast
 import pytest
 
 from app.composition.background import run_jobs
-from app.composition.reconciler import Sweep
+from app.composition.reconciler import Reconciler
 from app.core.errors import DatabaseUnavailable
 from app.core.services import Services
 from app.jobs.scheduler import repeat
-from app.usage.retention import UsageRetention
-from app.usage_reports.rollup_worker import Folding
-from app.validation.worker import Revalidation
-from app.webhooks.delivery_worker import Deliveries
+from app.usage.retention import UsageRetentionWorker
+from app.usage_reports.rollup_worker import RollupWorker
+from app.validation.worker import ValidationWorker
+from app.webhooks.delivery_worker import DeliveryWorker
 
 LONG = 3600.0
 
@@ -105,11 +105,11 @@ class TestRunJobs:
         services = cast(
             "Services",
             {
-                Sweep: SimpleNamespace(run=sweep_and_stop, purge=purge),
-                Revalidation: SimpleNamespace(run=lambda _stop: revalidate()),
-                Deliveries: SimpleNamespace(run=lambda _stop: deliver()),
-                Folding: SimpleNamespace(run=lambda _stop: fold()),
-                UsageRetention: SimpleNamespace(run=retain),
+                Reconciler: SimpleNamespace(run=sweep_and_stop, purge=purge),
+                ValidationWorker: SimpleNamespace(run=lambda _stop: revalidate()),
+                DeliveryWorker: SimpleNamespace(run=lambda _stop: deliver()),
+                RollupWorker: SimpleNamespace(run=lambda _stop: fold()),
+                UsageRetentionWorker: SimpleNamespace(run=retain),
             },
         )
 

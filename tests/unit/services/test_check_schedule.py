@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.validation.runner import CheckSchedule
+from app.validation.runner import ValidationSchedule
 
 DAY = timedelta(hours=24)
 CHECKED_AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 def pauses(every: timedelta, *, indeterminate: int) -> list[timedelta]:
-    schedule = CheckSchedule(every=every)
+    schedule = ValidationSchedule(every=every)
     found = [schedule.next_check(CHECKED_AT, indeterminate=indeterminate) for _ in range(200)]
     return [at - CHECKED_AT for at in found if at is not None]
 
@@ -39,4 +39,4 @@ class TestCheckSchedule:
         assert max(pauses(timedelta(seconds=10), indeterminate=1)) <= timedelta(seconds=11)
 
     def test_without_a_period_there_is_no_next_check(self) -> None:
-        assert CheckSchedule(every=None).next_check(CHECKED_AT, indeterminate=3) is None
+        assert ValidationSchedule(every=None).next_check(CHECKED_AT, indeterminate=3) is None
