@@ -1,3 +1,3 @@
-"""Pharaoh BYOK: keeps organizations' own Anthropic keys, validates them, hands out only masked metadata."""
+"""Pharaoh BYOK stores and validates the Anthropic keys of organizations and shows them only masked."""
 
 __version__ = "0.1.0"

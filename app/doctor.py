@@ -1,113 +1,295 @@
-"""What `byok doctor` looks at. Each finding says what is so and, where it is wrong, how to mend it."""
+"""The checks of `byok doctor`. Each finding states a result and, if something is wrong, how to fix it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import IntFlag
 from typing import Literal
 
-from app.composition.bootstrap import DatabaseAccess, check_provider, check_services
+from app.composition.bootstrap import check_issuer, check_provider, check_services
+from app.composition.database_access import NOT_A_MEMBER, DatabaseAccess
+from app.composition.scaling_checks import ScalingResult, check_cells, check_poolers, check_replica
 from app.core.clock import now
+from app.credentials.validation_results import Reason
+from app.database.connections import describe_failure
 from app.database.migrations import current_revision, newest_revision
 from app.database.preflight import (
     DATABASE_ERRORS,
     OLDEST_POSTGRESQL,
-    login_powers,
+    is_service_member,
+    rls_bypasses,
     server_time,
     server_version,
 )
-from app.settings.environment import Settings, SettingsRefused
+from app.egress.issuer_check import IssuerMatch, IssuerReport
+from app.settings.environment import SettingsRefused
+from app.settings.settings import Settings
 
-TOLERATED_CLOCK_DIFFERENCE = timedelta(seconds=5)
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
+
+# A machine without internet has one of these. It does not prove that the installation is wrong.
+_NO_INTERNET = {
+    Reason.DNS_UNAVAILABLE: "its host name cannot be resolved",
+    Reason.UNREACHABLE: "it cannot be reached",
+    Reason.TIMEOUT: "it does not respond before the timeout",
+    Reason.INTERRUPTED: "the connection was interrupted",
+}
+_VAULT_FIXES = {
+    "unreachable": "check BYOK_VAULT__ADDRESS and BYOK_VAULT__CA_FILE",
+    "timeout": "check BYOK_VAULT__ADDRESS and the network",
+    "sealed": "run `operator unseal` on the Vault server",
+    "token_revoked": "set a valid token",
+    "login_refused": "check the role's id, secret id or JWT, and BYOK_VAULT__NAMESPACE",
+}
+
+
+class Area(IntFlag):
+    """What a check is about. The exit status of the command is the sum of the areas that failed."""
+
+    SETTINGS = 1
+    DATABASE = 2
+    SECRET_STORE = 4
+    TOKENS = 8
+    PROVIDER = 16
+
+
+FAILED_SETTINGS = int(Area.SETTINGS)
+FAILED_DATABASE = int(Area.DATABASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line."""
+    """The result of one check, printed as one line."""
 
     level: Literal["ok", "warn", "fail"]
     subject: str
     text: str
+    area: Area = Area.SETTINGS
 
     def __str__(self) -> str:
         return f"{self.level:<5} {self.subject}: {self.text}"
 
 
-async def examine(settings: Settings, access: DatabaseAccess, *, unknown: Sequence[str]) -> list[Finding]:
-    """Everything, one after the other; a failure does not hide the next."""
-    findings = [_settings(settings, unknown)]
-    try:
-        findings += [finding async for finding in _database(settings, access)]
-    except DATABASE_ERRORS as error:
-        mend = (
-            "is not set up yet; run byok migrate, or byok serve"
-            if settings.database.url is None
-            else "check BYOK_DATABASE__URL"
-        )
-        findings.append(Finding("fail", "database", f"does not answer ({type(error).__name__}); {mend}"))
-        return findings
-    try:
-        for name, trouble in (await check_services(settings, access)).items():
-            mend = (
-                "answers" if trouble is None else f"{trouble}; see docs/operations.md and the service's log"
-            )
-            findings.append(Finding("ok" if trouble is None else "fail", name.replace("_", " "), mend))
-    except SettingsRefused as error:
-        findings.append(Finding("fail", "secret store", str(error)))
-    findings.append(await _provider(settings))
-    if settings.provider.allowed_hosts:
-        exempt = ", ".join(settings.provider.allowed_hosts)
-        findings.append(Finding("warn", "provider", f"exempt from the private-address rule: {exempt}"))
+def exit_status(findings: Sequence[Finding]) -> int:
+    """The sum of the areas that failed; 0 if none did."""
+    failed = Area(0)
+    for finding in findings:
+        if finding.level == "fail":
+            failed |= finding.area
+    return int(failed)
+
+
+async def run_checks(
+    settings: Settings, access: DatabaseAccess, *, unknown: Sequence[str], show: Callable[[str], object]
+) -> list[Finding]:
+    """Run all checks in order, and show each finding at once.
+
+    If the database does not respond, the checks that need it are left out.
+    """
+    findings: list[Finding] = []
+    async for finding in _all_findings(settings, access, unknown):
+        findings.append(finding)
+        show(str(finding))
     return findings
+
+
+async def _all_findings(
+    settings: Settings, access: DatabaseAccess, unknown: Sequence[str]
+) -> AsyncIterator[Finding]:
+    yield _settings(settings, unknown)
+    responds = True
+    try:
+        async for finding in _database(settings, access):
+            yield finding
+            # Nothing in the database works then, so the checks that need it would only repeat this.
+            blocks = finding.subject in {"service role", "pooler"} and finding.level == "fail"
+            responds = responds and not blocks
+    except DATABASE_ERRORS as error:
+        responds = False
+        variable = "BYOK_DATA_DIR" if settings.database.url is None else "BYOK_DATABASE__URL"
+        yield Finding("fail", "database", f"{variable}: {describe_failure(error)}", Area.DATABASE)
+    async for finding in _secret_store(settings, access, with_database=responds):
+        yield finding
+    for finding in _tokens(settings, await check_issuer(settings)):
+        yield finding
+    yield await _provider(settings)
+    if settings.provider.allowed_hosts:
+        count = len(settings.provider.allowed_hosts)
+        yield Finding(
+            "warn",
+            "provider",
+            f"{count} hosts may resolve to private addresses (BYOK_PROVIDER__ALLOWED_HOSTS)",
+        )
+
+
+async def _secret_store(
+    settings: Settings, access: DatabaseAccess, *, with_database: bool
+) -> AsyncIterator[Finding]:
+    try:
+        if settings.vault.address is not None:
+            from app.composition.vault import vault_login_problems  # noqa: PLC0415  # slow to import, and rarely needed
+
+            problems = await vault_login_problems(settings)
+            for role, reason in problems.items():
+                fix = _VAULT_FIXES.get(reason, "see docs/how-to/vault.md")
+                yield Finding(
+                    "fail", "vault", f"the role {role} cannot log in: {reason}; {fix}", Area.SECRET_STORE
+                )
+            if problems:
+                return
+            yield Finding("ok", "vault", "every role logs in")
+        if with_database:
+            for name, code in (await check_services(settings, access)).items():
+                yield _dependency(name, code)
+    except SettingsRefused as error:
+        yield Finding("fail", "secret store", str(error), Area.SECRET_STORE)
+
+
+def _dependency(name: str, code: str | None) -> Finding:
+    subject = name.replace("_", " ")
+    if code is None:
+        return Finding("ok", subject, "encrypts and decrypts" if name == "secret_store" else "responds")
+    area = Area.DATABASE if name == "database" else Area.SECRET_STORE
+    return Finding("fail", subject, f"{code}; see docs/reference/metrics-and-logs.md", area)
+
+
+def _tokens(settings: Settings, report: IssuerReport | None) -> list[Finding]:
+    if report is None:
+        return [Finding("ok", "tokens", "the embedded development key signs them: byok token")]
+    findings = [_keys(report), _issuer(report)]
+    if report.jwks_uri_matches is False:
+        findings.append(
+            Finding("warn", "tokens", "BYOK_AUTH__JWKS_URL is not the jwks_uri of the discovery document")
+        )
+    names = [settings.auth.organization_claim, *settings.auth.scope_claims]
+    if names != ["org", "scope"]:
+        findings.append(
+            Finding(
+                "ok", "tokens", "BYOK_AUTH__ORGANIZATION_CLAIM or BYOK_AUTH__SCOPE_CLAIMS names other claims"
+            )
+        )
+    return findings
+
+
+def _keys(report: IssuerReport) -> Finding:
+    if report.keys_problem is not None:
+        text = f"no token can be accepted: BYOK_AUTH__JWKS_URL {report.keys_problem}"
+        return Finding("fail", "tokens", text, Area.TOKENS)
+    plural = "" if report.usable_keys == 1 else "s"
+    return Finding("ok", "tokens", f"the JWKS has {report.usable_keys} usable key{plural}")
+
+
+def _issuer(report: IssuerReport) -> Finding:
+    match report.issuer:
+        case IssuerMatch.SAME:
+            return Finding("ok", "tokens", "BYOK_AUTH__ISSUER is the issuer of the discovery document")
+        case IssuerMatch.UNKNOWN:
+            return Finding(
+                "warn",
+                "tokens",
+                "BYOK_AUTH__ISSUER was not compared, because no discovery document was found there",
+            )
+        case IssuerMatch.SLASH:
+            why = "differs by the trailing slash from the issuer of the discovery document; add or remove it"
+        case IssuerMatch.DIFFERENT:
+            why = "is not the issuer of its discovery document; set it to the value there"
+    return Finding("fail", "tokens", f"no token can be accepted: BYOK_AUTH__ISSUER {why}", Area.TOKENS)
 
 
 def _settings(settings: Settings, unknown: Sequence[str]) -> Finding:
     if unknown:
         return Finding(
-            "warn", "settings", f"no such settings: {', '.join(unknown)}; see the table in README.md"
+            "warn", "settings", f"unknown settings: {', '.join(unknown)}; see docs/reference/settings.md"
         )
     return Finding("ok", "settings", f"{settings.environment}")
 
 
 async def _database(settings: Settings, access: DatabaseAccess) -> AsyncIterator[Finding]:
+    yield await _version(access)
+    yield await _schema(access)
+    if not await is_service_member(access.login.url):
+        yield Finding("fail", "service role", NOT_A_MEMBER, Area.DATABASE)
+    yield await _row_level_security(access, is_production=settings.is_production)
+    yield await _clock(access)
+    yield _scaling(await check_cells(access.login))
+    if settings.database.url is not None:
+        async for result in check_poolers(access.login):
+            yield _scaling(result)
+    if access.reports is not None:
+        yield _scaling(
+            await check_replica(access.login, access.reports, is_production=settings.is_production)
+        )
+
+
+async def _version(access: DatabaseAccess) -> Finding:
     version = await server_version(access.login.url)
     if version < OLDEST_POSTGRESQL:
-        yield Finding("fail", "database", "PostgreSQL 15 or newer is needed")
-    else:
-        yield Finding("ok", "database", f"PostgreSQL {version // 10000}.{version % 10000}")
+        return Finding("fail", "database", "PostgreSQL 15 or newer is required", Area.DATABASE)
+    return Finding("ok", "database", f"PostgreSQL {version // 10000}.{version % 10000}")
+
+
+async def _schema(access: DatabaseAccess) -> Finding:
     at, needed = await current_revision(access.login.url), newest_revision()
     if at == needed:
-        yield Finding("ok", "schema", f"at {at}")
-    else:
-        yield Finding("fail", "schema", f"at {at or 'nothing'}, but {needed} is needed; run byok migrate")
-    powers = ", ".join(await login_powers(access.login.url))
-    if not powers:
-        yield Finding("ok", "row-level security", "the service's login cannot get around it")
-    elif settings.is_production:
-        yield Finding("fail", "row-level security", f"the login {powers}; use a mere member of byok_service")
-    else:
-        yield Finding(
-            "warn",
-            "row-level security",
-            f"the login {powers}; every connection steps down to byok_service. For production set"
-            " BYOK_DATABASE__URL to a mere member of it and BYOK_DATABASE__MIGRATION_URL to the owner",
+        return Finding("ok", "schema", f"at {at}")
+    return Finding(
+        "fail",
+        "schema",
+        f"at {at or 'no revision'}, but {needed} is required; run byok migrate",
+        Area.DATABASE,
+    )
+
+
+async def _row_level_security(access: DatabaseAccess, *, is_production: bool) -> Finding:
+    subject, bypasses = "row-level security", ", ".join(await rls_bypasses(access.login.url))
+    if not bypasses:
+        return Finding("ok", subject, "the service's login cannot bypass it")
+    if is_production:
+        return Finding(
+            "fail",
+            subject,
+            f"the login {bypasses}; use a login that is only a member of byok_service",
+            Area.DATABASE,
         )
-    yield await _clock(access)
+    return Finding(
+        "warn",
+        subject,
+        f"the login {bypasses}; every connection switches to the role byok_service. For production, set"
+        " BYOK_DATABASE__URL to a login that is only a member of it, and BYOK_DATABASE__MIGRATION_URL to the owner",
+    )
+
+
+def _scaling(result: ScalingResult) -> Finding:
+    return Finding(result.level, result.subject, result.text, Area.DATABASE)
 
 
 async def _clock(access: DatabaseAccess) -> Finding:
     difference = abs(now() - await server_time(access.login.url))
-    if difference <= TOLERATED_CLOCK_DIFFERENCE:
+    if difference <= MAX_CLOCK_DIFFERENCE:
         return Finding("ok", "clock", "agrees with the database's")
     seconds = difference.total_seconds()
-    return Finding("fail", "clock", f"differs from the database's by {seconds:.0f} s; run NTP on both")
+    return Finding(
+        "fail",
+        "clock",
+        f"differs from the database's by {seconds:.0f} s; synchronize both clocks with NTP",
+        Area.DATABASE,
+    )
 
 
 async def _provider(settings: Settings) -> Finding:
     reason = await check_provider(settings)
     if reason is None:
-        return Finding("ok", "provider", f"{settings.provider.default_base_url} answers")
+        return Finding("ok", "provider", "the default endpoint responds")
+    if reason in _NO_INTERNET:
+        return Finding(
+            "warn",
+            "provider",
+            f"the default endpoint was not checked, because {_NO_INTERNET[reason]} ({reason}); without it, validations"
+            " stay indeterminate. Check outgoing HTTPS, DNS and BYOK_PROVIDER__DEFAULT_BASE_URL",
+        )
     return Finding(
         "fail",
         "provider",
-        f"{settings.provider.default_base_url}: {reason}; check outgoing HTTPS, DNS and BYOK_PROVIDER__CA_FILE",
+        f"the default endpoint fails with {reason}; check BYOK_PROVIDER__DEFAULT_BASE_URL and BYOK_PROVIDER__CA_FILE",
+        Area.PROVIDER,
     )

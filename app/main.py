@@ -1,4 +1,4 @@
-"""The ASGI application: lifespan, layers around every request, routers, problem handlers."""
+"""The ASGI application: lifespan, middleware, routers and problem handlers."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,12 +13,24 @@ from app.api.problems import add_problem_handlers
 from app.auth.authenticator import Authenticator
 from app.composition.routes import ROUTERS
 from app.core.services import Services
-from app.settings.environment import CorsSettings
-from app.usage.event_openapi import event_schemas
+from app.page.router import BillingPage, page_router
+from app.relay.router import RelayPaths
+from app.settings.groups.access import CorsSettings
+from app.usage_events.event_openapi import event_schemas
 
 
-def create_app(services: AbstractAsyncContextManager[Services], cors: CorsSettings | None = None) -> FastAPI:
-    """The application over services that are opened when it starts and closed when it stops."""
+def create_app(
+    services: AbstractAsyncContextManager[Services],
+    cors: CorsSettings | None = None,
+    page: BillingPage | None = None,
+) -> FastAPI:
+    """Create the application.
+
+    Args:
+        services: opened when the application starts, and closed when it stops.
+        cors: the allowed browser origins; none by default.
+        page: the billing page; None: it is off.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -30,35 +42,42 @@ def create_app(services: AbstractAsyncContextManager[Services], cors: CorsSettin
         title="Pharaoh BYOK",
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,  # ours has no scripts from elsewhere
+        docs_url=None,  # app.api serves a documentation page without external scripts
         redoc_url=None,
         openapi_url="/openapi.json",
-        redirect_slashes=False,  # a redirect would make clients repeat a key to another path
-        # FastAPI's own spans and logs carry raw paths, hosts and exceptions; ours are in app.observability.tracing.
+        redirect_slashes=False,  # after a redirect, clients would send a key again to another path
+        # FastAPI's own spans and logs contain raw paths, hosts and exceptions. app.observability.tracing replaces them.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     for router in ROUTERS:
         app.include_router(router)
+    if page is not None:
+        app.include_router(page_router(page))
     add_problem_handlers(app)
-    app.openapi = lambda: describe(app, event_schemas())  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = lambda: describe(app, event_schemas())  # type: ignore[method-assign]  # the way to extend it that FastAPI documents
 
-    # The last one added is the outermost.
-    app.add_middleware(BodyLimits)
-    app.add_middleware(Authentication, authenticator=lambda: app.state.services[Authenticator])
-    app.add_middleware(Cors, allowed_origins=(cors or CorsSettings()).allowed_origins)
-    app.add_middleware(RequestContext)
+    _add_middleware(app, cors or CorsSettings(), page)
     return app
 
 
+def _add_middleware(app: FastAPI, cors: CorsSettings, page: BillingPage | None) -> None:
+    # The middleware that is added last runs first.
+    app.add_middleware(BodyLimits)
+    app.add_middleware(Authentication, authenticator=lambda: app.state.services[Authenticator])
+    app.add_middleware(Cors, allow_origins=cors.allowed_origins)
+    app.add_middleware(RelayPaths, services=lambda: app.state.services)
+    app.add_middleware(RequestContext, page_headers=None if page is None else page.headers)
+
+
 def openapi_document() -> dict[str, Any]:
-    """The OpenAPI document, without opening anything."""
-    return create_app(_Nothing()).openapi()
+    """Return the OpenAPI document without opening a database or any other resource."""
+    return create_app(_NoServices()).openapi()
 
 
-class _Nothing(AbstractAsyncContextManager[Services]):
-    """Services of an application that only describes itself."""
+class _NoServices(AbstractAsyncContextManager[Services]):
+    """Replaces the services when the application only generates its OpenAPI document."""
 
     async def __aenter__(self) -> Services:
-        raise RuntimeError("this application only describes itself")
+        raise RuntimeError("this application only generates its OpenAPI document")
 
     async def __aexit__(self, *_: object) -> None: ...

@@ -1,7 +1,7 @@
-"""Alembic's way in: runs the migrations as the owner of the tables.
+"""Entry point of Alembic: runs the migrations as the owner of the tables.
 
-`app.database.migrations` hands over a connection; from the alembic command line the URL comes from
-BYOK_DATABASE__MIGRATION_URL, else BYOK_DATABASE__URL.
+`app.database.migrations` passes a connection. The alembic command line uses the URL in
+BYOK_DATABASE__MIGRATION_URL or, if that is not set, in BYOK_DATABASE__URL.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ import re
 
 import sqlalchemy as sa
 from alembic import context
-from sqlalchemy.ext.asyncio import create_async_engine
 
 import app
 from app.database.columns import metadata
+from app.database.connections import create_engine
 from app.secret_store import binding
 from app.settings.environment import load_settings
 
@@ -26,33 +26,39 @@ _TABLES = [metadata, binding.metadata]
 
 
 def _is_described(name: str | None, kind: str, _parents: object) -> bool:
-    """Partitions come and go with the months; the models describe their parent."""
-    return kind != "table" or re.fullmatch(r"usage_event_y\d{4}m\d{2}", name or "") is None
+    """Whether the models describe this object. They describe the partitioned table, not its monthly partitions."""
+    return kind != "table" or re.fullmatch(r"usage_(event|object)_y\d{4}m\d{2}", name or "") is None
 
 
 def _run(connection: sa.Connection) -> None:
     context.configure(
-        connection=connection, target_metadata=_TABLES, compare_type=True, include_name=_is_described
+        connection=connection,
+        target_metadata=_TABLES,
+        compare_type=True,
+        include_name=_is_described,
+        cell=context.config.attributes.get("cell"),
     )
     with context.begin_transaction():
-        # One migrator at a time, whatever the number of instances that start at once.
+        # Only one of several instances that start at the same time may migrate.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('byok.migrations'))"))
         context.run_migrations()
 
 
 async def _connect_and_run() -> None:
     database = load_settings().database
-    url = database.migration_url or database.url
+    url = database.migration_url or database.direct_url or database.url
     if url is None:
-        raise SystemExit("BYOK_DATABASE__MIGRATION_URL: set it to the database to migrate")
-    engine = create_async_engine(url)
+        raise SystemExit(
+            "BYOK_DATABASE__MIGRATION_URL is not set. Set it to the URL of the database to migrate."
+        )
+    engine = create_engine(url.for_sqlalchemy())
     async with engine.connect() as connection:
         await connection.run_sync(_run)
         await connection.commit()
     await engine.dispose()
 
 
-if (given := context.config.attributes.get("connection")) is not None:
-    _run(given)
+if (passed_connection := context.config.attributes.get("connection")) is not None:
+    _run(passed_connection)
 else:
     asyncio.run(_connect_and_run())

@@ -1,6 +1,7 @@
-"""What handlers ask for, as annotated aliases named by nouns."""
+"""Dependencies and parameters of handlers, as annotated types."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated
@@ -8,18 +9,20 @@ from uuid import UUID
 
 import structlog
 from fastapi import Depends, Header, Path, Request
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
-from app.api.schemas import GivenInstant
+from app.api.schemas import InputTimestamp
 from app.auth.principal import Caller, Principal, Scope
 from app.core.errors import InvalidInput
 from app.core.organizations import ORGANIZATION_PATTERN
 from app.core.services import Services
+from app.rate_limits.service import WriteKind, WriteLimiter
 
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 
-# Under which internal services are counted where a path names no organization.
+# The reserved organization that counts requests of internal services to paths without an organization.
 SERVICES_ORGANIZATION = "_services"
 
 OrganizationId = Annotated[
@@ -27,39 +30,50 @@ OrganizationId = Annotated[
     Path(
         alias="organization_id",
         pattern=ORGANIZATION_PATTERN,
-        description="The organization.",
+        description="The id of the organization.",
         examples=["org_acme"],
     ),
 ]
 CredentialId = Annotated[
-    UUID, Path(description="The credential.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+    UUID, Path(description="The id of the credential.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
 ]
-
-
 LimitId = Annotated[
-    UUID, Path(description="The spend limit.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+    UUID, Path(description="The id of the spend limit.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
 ]
 ReservationId = Annotated[
-    UUID, Path(description="The reservation.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+    UUID, Path(description="The id of the reservation.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
 ]
 EndpointId = Annotated[
-    UUID, Path(description="The webhook endpoint.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"])
+    UUID,
+    Path(description="The id of the webhook endpoint.", examples=["0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"]),
 ]
 
 
-# Dependencies are coroutines, also those that wait for nothing: FastAPI runs plain functions in a thread each.
+# All dependencies are coroutines, even if they await nothing: FastAPI runs plain functions in threads.
 async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-ServicesOfApp = Annotated[Services, Depends(_services)]
+AppServices = Annotated[Services, Depends(_services)]
+
+
+# Every operation with one of these scopes changes something, so it counts towards the organization's limit of writes.
+_WRITES = {
+    Scope.CREDENTIALS_WRITE: WriteKind.CHANGES,
+    Scope.BILLING_WRITE: WriteKind.CHANGES,
+    Scope.USAGE_WRITE: WriteKind.WORK,
+    Scope.LEASES_CREATE: WriteKind.WORK,
+}
 
 
 def _caller_with(scope: Scope, *, service_only: bool = False) -> Callable[..., Awaitable[Caller]]:
     async def caller(request: Request, organization_id: OrganizationId) -> Caller:
         principal: Principal = request.state.principal
         principal.require(scope, organization_id=organization_id, service_only=service_only)
+        if scope in _WRITES:
+            services: Services = request.app.state.services
+            services[WriteLimiter].admit(organization_id, _WRITES[scope])
         structlog.contextvars.bind_contextvars(organization_id=organization_id, **_credential_in(request))
         return Caller(
             subject=principal.subject, organization_id=organization_id, request_id=request.state.request_id
@@ -69,7 +83,7 @@ def _caller_with(scope: Scope, *, service_only: bool = False) -> Callable[..., A
 
 
 def _credential_in(request: Request) -> dict[str, str]:
-    """For the log. Parsed ids only: a raw path may hold anything."""
+    """The credential id for the log. It is parsed first, because a raw path may contain any text."""
     try:
         return {"credential_id": str(UUID(request.path_params["credential_id"]))}
     except (KeyError, ValueError):
@@ -80,16 +94,16 @@ CredentialReader = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_READ
 CredentialWriter = Annotated[Caller, Depends(_caller_with(Scope.CREDENTIALS_WRITE))]
 BillingReader = Annotated[Caller, Depends(_caller_with(Scope.BILLING_READ))]
 BillingWriter = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE))]
-BillingService = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE, service_only=True))]
-Leaser = Annotated[Caller, Depends(_caller_with(Scope.LEASES_CREATE, service_only=True))]
+InternalBillingWriter = Annotated[Caller, Depends(_caller_with(Scope.BILLING_WRITE, service_only=True))]
+LeaseCreator = Annotated[Caller, Depends(_caller_with(Scope.LEASES_CREATE, service_only=True))]
 UsageReader = Annotated[Caller, Depends(_caller_with(Scope.USAGE_READ))]
 UsageWriter = Annotated[Caller, Depends(_caller_with(Scope.USAGE_WRITE))]
-Spender = Annotated[Caller, Depends(_caller_with(Scope.USAGE_WRITE, service_only=True))]
+InternalUsageWriter = Annotated[Caller, Depends(_caller_with(Scope.USAGE_WRITE, service_only=True))]
 AuditReader = Annotated[Caller, Depends(_caller_with(Scope.AUDIT_READ))]
 
 
 async def _url_checker(request: Request) -> Caller:
-    """A path without an organization: the token's own, or all internal services together."""
+    """The caller for a path without an organization: the token's organization, or one for all internal services."""
     principal: Principal = request.state.principal
     organization = SERVICES_ORGANIZATION if principal.is_service else principal.organization_id
     principal.require(Scope.CREDENTIALS_WRITE, organization_id=organization)
@@ -98,37 +112,43 @@ async def _url_checker(request: Request) -> Caller:
     )
 
 
-UrlChecker = Annotated[Caller, Depends(_url_checker)]
+UrlCheckCaller = Annotated[Caller, Depends(_url_checker)]
 
 
 def _in_range(instant: datetime) -> datetime:
-    """What the database can hold, in every zone."""
+    """Reject timestamps that PostgreSQL or a time zone conversion cannot represent."""
     if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:
         raise ValueError("out of range")
     return instant
 
 
-InstantQuery = Annotated[GivenInstant, AfterValidator(_in_range)]
+# In a query string `+` means a space, so the offset of `...T00:00:00+02:00` arrives as ` 02:00`.
+_LOST_PLUS = re.compile(r".+:\d\d(\.\d+)? \d\d:\d\d", re.ASCII)
+
+
+def _require_encoded_plus(value: object) -> object:
+    if isinstance(value, str) and _LOST_PLUS.fullmatch(value):
+        raise PydanticCustomError("plus_not_encoded", "Write the plus sign as %2B.")
+    return value
+
+
+TimestampQuery = Annotated[InputTimestamp, AfterValidator(_in_range), BeforeValidator(_require_encoded_plus)]
 
 
 def only_parameters(*known: str, hint: str) -> Callable[[Request], Awaitable[None]]:
-    """Refuses other parameters in the query, where a filter that is misspelt would show too much.
+    """A dependency that rejects unknown query parameters, because a misspelled filter would return too much.
 
     Args:
-        known: their names.
-        hint: for whoever meant one of them.
+        known: the names of the operation's parameters.
+        hint: the end of the error message: how to write a parameter that is often misspelled.
     """
     names = frozenset(known)
 
-    async def refuse_others(request: Request) -> None:
+    async def reject_unknown(request: Request) -> None:
         if not names.issuperset(request.query_params):
-            raise InvalidInput.of(
-                "query",
-                "unknown_field",
-                f"The query has a parameter that this operation does not know. {hint}",
-            )
+            raise InvalidInput.of("query", "unknown_field", f"Unknown query parameter. {hint}")
 
-    return refuse_others
+    return reject_unknown
 
 
 async def _no_fields(request: Request) -> None:
@@ -137,14 +157,12 @@ async def _no_fields(request: Request) -> None:
     except (ValueError, RecursionError):
         raise HTTPException(400) from None
     if not isinstance(found, dict):
-        raise InvalidInput.in_form("body", "invalid_type", "A JSON object is needed here.")
+        raise InvalidInput.invalid_field("body", "invalid_type", "Must be an object.")
     if found:
-        raise InvalidInput.of(
-            "body", "unknown_field", "The request has a field that this operation does not know."
-        )
+        raise InvalidInput.of("body", "unknown_field", "Unknown field. Remove it.")
 
 
-# Of operations that take no fields: a body may be left out, or be an empty object.
+# For operations without fields: the body must be absent or an empty object.
 NoFields = Annotated[None, Depends(_no_fields)]
 
 IdempotencyKey = Annotated[
@@ -153,24 +171,27 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        description="Repeating a request with the same key and body answers what was answered first. Kept 24 hours.",
+        description="Makes retries safe: a repeated request with the same key and body gets the first response. Keys are kept for 24 hours.",
     ),
 ]
 _IfMatch = Annotated[
     str | None,
-    Header(alias="If-Match", description="Change only the revision of this ETag."),
+    Header(
+        alias="If-Match",
+        description="An ETag. The change is made only if the resource still has this revision; otherwise the response is 412.",
+    ),
 ]
 _Prefer = Annotated[
     str | None,
     Header(
         alias="Prefer",
-        description="`respond-async`: answer at once, check in the background.",
+        description="`respond-async`: respond immediately and validate the key in the background.",
     ),
 ]
 
 
 async def _respond_async(prefer: _Prefer = None) -> bool:
-    """What else is preferred, and parameters of it, do not matter (RFC 7240)."""
+    """Whether `respond-async` is preferred. Other preferences and all parameters are ignored (RFC 7240)."""
     preferences = (prefer or "").split(",")
     return any(one.partition(";")[0].strip().lower() == "respond-async" for one in preferences)
 
@@ -186,12 +207,12 @@ def etag(revision: int) -> str:
 async def _revisions(if_match: _IfMatch = None) -> frozenset[int] | None:
     if if_match is None or if_match.strip() == "*":
         return None
-    named = (tag.strip() for tag in if_match.split(","))
-    # A weak or foreign tag matches nothing, as RFC 9110 says of If-Match.
-    return frozenset(int(tag[2:-1]) for tag in named if _is_etag(tag))
+    tags = (tag.strip() for tag in if_match.split(","))
+    # A weak or unknown tag matches no revision (RFC 9110, If-Match).
+    return frozenset(int(tag[2:-1]) for tag in tags if _is_etag(tag))
 
 
-# Revisions are 64-bit numbers at most.
+# A revision has at most 20 digits: it is a 64-bit integer.
 _LONGEST_ETAG = len('"r"') + 20
 
 

@@ -1,4 +1,4 @@
-"""The document as a page: plain HTML made here. No script, so nothing from elsewhere runs beside tokens."""
+"""The API documentation as plain HTML. It has no scripts, so that no third-party code runs on this origin."""
 
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -16,9 +16,13 @@ td{padding:.1rem 1rem .1rem 0;vertical-align:top}
 """
 
 
-@router.get("/docs")
+# Browsers, proxies and monitors ask for the head of a page. The server leaves out the body.
+PAGE_METHODS = ["GET", "HEAD"]
+
+
+@router.api_route("/docs", methods=PAGE_METHODS)
 async def docs(request: Request) -> Response:
-    """Every operation with its parameters and answers."""
+    """Render every operation with its parameters and responses."""
     return Response("".join(_page(request.app.openapi())), media_type="text/html; charset=utf-8")
 
 
@@ -37,8 +41,8 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
     yield f"<p><span class=method>{method.upper()}</span> <code>{escape(path)}</code></p>"
     yield f"<p>{escape(operation.get('description', ''))}</p><table>"
     for parameter in operation.get("parameters", ()):
-        name, where = escape(parameter["name"]), escape(parameter["in"])
-        yield f"<tr><td><code>{name}</code><td>{where}<td>{escape(parameter.get('description', ''))}"
+        name, location = escape(parameter["name"]), escape(parameter["in"])
+        yield f"<tr><td><code>{name}</code><td>{location}<td>{escape(parameter.get('description', ''))}"
     for status, response in operation["responses"].items():
-        yield f"<tr><td><code>{escape(status)}</code><td>answer<td>{escape(response['description'])}"
+        yield f"<tr><td><code>{escape(status)}</code><td>response<td>{escape(response['description'])}"
     yield "</table></section>"

@@ -1,7 +1,6 @@
-"""Whole examples, put together from those that the fields of a schema carry.
+"""Builds complete examples for the OpenAPI document from the examples of a schema's fields.
 
-A field says by `Field(examples=[...])` what it looks like; nobody writes the same credential
-down once more for every operation that answers one.
+Each field declares `Field(examples=[...])` once. So no operation needs its own copy of, for example, a credential.
 """
 
 from collections.abc import Mapping
@@ -11,15 +10,15 @@ Schema = Mapping[str, Any]
 
 
 class ExampleMissing(LookupError):
-    """A field's schema says neither by example nor by type what it may hold."""
+    """A field has no example, and its type does not determine one."""
 
 
 def example_of(schema: Schema, schemas: Schema) -> Any:
-    """A value that the schema describes.
+    """Build a value that the schema describes.
 
     Args:
         schema: any schema of the document.
-        schemas: the document's `components.schemas`, where references lead.
+        schemas: the document's `components.schemas`, to resolve references.
 
     Raises:
         ExampleMissing
@@ -51,7 +50,7 @@ def _by_type(schema: Schema, schemas: Schema) -> Any:
 
 
 def _object(schema: Schema, schemas: Schema) -> dict[str, Any]:
-    """What is required, and what is optional but shown by an example of its own."""
+    """All required fields, and the optional ones that have an example."""
     required = schema.get("required", ())
     return {
         name: example_of(field, schemas)

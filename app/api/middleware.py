@@ -1,32 +1,46 @@
-"""Around every request, from outside in: context, authentication, body limits. Plain ASGI, for speed.
+"""Middleware around every request, from outside in: context, CORS, authentication, body limits. Plain ASGI, for speed.
 
-`RequestContext` gives the id, the headers of every answer, the access log, metrics and the span,
-and turns what nobody caught into a 500 that tells nothing. `Authentication` lets nobody into /v1
-without a token, before a byte of the body is read. `BodyLimits` counts while reading, and looks at the clock.
+`RequestContext` sets the request id and the headers of every response, writes the access log, metrics and the span, and
+turns an unhandled exception into a 500 without details. `Authentication` rejects requests to /v1 without a valid token
+before any byte of the body is read. `BodyLimits` limits the size of a body and the time it takes to arrive.
 """
 
 import asyncio
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from prometheus_client import Counter, Histogram
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import http_problem, problem_response
 from app.auth.authenticator import Authenticator, TokenRefused
 from app.auth.principal import Principal
-from app.core.clock import new_id
+from app.core.clock import new_request_id
 from app.core.errors import ByokError, NotFound
+from app.core.memory_budget import MemoryBudget
 from app.observability.metrics import REQUEST_SECONDS, REQUESTS
-from app.observability.tracing import server_span
+from app.observability.tracing import is_tracing, server_span
 
 JSON_LIMIT_BYTES = 1024 * 1024
 USAGE_BATCH_LIMIT_BYTES = 16 * 1024 * 1024
+# Far more arrays and objects than any valid body has. Each takes 50 times the memory of its two bytes.
+MAX_CONTAINERS = 10_000
 BODY_SECONDS = 60
+# What the bodies of all requests in progress may hold, and those of one organization.
+BODIES_BYTES = 256 * 1024 * 1024
+BODIES_BYTES_PER_ORGANIZATION = 64 * 1024 * 1024
+# The ASGI extension with which the server closes the connection of a request: `app.api.http_limits` provides it.
+ABORT = "byok.abort"
+# The extension that sets for how long a client may leave its response unread.
+READ_SECONDS = "byok.read_seconds"
 
 _USAGE_EVENTS = re.compile(r"/v1/organizations/[^/]+/usage-events")
 _NDJSON = "application/x-ndjson"
@@ -40,35 +54,68 @@ SECURITY_HEADERS: tuple[tuple[str, str], ...] = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Strict-Transport-Security", "max-age=63072000; includeSubDomains"),
 )
-_RAW_SECURITY_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS]
+# Links to exports, whose paths contain a code.
+_EXPORTS = "/exports/"
+PAGE_PREFIX = "/billing"
+
+
+def _raw(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers]
+
+
+_RAW_SECURITY_HEADERS = _raw(SECURITY_HEADERS)
 _NO_STORE = (b"cache-control", b"no-store")
 
 log = structlog.get_logger("byok.access")
 
 
 def is_private(path: str) -> bool:
-    """Whether a path needs a token. Everything under /v1 does, known or not."""
+    """Whether a path requires a token: every path under /v1, whether it exists or not."""
     return path == _PRIVATE or path.startswith(f"{_PRIVATE}/")
 
 
-class RequestContext:
-    """The outermost layer."""
+def is_page(path: str) -> bool:
+    """Whether a path belongs to the billing page."""
+    return path == PAGE_PREFIX or path.startswith(f"{PAGE_PREFIX}/")
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class ResponseTruncated(Exception):
+    """The body cannot be completed after its first part was sent. `code` is that of the error that prevents it."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__("the response is truncated")
+        self.code = code
+
+
+class RequestContext:
+    """The outermost middleware: request id, response headers, access log, metrics, span, unhandled exceptions."""
+
+    def __init__(self, app: ASGIApp, page_headers: Sequence[tuple[str, str]] | None = None) -> None:
+        """`page_headers` replace the security headers of the billing page's paths; None: there is no page."""
         self._app = app
+        self._page_headers = None if page_headers is None else _raw(page_headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # Always ours: an id chosen by the client could carry anything into logs and answers.
-        request_id = f"req_{new_id().hex}"
+        # The id is never taken from the client, which could inject any text into logs and responses.
+        request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
-        added = [(b"x-request-id", request_id.encode()), *_RAW_SECURITY_HEADERS]
-        if is_private(scope["path"]):
+        handle = self._handle_in_span if is_tracing() else self._handle
+        status = await handle(request_id, scope, receive, send)
+        _record(scope, status, seconds=time.perf_counter() - started)
+
+    async def _handle(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> int:
+        """Run the application. Returns the status of the response."""
+        security = _RAW_SECURITY_HEADERS
+        if self._page_headers is not None and is_page(scope["path"]):
+            security = self._page_headers
+        added = [(b"x-request-id", request_id.encode()), *security]
+        if is_private(scope["path"]) or scope["path"].startswith(_EXPORTS):
             added.append(_NO_STORE)
         status = 0
 
@@ -79,35 +126,62 @@ class RequestContext:
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ResponseTruncated as error:
+            log.warning("response_truncated", code=error.code)
+            _abort(scope)
+        except Exception as error:  # noqa: BLE001  # must not propagate: the server would print its message
+            log.error("unhandled", error=type(error).__name__, where=_where(error))  # noqa: TRY400
+            if status == 0:
+                await http_problem(request_id, 500)(scope, receive, send_with_headers)
+            else:
+                _abort(scope)
+        return status
+
+    async def _handle_in_span(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> int:
         with server_span(Headers(scope=scope).get("traceparent")) as span:
-            try:
-                await self._app(scope, receive, send_with_headers)
-            except Exception as error:  # noqa: BLE001  # nothing may go further: servers print what they get
-                log.error("unhandled", error=type(error).__name__, where=_where(error))  # noqa: TRY400
-                if status == 0:
-                    await http_problem(request_id, 500)(scope, receive, send_with_headers)
+            status = await self._handle(request_id, scope, receive, send)
             route = _route(scope)
-            if span is not None:
-                span.update_name(f"{_method(scope)} {route}")
-                span.set_attributes(
-                    {"http.route": route, "http.response.status_code": status, "byok.request_id": request_id}
-                )
-        seconds = time.perf_counter() - started
-        REQUESTS.labels(_method(scope), route, str(status)).inc()
-        REQUEST_SECONDS.labels(_method(scope), route).observe(seconds)
-        principal = scope["state"].get("principal")
-        log.info(
-            "request",
-            method=_method(scope),
-            route=route,
-            status=status,
-            milliseconds=round(seconds * 1000, 2),
-            subject=None if principal is None else principal.subject,
-        )
+            span.update_name(f"{_method(scope)} {route}")
+            span.set_attributes(
+                {"http.route": route, "http.response.status_code": status, "byok.request_id": request_id}
+            )
+        return status
+
+
+def _abort(scope: Scope) -> None:
+    """Close the connection, so that the client notices that the response is incomplete."""
+    abort = scope.get("extensions", {}).get(ABORT)
+    if abort is not None:
+        abort()
+
+
+def _record(scope: Scope, status: int, *, seconds: float) -> None:
+    """Count the request in the metrics and write it to the access log."""
+    method, route = _method(scope), _route(scope)
+    requests, request_seconds = _metrics_of(method, route, status)
+    requests.inc()
+    request_seconds.observe(seconds)
+    principal = scope["state"].get("principal")
+    log.info(
+        "request",
+        method=method,
+        route=route,
+        status=status,
+        milliseconds=round(seconds * 1000, 2),
+        subject=None if principal is None else principal.subject,
+    )
+
+
+@cache
+def _metrics_of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """The metrics of one kind of request. Finding them costs as much as updating them. All values are from closed sets."""
+    return REQUESTS.labels(method, route, str(status)), REQUEST_SECONDS.labels(method, route)
 
 
 class Authentication:
-    """Puts the principal into the request's state, or answers 401."""
+    """Verifies the token of a request to /v1 and puts the principal into the request's state, or responds with 401."""
 
     def __init__(self, app: ASGIApp, authenticator: Callable[[], Authenticator]) -> None:
         self._app = app
@@ -117,10 +191,10 @@ class Authentication:
         if scope["type"] == "http" and is_private(scope["path"]):
             sent = [value for name, value in scope["headers"] if name == b"authorization"]
             try:
-                # Two headers are as bad as none: somebody in between may have read the other one.
+                # Two headers count as none, because a proxy may have checked the other one.
                 authorization = sent[0].decode("latin-1") if len(sent) == 1 else None
                 principal = await self._authenticator().authenticate(authorization)
-                _refuse_other_organizations(principal, scope["path"])
+                _require_own_organization(principal, scope["path"])
                 scope["state"]["principal"] = principal
             except TokenRefused as error:
                 log.info("token_refused", reason=error.reason)
@@ -132,65 +206,134 @@ class Authentication:
         await self._app(scope, receive, send)
 
 
-def _refuse_other_organizations(principal: Principal, path: str) -> None:
-    """Before the body is read and scopes are looked at, so that nothing of another organization can be told apart."""
+def _require_own_organization(principal: Principal, path: str) -> None:
+    """Raise NotFound for a path of another organization.
+
+    This happens before scopes are checked and the body is read, so that all paths of other organizations behave alike.
+    """
     if not principal.is_service and path.startswith(_ORGANIZATIONS):
-        named = path.removeprefix(_ORGANIZATIONS).partition("/")[0]
-        if named != principal.organization_id:
+        organization_id = path.removeprefix(_ORGANIZATIONS).partition("/")[0]
+        if organization_id != principal.organization_id:
             raise NotFound
 
 
 class BodyLimits:
-    """Refuses bodies that are too large or take too long, while they are read, and bodies that are not JSON.
+    """Rejects bodies that are not JSON, and, while reading, bodies that are too large or take too long.
 
-    Usage events come in larger batches, and as NDJSON without an end: their reader bounds each line itself.
+    Batches of usage events have a higher limit. NDJSON streams of usage events have no limit: their reader limits each
+    line. A body counts towards its organization's memory until the response is complete.
     """
 
     def __init__(
-        self, app: ASGIApp, json_limit_bytes: int = JSON_LIMIT_BYTES, body_seconds: float = BODY_SECONDS
+        self,
+        app: ASGIApp,
+        json_limit_bytes: int = JSON_LIMIT_BYTES,
+        body_seconds: float = BODY_SECONDS,
+        bodies_bytes: int = BODIES_BYTES,
+        bodies_bytes_per_organization: int = BODIES_BYTES_PER_ORGANIZATION,
     ) -> None:
         self._app = app
         self._limit = json_limit_bytes
         self._seconds = body_seconds
+        self._memory = MemoryBudget(bodies_bytes, per_organization=bodies_bytes_per_organization)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        takes_batches = scope["method"] == "POST" and _USAGE_EVENTS.fullmatch(scope["path"]) is not None
-        if takes_batches and _media_type(headers) == _NDJSON:
+        is_ingestion = scope["method"] == "POST" and _USAGE_EVENTS.fullmatch(scope["path"]) is not None
+        if is_ingestion and _media_type(headers) == _NDJSON:
             await self._app(scope, receive, send)
             return
-        limit = USAGE_BATCH_LIMIT_BYTES if takes_batches else self._limit
-        refusal = _body_refusal(headers, limit)
-        if refusal is not None:
-            await http_problem(scope["state"]["request_id"], refusal)(scope, receive, send)
+        limit = USAGE_BATCH_LIMIT_BYTES if is_ingestion else self._limit
+        status = _rejection_status(headers, limit)
+        if status is not None:
+            await http_problem(scope["state"]["request_id"], status)(scope, receive, send)
             return
-        seen = 0
-        deadline: float | None = asyncio.get_running_loop().time() + self._seconds
-
-        async def receive_counted() -> Message:
-            nonlocal seen, deadline
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, headers={"Connection": "close"}) from None
-            if not message.get("more_body", False):
-                deadline = None  # what is awaited from here on is the client's leaving
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > limit:
-                    raise HTTPException(413)
-                if b"\0" in message.get("body", b""):
-                    raise HTTPException(400)  # UTF-16 or UTF-32, which the parser would guess; JSON is UTF-8
-            return message
-
-        await self._app(scope, receive_counted, send)
+        # The reader of usage events limits them differently.
+        containers = None if is_ingestion else MAX_CONTAINERS
+        memory = _HeldMemory(self._memory, _payer(scope))
+        limited = _LimitedBody(receive, memory, limit, self._seconds, containers)
+        try:
+            await self._app(scope, limited.receive, send)
+        finally:
+            memory.release()
 
 
-def _body_refusal(headers: Headers, limit: int) -> int | None:
+def _payer(scope: Scope) -> str:
+    """The organization whose memory a body uses: that of the path, or of the token."""
+    path: str = scope["path"]
+    if path.startswith(_ORGANIZATIONS):
+        return path.removeprefix(_ORGANIZATIONS).partition("/")[0]
+    principal: Principal | None = scope["state"].get("principal")
+    return "" if principal is None else principal.organization_id  # the page's paths need no token
+
+
+class _HeldMemory:
+    """The bytes that one request holds."""
+
+    def __init__(self, budget: MemoryBudget, organization_id: str) -> None:
+        self._budget = budget
+        self._organization_id = organization_id
+        self._held = 0
+
+    def try_hold(self, more: int) -> bool:
+        if not self._budget.try_hold(self._organization_id, more):
+            return False
+        self._held += more
+        return True
+
+    def release(self) -> None:
+        self._budget.release(self._organization_id, self._held)
+
+
+class _LimitedBody:
+    """A body whose `receive` raises when it is too large, takes longer than `seconds`, or has too many containers."""
+
+    def __init__(
+        self,
+        receive: Receive,
+        memory: _HeldMemory,
+        limit_bytes: int,
+        seconds: float,
+        max_containers: int | None,
+    ) -> None:
+        self._receive = receive
+        self._memory = memory
+        self._limit = limit_bytes
+        self._max_containers = max_containers
+        self._received = self._containers = 0
+        self._deadline: float | None = asyncio.get_running_loop().time() + seconds
+
+    async def receive(self) -> Message:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, headers={"Connection": "close"}) from None
+        if not message.get("more_body", False):
+            self._deadline = None  # after the body, the only message to wait for is the disconnect
+        if message["type"] == "http.request":
+            self._count(message.get("body", b""))
+        return message
+
+    def _count(self, part: bytes) -> None:
+        self._received += len(part)
+        if self._received > self._limit:
+            raise HTTPException(413)
+        if not self._memory.try_hold(len(part)):
+            raise HTTPException(429, headers={"Connection": "close", "Retry-After": "2"})
+        if b"\0" in part:
+            raise HTTPException(400)  # UTF-16 or UTF-32, which the parser would detect; JSON is UTF-8
+        if self._max_containers is not None:
+            self._containers += part.count(b"[") + part.count(b"{")
+            if self._containers > self._max_containers:
+                raise HTTPException(400)
+
+
+def _rejection_status(headers: Headers, limit: int) -> int | None:
+    """The status with which to reject a request because of its headers, or None."""
     length = headers.get("content-length", "0")
     if length.isdigit() and int(length) > limit:
         return 413
@@ -207,45 +350,58 @@ def _media_type(headers: Headers) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-class Cors:
-    """Answers browsers of the allowed origins; nobody, by default."""
+class Cors(CORSMiddleware):
+    """Starlette's CORS with the API's methods and headers. No origin is allowed by default, and never credentials.
 
-    _METHODS = "GET, POST, PUT, PATCH, DELETE"
-    _HEADERS = "Authorization, Content-Type, Idempotency-Key, If-Match, Prefer, traceparent"
-    _EXPOSED = "ETag, Location, X-Request-Id, Retry-After, Idempotency-Replayed, Preference-Applied"
+    A request from an origin that is not allowed is handled as if it had no Origin. Every preflight of an allowed origin
+    gets a 204; the browser compares the lists itself. Starlette would respond with 400 and a text, but errors of this
+    API are problem+json.
+    """
 
-    def __init__(self, app: ASGIApp, allowed_origins: Iterable[str]) -> None:
-        self._app = app
-        self._allowed = frozenset(allowed_origins)
+    def __init__(self, app: ASGIApp, allow_origins: Collection[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=allow_origins,
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=(
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "If-Match",
+                "Prefer",
+                "traceparent",
+            ),
+            expose_headers=(
+                "ETag",
+                "Location",
+                "X-Request-Id",
+                "Retry-After",
+                "Idempotency-Replayed",
+                "Preference-Applied",
+                "Content-Disposition",
+                "Data-As-Of",
+                "WWW-Authenticate",
+            ),
+            max_age=600,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        origin = Headers(scope=scope).get("origin") if scope["type"] == "http" else None
-        if origin is None or origin not in self._allowed:
-            await self._app(scope, receive, send)
+        if not _has_origin(scope) or not self.is_allowed_origin(Headers(scope=scope)["origin"]):
+            await self.app(scope, receive, send)
             return
+        await super().__call__(scope, receive, send)
 
-        async def send_with_cors(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Access-Control-Allow-Origin"] = origin
-                headers["Access-Control-Expose-Headers"] = self._EXPOSED
-                headers.add_vary_header("Origin")
-            await send(message)
+    def preflight_response(self, request_headers: Headers) -> Response:
+        headers = self.preflight_headers | {"Access-Control-Allow-Origin": request_headers["origin"]}
+        return Response(status_code=204, headers=headers)
 
-        if scope["method"] == "OPTIONS" and "access-control-request-method" in Headers(scope=scope):
-            preflight: list[tuple[bytes, bytes]] = [
-                (b"access-control-allow-methods", self._METHODS.encode()),
-                (b"access-control-allow-headers", self._HEADERS.encode()),
-                (b"access-control-max-age", b"600"),
-            ]
-            await send_with_cors({"type": "http.response.start", "status": 204, "headers": preflight})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        await self._app(scope, receive, send_with_cors)
+
+def _has_origin(scope: Scope) -> bool:
+    return scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"])
 
 
 def _route(scope: Scope) -> str:
-    """The template of the route, never the path: paths hold what clients type."""
+    """The template of the route. Never the path, because clients may put any text into it."""
     route = scope.get("route")
     return getattr(route, "path_format", None) or getattr(route, "path", None) or "unknown"
 
@@ -254,11 +410,11 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 def _method(scope: Scope) -> str:
-    """A method of the closed set: others are free text."""
+    """A known method, or OTHER: clients may send any text as the method."""
     return scope["method"] if scope["method"] in _METHODS else "OTHER"
 
 
 def _where(error: BaseException) -> list[str]:
-    """Where it happened, without what was said: messages and locals may hold anything."""
+    """The last frames of the traceback, without the message and local variables, which may contain secrets."""
     frames = traceback.extract_tb(error.__traceback__)
     return [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames[-8:]]

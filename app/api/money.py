@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from app.api.schemas import RequestModel, ResponseModel
 from app.core.money import LARGEST_AMOUNT_PICO, to_pico, to_usd
 
-# Plain digits: no sign, no exponent, no more than twelve after the point.
+# Digits only: no sign, no exponent, at most twelve decimal places.
 _AMOUNT = r"^(0|[1-9][0-9]{0,8})(\.[0-9]{1,12})?$"
 
 
@@ -20,11 +20,11 @@ def _within_range(amount: str) -> str:
 
 
 class MoneyAmount(RequestModel):
-    """An amount that comes in."""
+    """An amount of money in a request."""
 
     amount: Annotated[
         str,
-        Field(pattern=_AMOUNT, description="USD, as a decimal string.", examples=["250.00"]),
+        Field(pattern=_AMOUNT, description="An amount in USD, as a decimal string.", examples=["250.00"]),
         AfterValidator(_within_range),
     ]
     currency: Annotated[Literal["USD"], Field(examples=["USD"])]
@@ -35,9 +35,9 @@ class MoneyAmount(RequestModel):
 
 
 class Money(ResponseModel):
-    """An exact amount."""
+    """An exact amount of money."""
 
-    amount: Annotated[str, Field(description="A decimal string, exact.", examples=["12.345678"])]
+    amount: Annotated[str, Field(description="An exact decimal string.", examples=["12.345678"])]
     currency: Annotated[Literal["USD"], Field(examples=["USD"])] = "USD"
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Errors on the wire: RFC 9457 problem+json, with a stable code."""
+"""Response models of errors: RFC 9457 problem+json with a stable code."""
 
 from typing import Annotated
 from uuid import UUID
@@ -10,63 +10,99 @@ from app.api.schemas import ResponseModel, without_default
 
 
 class FieldProblem(ResponseModel):
-    """One field that is wrong. Never its value."""
+    """An invalid field of the request. Never contains its value."""
 
-    field: Annotated[str, Field(description="Its name, with dots for what lies deeper.", examples=["label"])]
-    code: Annotated[str, Field(description="Stable: branch on this.", examples=["required"])]
+    field: Annotated[
+        str, Field(description="The name of the field, with dots for nested fields.", examples=["label"])
+    ]
+    code: Annotated[
+        str,
+        Field(description="A stable code. Use it in programs, not the message.", examples=["required"]),
+    ]
     message: Annotated[str, Field(examples=["This field is required."])]
 
 
 class Committed(ResponseModel):
-    """How far an NDJSON body was taken: so many lines from the first one on, and nothing after them."""
+    """The number of NDJSON lines that were ingested. No line after them was ingested."""
 
-    lines: Annotated[int, Field(description="Send again from this line on, counted from 0.", examples=[3000])]
+    lines: Annotated[
+        int,
+        Field(
+            description="The number of lines, from the first one. Resume with the line that has this index, counted from 0.",
+            examples=[3000],
+        ),
+    ]
     accepted: Annotated[int, Field(examples=[2990])]
     duplicates: Annotated[int, Field(examples=[8])]
-    rejected: Annotated[int, Field(description="Rejected or in conflict.", examples=[2])]
+    rejected: Annotated[int, Field(description="Events that were rejected or conflict.", examples=[2])]
 
 
 class Problem(ResponseModel):
-    """What went wrong. `errors` and `credential_id` are absent where they say nothing."""
+    """An error. Optional fields are absent if they do not apply to its `code`."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     type: Annotated[str, Field(examples=["urn:byok:problem:not_found"])]
     title: Annotated[str, Field(examples=["Not Found"])]
     status: Annotated[int, Field(examples=[404])]
-    detail: Annotated[str, Field(examples=["There is no such resource."])]
-    code: Annotated[str, Field(description="Stable: branch on this.", examples=["not_found"])]
+    detail: Annotated[str, Field(examples=["The resource does not exist."])]
+    code: Annotated[
+        str,
+        Field(description="A stable code. Use it in programs, not the text.", examples=["not_found"]),
+    ]
     request_id: Annotated[str, Field(examples=["req_0199a2b4c6d87e01a2b3c4d5e6f70819"])]
     errors: Annotated[
         list[FieldProblem] | SkipJsonSchema[None],
-        Field(description="With 422: the fields that are wrong.", json_schema_extra=without_default),
+        Field(description="With status 422: the invalid fields.", json_schema_extra=without_default),
+    ] = None
+    errors_truncated: Annotated[
+        bool | SkipJsonSchema[None],
+        Field(
+            description="With status 422: true if there are more errors than `errors` contains.",
+            json_schema_extra=without_default,
+        ),
     ] = None
     credential_id: Annotated[
         UUID | SkipJsonSchema[None],
-        Field(description="With duplicate_key: the one that has the key.", json_schema_extra=without_default),
+        Field(
+            description="With `duplicate_key`: the credential that has the key.",
+            json_schema_extra=without_default,
+        ),
+    ] = None
+    rotation_id: Annotated[
+        UUID | SkipJsonSchema[None],
+        Field(
+            description="With `rotation_in_progress`: the pending rotation. Absent if it ended at this moment.",
+            json_schema_extra=without_default,
+        ),
     ] = None
     limit_id: Annotated[
         UUID | SkipJsonSchema[None],
-        Field(description="With spend_limit_exceeded: the limit.", json_schema_extra=without_default),
+        Field(
+            description="With `spend_limit_exceeded`: the id of the limit.", json_schema_extra=without_default
+        ),
     ] = None
     limit_name: Annotated[
         str | SkipJsonSchema[None],
-        Field(description="With spend_limit_exceeded: its name.", json_schema_extra=without_default),
+        Field(
+            description="With `spend_limit_exceeded`: the name of the limit.",
+            json_schema_extra=without_default,
+        ),
     ] = None
     reason: Annotated[
         str | SkipJsonSchema[None],
         Field(
-            description="With spend_limit_exceeded: `limit_reached`, or `price_unknown` where the model has no known price.",
+            description="With `spend_limit_exceeded`: `limit_reached`, or `price_unknown` if the model has no known price.",
             json_schema_extra=without_default,
         ),
     ] = None
-    blockers: Annotated[list[str] | None, Field(description="With not_ready: why work must not start.")] = (
-        None
-    )
+    blockers: Annotated[
+        list[str] | None, Field(description="With `not_ready`: the reasons why work must not start.")
+    ] = None
     committed: Annotated[
         Committed | SkipJsonSchema[None],
         Field(
-            description="With usage events as NDJSON: what was taken before.",
+            description="With usage events as NDJSON: the lines that were ingested before the error.",
             json_schema_extra=without_default,
         ),
     ] = None

@@ -1,10 +1,9 @@
-"""The one table: what went wrong → HTTP status and problem+json (RFC 9457).
+"""Maps errors to HTTP statuses and problem+json (RFC 9457).
 
-Nothing of what the client sent is ever repeated, in whole or part: field names come from our own
-declarations, messages are constants.
+A response never repeats any part of what the client sent: field names come from declarations, messages are constants.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -13,20 +12,22 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from app.api.field_errors import FIELD_ERRORS, field_error
 from app.api.problem_schema import Committed, FieldProblem, Problem
-from app.api.schemas import RequestModel
 from app.core import errors as e
-from app.core.secret_store_errors import SECRET_STORE_TROUBLES
-from app.core.url_errors import MESSAGES as URL_MESSAGES
+from app.core.secret_store_errors import SECRET_STORE_ERRORS
 from app.core.url_errors import DnsUnavailable, UrlReason
 
 MEDIA_TYPE = "application/problem+json"
+# A response names at most this many fields, however many are invalid.
+MAX_ERRORS = 20
 
 STATUSES: dict[type[e.ByokError], int] = {
     e.InvalidInput: 422,
     e.Unauthenticated: 401,
     e.InsufficientScope: 403,
     e.ServiceOnly: 403,
+    e.SignInRefused: 403,
     e.NotFound: 404,
     e.DuplicateKey: 409,
     e.CredentialDeleted: 409,
@@ -35,6 +36,7 @@ STATUSES: dict[type[e.ByokError], int] = {
     e.RotationNotPending: 409,
     e.NoPreviousVersion: 409,
     e.VersionInUse: 409,
+    e.TooManyCredentials: 409,
     e.TooManyVersions: 409,
     e.ModeIsManaged: 409,
     e.NotReady: 409,
@@ -54,65 +56,54 @@ STATUSES: dict[type[e.ByokError], int] = {
     e.MalformedJson: 400,
     e.LineTooLong: 413,
     e.DatabaseUnavailable: 503,
+    e.ConcurrencyLimited: 429,
     e.SecretStoreUnavailable: 503,
-    **dict.fromkeys(SECRET_STORE_TROUBLES, 503),
+    **dict.fromkeys(SECRET_STORE_ERRORS, 503),
     e.IdentityProviderUnavailable: 503,
     DnsUnavailable: 503,
 }
 
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
-# Errors of HTTP itself, which no use case raises: status → code and sentence.
-_OF_HTTP: dict[int, tuple[str, str]] = {
-    400: ("malformed_json", "The body is not valid JSON."),
+# Errors of HTTP itself, which no use case raises: status → code and detail.
+_HTTP_ERRORS: dict[int, tuple[str, str]] = {
+    400: ("malformed_json", "The body is not valid JSON. Send JSON in UTF-8."),
     404: ("not_found", e.NotFound.detail),
     405: (
         "method_not_allowed",
-        "This path does not know this method; the Allow header names those it knows.",
+        "This path does not support this method. Use a method from the Allow header.",
     ),
-    408: ("request_timeout", "The request took too long to arrive."),
-    413: ("payload_too_large", "The body is larger than this operation accepts."),
-    415: ("unsupported_media_type", "The body must be JSON: Content-Type: application/json."),
-    431: ("headers_too_large", "The request line and the header fields are too large."),
+    408: (
+        "request_timeout",
+        "The request took too long to arrive. Send it again, faster or in smaller parts.",
+    ),
+    413: ("payload_too_large", "The body is larger than this operation accepts. Send a smaller one."),
+    415: ("unsupported_media_type", "The body is not JSON. Send it with `Content-Type: application/json`."),
+    429: (e.ConcurrencyLimited.code, e.ConcurrencyLimited.detail),
+    431: (
+        "headers_too_large",
+        "The request line and the header fields are too large. Send fewer or shorter ones.",
+    ),
     500: ("internal_error", e.ByokError.detail),
 }
 
-# pydantic's kinds of errors → our code and sentence. Whatever is not here is `invalid`.
-_OF_FIELD: dict[str, tuple[str, str]] = {
-    "missing": ("required", "This field is required."),
-    "extra_forbidden": ("unknown_field", "The request has a field that this operation does not know."),
-    "string_too_short": ("too_short", "The text is too short."),
-    "string_too_long": ("too_long", "The text is too long."),
-    "string_type": ("invalid_type", "A text is needed here."),
-    "string_unicode": ("invalid_text", "The text is not valid Unicode."),
-    "string_pattern_mismatch": ("invalid_format", "The text does not have the form that is needed here."),
-    "int_type": ("invalid_type", "A whole number is needed here."),
-    "int_parsing": ("invalid_type", "A whole number is needed here."),
-    "greater_than_equal": ("too_small", "The number is too small."),
-    "less_than_equal": ("too_large", "The number is too large."),
-    "enum": ("invalid_choice", "The value is not one of those allowed here."),
-    "literal_error": ("invalid_choice", "The value is not one of those allowed here."),
-    "uuid_parsing": ("invalid_format", "A UUID is needed here."),
-    "datetime_from_date_parsing": ("invalid_format", "An RFC 3339 instant is needed here."),
-    "datetime_parsing": ("invalid_format", "An RFC 3339 instant is needed here."),
-    "timezone_aware": ("invalid_format", "An RFC 3339 instant with a zone is needed here."),
-    "model_attributes_type": ("invalid_type", "A JSON object is needed here."),
-    "model_repeated": ("model_repeated", "A model stands in the list more than once."),
-    "label_has_controls": ("label_has_controls", "The label holds control or invisible characters."),
-    "text_has_controls": ("text_has_controls", "The text holds control or invisible characters."),
-    "text_blank": ("text_blank", "The text is blank."),
-    "looks_like_key": ("looks_like_key", "This field holds a key. Paste the key only into api_key."),
-    "amount_too_large": ("amount_too_large", "The amount is too large."),
-    "thresholds_repeated": ("thresholds_repeated", "A threshold is named twice."),
-    "too_long": ("too_long", "The list is too long."),
-    "label_blank": ("label_blank", "The label is blank."),
-    **{reason.value: (reason.value, message) for reason, message in URL_MESSAGES.items()},
-}
-_INVALID = ("invalid", "The value is not allowed here.")
+
+def _conflicting(error: e.ByokError) -> dict[str, Any]:
+    """The resource because of which a request was refused."""
+    match error:
+        case e.DuplicateKey():
+            return {"credential_id": error.credential_id}
+        case e.RotationInProgress():
+            return {"rotation_id": error.rotation_id}
+        case e.NotReady():
+            return {"blockers": list(error.blockers)}
+        case e.SpendLimitExceeded():
+            return {"limit_id": error.limit_id, "limit_name": error.limit_name, "reason": error.reason}
+    return {}
 
 
 def problem_response(request_id: str, error: e.ByokError, *, committed: Committed | None = None) -> Response:
-    """A use case's error as it goes out; `committed`: what was kept before it."""
+    """The response for an error of a use case. `committed`: the lines that were ingested before it."""
     status = STATUSES.get(type(error)) or next(
         (STATUSES[t] for t in type(error).__mro__ if t in STATUSES), 500
     )
@@ -120,17 +111,13 @@ def problem_response(request_id: str, error: e.ByokError, *, committed: Committe
     more: dict[str, Any] = {}
     if isinstance(error, e.InvalidInput):
         code = error.problem_code
-        fields = [FieldProblem(field=f.field, code=f.code, message=f.message) for f in error.errors]
+        fields, is_truncated = _field_problems(error)
+        more = {"errors_truncated": True} if is_truncated else {}
     if isinstance(error, e.IdempotencyKeyReused):
         fields = [FieldProblem(field="Idempotency-Key", code=code, message=error.detail)]
     if committed is not None:
         more["committed"] = committed
-    if isinstance(error, e.DuplicateKey):
-        more["credential_id"] = error.credential_id
-    if isinstance(error, e.NotReady):
-        more["blockers"] = list(error.blockers)
-    if isinstance(error, e.SpendLimitExceeded):
-        more |= {"limit_id": error.limit_id, "limit_name": error.limit_name, "reason": error.reason}
+    more |= _conflicting(error)
     if isinstance(error, e.RateLimited | e.Unavailable) and error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, e.Unauthenticated):
@@ -140,15 +127,24 @@ def problem_response(request_id: str, error: e.ByokError, *, committed: Committe
     return _response(request_id, status, code, error.detail, fields=fields, headers=headers, more=more)
 
 
+def _field_problems(error: e.InvalidInput) -> tuple[list[FieldProblem], bool]:
+    """The invalid fields that a response names, and whether there are more."""
+    shown = error.errors[:MAX_ERRORS]
+    fields = [FieldProblem(field=f.field, code=f.code, message=f.message) for f in shown]
+    return fields, len(error.errors) > MAX_ERRORS
+
+
 def http_problem(request_id: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """An error of HTTP itself as it goes out."""
-    code, detail = _OF_HTTP.get(status, _OF_HTTP[500])
-    return _response(request_id, status if status in _OF_HTTP else 500, code, detail, headers=headers or {})
+    """The response for an error of HTTP itself."""
+    code, detail = _HTTP_ERRORS.get(status, _HTTP_ERRORS[500])
+    return _response(
+        request_id, status if status in _HTTP_ERRORS else 500, code, detail, headers=headers or {}
+    )
 
 
 def malformed_request(request_id: str, headers: Mapping[str, str]) -> Response:
-    """What came was no request, so there is nothing else to say of it."""
-    return _response(request_id, 400, "malformed_request", "This is no HTTP/1.1 request.", headers=headers)
+    """The response for bytes that are not an HTTP/1.1 request."""
+    return _response(request_id, 400, "malformed_request", "Malformed HTTP/1.1 request.", headers=headers)
 
 
 def _response(
@@ -180,7 +176,7 @@ def _response(
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Everything that can be raised while a request is handled becomes a problem."""
+    """Register a handler for every kind of error, so that each response to an error is a problem."""
 
     async def on_byok_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, e.ByokError)
@@ -188,7 +184,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     async def on_validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return _refused_fields(request.state.request_id, error.errors())
+        return _validation_problem(request.state.request_id, error.errors())
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -205,7 +201,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 
 def _methods_of(request: Request) -> str:
-    """Every method of the path. A route that refuses one knows only its own, so each is tried."""
+    """All methods of the path. Tries every method, because a route knows only its own."""
     routes = request.app.routes
     found = [
         method
@@ -215,73 +211,66 @@ def _methods_of(request: Request) -> str:
     return ", ".join(found)
 
 
-def _refused_fields(request_id: str, found: Sequence[Mapping[str, Any]]) -> Response:
-    kinds = {error["type"] for error in found}
+def _validation_problem(request_id: str, errors: Sequence[Mapping[str, Any]]) -> Response:
+    """The response for pydantic's errors."""
+    kinds = {error["type"] for error in errors}
     if "json_invalid" in kinds:
         return http_problem(request_id, 400)
-    if any(error["loc"][0] == "path" for error in found):
-        return problem_response(request_id, e.NotFound())  # a path that names nothing
-    fields = tuple(_field_error(error) for error in found)
+    if any(error["loc"][0] == "path" for error in errors):
+        return problem_response(request_id, e.NotFound())  # an invalid id in the path
+    # One more than a response contains, which marks it as truncated.
+    fields = tuple(field_error(error) for error in errors[: MAX_ERRORS + 1])
     code = "unknown_field" if "extra_forbidden" in kinds else None
     if len(fields) == 1 and fields[0].code in set(UrlReason):
-        code = fields[0].code  # as the other refusals of one field do
+        code = fields[0].code  # use cases that reject a single field also use its code
     return problem_response(request_id, e.InvalidInput(*fields, code=code))
 
 
-def _field_error(error: Mapping[str, Any]) -> e.FieldError:
-    code, message = _OF_FIELD.get(error["type"], _INVALID)
-    where, *path = error["loc"]
-    if where == "body":
-        # Only names that we declared: a key pasted as a field name must not come back.
-        declared = [part for part in path if part in _declared_fields()]
-        return e.FieldError(field=".".join(declared) or "body", code=code, message=message)
-    return e.FieldError(field=str(path[0]), code=code, message=message)
-
-
-def _declared_fields() -> frozenset[str]:
-    return frozenset(name for model in _all_models(RequestModel) for name in model.model_fields)
-
-
-def _all_models(model: type[RequestModel]) -> Iterable[type[RequestModel]]:
-    for child in model.__subclasses__():
-        yield child
-        yield from _all_models(child)
-
-
-# What may be wrong with any body before its fields are looked at.
-OF_BODIES = (400, 408, 413, 415)
+# Statuses of errors that every operation with a body has.
+BODY_ERRORS = (400, 408, 413, 415)
+_EVERYWHERE = (
+    e.Unauthenticated,
+    e.RateLimited,
+    e.ConcurrencyLimited,
+    e.DatabaseUnavailable,
+    e.IdentityProviderUnavailable,
+    500,
+)
 
 
 def problems(
-    *kinds: type[e.ByokError] | int, codes: Mapping[int, Sequence[str]] | None = None
+    *kinds: type[e.ByokError] | int,
+    codes: Mapping[int, Sequence[str]] | None = None,
+    needs_token: bool = True,
 ) -> dict[int | str, Any]:
-    """What to say of errors in the OpenAPI document: by status, with every code as an example.
+    """The error responses of an operation for the OpenAPI document: by status, with an example for every code.
 
     Args:
-        kinds: errors of use cases, or statuses of HTTP itself, besides those that every operation has.
-        codes: further codes by status, such as the ways in which a key is refused.
+        kinds: errors of use cases, or statuses of HTTP errors, in addition to those that every operation has.
+        codes: further codes by status, such as the codes for an invalid key.
+        needs_token: operations that need no token have only the errors that `kinds` names.
     """
     listed: dict[int, dict[str, str]] = {}
-    for kind in (*kinds, e.Unauthenticated, e.DatabaseUnavailable, e.IdentityProviderUnavailable, 500):
+    for kind in (*kinds, *(_EVERYWHERE if needs_token else ())):
         if isinstance(kind, int):
-            code, detail = _OF_HTTP[kind]
+            code, detail = _HTTP_ERRORS[kind]
             listed.setdefault(kind, {})[code] = detail
         else:
             listed.setdefault(STATUSES[kind], {})[kind.code] = kind.detail
             if kind is e.SecretStoreUnavailable:
-                listed[STATUSES[kind]] |= {trouble.code: trouble.detail for trouble in SECRET_STORE_TROUBLES}
+                listed[STATUSES[kind]] |= {error.code: error.detail for error in SECRET_STORE_ERRORS}
     for status, more in (codes or {}).items():
         listed.setdefault(status, {}).update(dict.fromkeys(more, e.InvalidInput.detail))
     return {status: _documented(status, found) for status, found in sorted(listed.items())}
 
 
-# What examples of some codes have besides.
-_MORE: dict[str, dict[str, Any]] = {
+# Further fields in the examples of some codes.
+_EXAMPLE_FIELDS: dict[str, dict[str, Any]] = {
     "validation_failed": {
-        "errors": [{"field": "label", "code": "too_long", "message": _OF_FIELD["string_too_long"][1]}]
+        "errors": [{"field": "label", "code": "too_long", "message": FIELD_ERRORS["string_too_long"][1]}]
     },
     "unknown_field": {
-        "errors": [{"field": "body", "code": "unknown_field", "message": _OF_FIELD["extra_forbidden"][1]}]
+        "errors": [{"field": "body", "code": "unknown_field", "message": FIELD_ERRORS["extra_forbidden"][1]}]
     },
     "idempotency_key_reused": {
         "errors": [
@@ -317,7 +306,7 @@ def _documented(status: int, found: Mapping[str, str]) -> dict[str, Any]:
                             "detail": detail,
                             "code": code,
                             "request_id": "req_0199a2b4c6d87e01a2b3c4d5e6f70819",
-                            **_MORE.get(code, {}),
+                            **_EXAMPLE_FIELDS.get(code, {}),
                         }
                     }
                     for code, detail in found.items()

@@ -1,50 +1,50 @@
-"""Texts that a client chooses: names that people read, and dimensions that spend is told apart by."""
+"""Text that clients choose: display names, and the dimensions by which spend is reported."""
 
-import re
 import unicodedata
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-_ANTHROPIC_SECRET = re.compile(r"sk-ant-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}")
+from app.core import visible_text
+from app.core.keys.key_lookalike import looks_like_key
 
-
-# Controls, format characters, surrogates, line and paragraph separators: they hide or turn what is read.
+# Control and format characters, surrogates, line and paragraph separators: they can hide or reorder other characters.
 _CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Format characters without which Persian, the Indic scripts and joined emoji cannot be written.
+# Format characters that Persian, the Indic scripts and combined emoji require.
 _JOINERS = "\u200c\u200d"
 
 
 def has_controls(text: str) -> bool:
-    """Whether a text holds characters that people do not see, or that turn others around."""
+    """Whether the text contains characters that are invisible or that reorder others."""
     return any(
         unicodedata.category(character) in _CONTROLS and character not in _JOINERS for character in text
     )
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see."""
-    return not text.strip().strip(_JOINERS)
+    """Whether the text has no visible character."""
+    return visible_text.is_blank(text)
 
 
-def is_plain(text: str) -> str:
+def require_plain(text: str) -> str:
+    """Validate a display name: visible characters only, and no key."""
     if has_controls(text):
-        raise PydanticCustomError("text_has_controls", "The text holds control or invisible characters.")
+        raise PydanticCustomError("text_has_controls", "The text contains control or invisible characters.")
     if is_blank(text):
         raise PydanticCustomError("text_blank", "The text is blank.")
-    return holds_no_key(text)
+    return require_no_key(text)
 
 
-def holds_no_key(text: str) -> str:
-    """The text, unless a key was pasted where it would be kept in clear and shown to others."""
-    if _ANTHROPIC_SECRET.search(text):
-        raise PydanticCustomError("looks_like_key", "This field holds a key.")
+def require_no_key(text: str) -> str:
+    """Reject text that contains a key: this field is stored in plain text and shown to others."""
+    if looks_like_key(text):
+        raise PydanticCustomError("looks_like_key", "The field contains a key.")
     return text
 
 
 Name = Annotated[
     str,
-    Field(min_length=1, max_length=80, description="For people.", examples=["Monthly budget"]),
-    AfterValidator(is_plain),
+    Field(min_length=1, max_length=80, description="A display name.", examples=["Monthly budget"]),
+    AfterValidator(require_plain),
 ]

@@ -1,4 +1,4 @@
-"""Audit events: who did what to which credential. Hints only, never a key."""
+"""Audit events: who did what, and when. They contain key hints, never keys."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +7,7 @@ from uuid import UUID
 
 
 class AuditAction(StrEnum):
-    """What was done. Past tense: an event is a fact."""
+    """What was done, in the past tense."""
 
     CREDENTIAL_CREATED = "credential.created"
     CREDENTIAL_RENAMED = "credential.renamed"
@@ -35,7 +35,7 @@ class AuditAction(StrEnum):
     SUBSCRIPTION_CHANGED = "subscription.changed"
     ENDPOINTS_COUNTED = "endpoints.counted"
     STATEMENT_CLOSED = "statement.closed"
-    SECRET_REWRAPPED = "secret.rewrapped"  # noqa: S105  # the name of a fact
+    SECRET_REWRAPPED = "secret.rewrapped"  # noqa: S105  # an action, not a secret
     SECRET_MOVED = "secret.moved"  # noqa: S105
     SECRET_MOVE_CANCELLED = "secret.move_cancelled"  # noqa: S105
     ROOT_ROTATION_STARTED = "secret_store.root_rotation_started"
@@ -44,17 +44,20 @@ class AuditAction(StrEnum):
     STORE_MOVED = "secret_store.moved"
     STORE_MOVE_CANCELLED = "secret_store.move_cancelled"
     TRANSIT_KEY_ROTATED = "secret_store.transit_key_rotated"
-    EXEMPT_HOSTS_IN_FORCE = "egress.exempt_hosts_in_force"
+    EXEMPT_HOSTS_ACTIVE = "egress.exempt_hosts_in_force"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One line of the trail. `details` holds plain facts (hint, version, verdict), by allow list."""
+    """An entry of the audit log. Each use case lists its `details` one by one: hints, versions, results, never input.
+
+    An action that is only text comes from a later release, whose instances share the database during an upgrade.
+    """
 
     id: UUID
     organization_id: str
     occurred_at: datetime
-    action: AuditAction
+    action: AuditAction | str
     actor: str
     credential_id: UUID | None
     request_id: str | None

@@ -1,4 +1,4 @@
-"""The audit trail: append and page; there is no grant to update or delete."""
+"""The audit log in SQL: append and list. The service's role has no grant to update or delete."""
 
 import json
 from collections.abc import Sequence
@@ -9,8 +9,10 @@ import sqlalchemy as sa
 
 from app.audit.events import AuditAction, AuditEvent
 from app.audit.tables import audit_event as t
-from app.database.engine import Query, Row, Session
+from app.database.repository import Repository
+from app.database.statements import Query, Row
 
+_ACTIONS = {action.value: action for action in AuditAction}
 _COLUMNS = tuple(column.name for column in t.columns)
 _APPEND = Query(sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _COLUMNS}))
 
@@ -18,7 +20,7 @@ _APPEND = Query(sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].ty
 def _unless_null(
     name: str, column: sa.Column[object], condition: sa.ColumnElement[bool]
 ) -> sa.ColumnElement[bool]:
-    """The condition, or everything where the bind parameter is null."""
+    """The condition if the bind parameter is set; true if it is null."""
     return sa.or_(sa.bindparam(name, type_=column.type).is_(None), condition)
 
 
@@ -50,12 +52,28 @@ _PAGE = Query(
 )
 
 
-class AuditRepository:
-    """One organization's trail."""
+_PURGE = Query(
+    sa.select(
+        sa.func.purge_audit_events(
+            sa.bindparam("older_than", type_=t.c.occurred_at.type), sa.bindparam("at_most", type_=sa.Integer)
+        ).label("purged")
+    )
+)
 
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
+
+class AuditRetentionRepository(Repository):
+    """Retention of the audit logs of all organizations. A function that runs as the owner deletes the rows."""
+
+    async def purge(self, *, older_than: datetime, at_most: int) -> int:
+        """Delete old events, never ones of the last 90 days; return how many. Fewer than `at_most`: none are left."""
+        row = await self._session.one(_PURGE, older_than=older_than, at_most=at_most)
+        await self._session.commit()
+        purged: int = row["purged"]
+        return purged
+
+
+class AuditRepository(Repository):
+    """The audit log of one organization."""
 
     async def append(self, event: AuditEvent) -> None:
         await self._session.execute(
@@ -97,11 +115,12 @@ class AuditRepository:
 
 
 def _event(row: Row) -> AuditEvent:
+    action: str = row["action"]
     return AuditEvent(
         id=row["id"],
         organization_id=row["organization_id"],
         occurred_at=row["occurred_at"],
-        action=AuditAction(row["action"]),
+        action=_ACTIONS.get(action, action),
         actor=row["actor"],
         credential_id=row["credential_id"],
         request_id=row["request_id"],

@@ -1,11 +1,11 @@
-"""Who did what to which credential."""
+"""HTTP route of the audit log."""
 
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from app.api.dependencies import AuditReader, InstantQuery, ServicesOfApp
+from app.api.dependencies import AppServices, AuditReader, TimestampQuery
 from app.api.pagination import Paging
 from app.api.problems import problems
 from app.api.schemas import Page
@@ -22,24 +22,29 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/audit-events", ta
     "",
     response_model=Page[AuditEvent],
     operation_id="listAuditEvents",
-    response_description="One page of the trail.",
+    response_description="One page of the audit log.",
     summary="List audit events",
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )
 async def list_audit_events(
     caller: AuditReader,
-    services: ServicesOfApp,
+    services: AppServices,
     paging: Paging,
-    credential_id: Annotated[UUID | None, Query(description="Only those of this credential.")] = None,
-    action: Annotated[AuditAction | None, Query(description="Only those of this kind.")] = None,
+    credential_id: Annotated[UUID | None, Query(description="Only events of this credential.")] = None,
+    action: Annotated[AuditAction | None, Query(description="Only events with this action.")] = None,
     actor: Annotated[
         str | None,
-        Query(min_length=1, max_length=255, pattern=r"^[^\x00]*$", description="Only those by this subject."),
+        Query(min_length=1, max_length=255, pattern=r"^[^\x00]*$", description="Only events by this actor."),
     ] = None,
-    starting_at: Annotated[InstantQuery | None, Query(description="From this instant on, inclusive.")] = None,
-    ending_at: Annotated[InstantQuery | None, Query(description="Up to this instant, exclusive.")] = None,
+    starting_at: Annotated[
+        TimestampQuery | None, Query(description="Only events at or after this time.")
+    ] = None,
+    ending_at: Annotated[TimestampQuery | None, Query(description="Only events before this time.")] = None,
 ) -> Response:
-    """The newest first. The trail is append-only and holds hints, never keys."""
+    """List the audit events of the organization, newest first.
+
+    The audit log is append-only. It contains key hints, never keys.
+    """
     events = await services[AuditService].page(
         caller.organization_id,
         at_most=paging.at_most,
@@ -50,7 +55,7 @@ async def list_audit_events(
         starting_at=starting_at,
         ending_at=ending_at,
     )
-    return paging.answer(events, AuditEvent.of, _id)
+    return paging.respond(events, AuditEvent.of, _id)
 
 
 def _id(event: AuditRecord) -> UUID:

@@ -1,4 +1,4 @@
-"""The trail: what to write inside a unit of work, and reading it."""
+"""Record audit events inside a unit of work, and list them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,8 +11,6 @@ from app.core.clock import new_id, now
 from app.core.organizations import OPERATOR_ORGANIZATION
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 
-SYSTEM_ACTOR = "system"
-
 
 async def record(
     uow: UnitOfWork,
@@ -21,7 +19,7 @@ async def record(
     credential_id: UUID | None,
     **details: str | int | bool | None,
 ) -> None:
-    """Append an event in the transaction of the change itself. `details` are facts, never input."""
+    """Append an event in the transaction of the change. `details` must not contain text that a client sent."""
     await uow[AuditRepository].append(
         AuditEvent(
             id=new_id(),
@@ -37,16 +35,19 @@ async def record(
 
 
 class AuditService:
-    """Reading the trail."""
+    """Lists audit events."""
 
     def __init__(self, units: UnitsOfWork) -> None:
         self._units = units
 
     async def record_exempt_hosts(self, hosts: Sequence[str]) -> None:
-        """At start: which names the operator exempts from the private-address rule. Kept in the operator's trail."""
-        caller = Caller(subject=SYSTEM_ACTOR, organization_id=OPERATOR_ORGANIZATION, request_id="")
+        """Record at startup which host names the operator exempts from the private-address rule.
+
+        The event is in the audit log of the reserved organization `_operator`.
+        """
+        caller = Caller.system(OPERATOR_ORGANIZATION)
         async with self._units.writing(OPERATOR_ORGANIZATION) as uow:
-            await record(uow, caller, AuditAction.EXEMPT_HOSTS_IN_FORCE, None, hosts=" ".join(hosts))
+            await record(uow, caller, AuditAction.EXEMPT_HOSTS_ACTIVE, None, hosts=" ".join(hosts))
             await uow.commit()
 
     async def page(
@@ -61,8 +62,8 @@ class AuditService:
         starting_at: datetime | None = None,
         ending_at: datetime | None = None,
     ) -> Sequence[AuditEvent]:
-        """Newest first; `starting_at` inclusive, `ending_at` exclusive."""
-        async with self._units.reading(organization_id) as uow:
+        """One page of events, newest first. `starting_at` is inclusive, `ending_at` exclusive."""
+        async with self._units.reading_in_bulk(organization_id) as uow:
             return await uow[AuditRepository].page(
                 at_most=at_most,
                 before=before,

@@ -1,4 +1,4 @@
-"""The audit trail. The service's role may insert and select, nothing else."""
+"""The audit log. The service's role may only insert and select."""
 
 import sqlalchemy as sa
 
@@ -16,4 +16,5 @@ audit_event = sa.Table(
     sa.Column("request_id", sa.Text),
     sa.Column("details", JSONB, nullable=False),
     sa.Index("ix_audit_event_credential", "organization_id", "credential_id", "id"),
+    sa.Index("ix_audit_event_occurred_at", "occurred_at", postgresql_using="brin"),
 )

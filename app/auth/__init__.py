@@ -1,1 +1,1 @@
-"""Who calls, and what the token allows."""
+"""Authentication: who calls, and what the token allows."""

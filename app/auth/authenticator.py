@@ -1,4 +1,4 @@
-"""Bearer token → Principal. Whoever signs, the rules are these; where keys come from is the KeySource's business."""
+"""Verifies bearer tokens. The rules are the same for every issuer; a `KeySource` supplies the keys."""
 
 import hashlib
 import math
@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 import jwt
 
-from app.auth.principal import Principal, Scope
+from app.auth.claims import ClaimInvalid, ClaimNames, relay_restrictions_of
+from app.auth.principal import Principal, Scope, expiry_of
 from app.auth.signing_keys import VerifyingKey, algorithm_of
 from app.core.errors import Unauthenticated
-from app.core.organizations import ANY_ORGANIZATION, ORGANIZATION_PATTERN
+from app.core.keys.key_lookalike import looks_like_key
+from app.core.organizations import ANY_ORGANIZATION, ORGANIZATION_PATTERN, is_reserved
 
 ALGORITHMS = frozenset({"EdDSA", "ES256", "RS256"})
 
@@ -23,7 +25,8 @@ _LONGEST_SUBJECT = 255
 _COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _ORGANIZATION = re.compile(ORGANIZATION_PATTERN)
 _SCOPES = {scope.value: scope for scope in Scope}
-_REQUIRED = ["iss", "aud", "sub", "exp", "org", "scope"]
+_REQUIRED = ["iss", "aud", "sub", "exp"]
+_DEFAULT_NAMES = ClaimNames()
 _REASONS: dict[type[jwt.PyJWTError], str] = {
     jwt.InvalidSignatureError: "bad_signature",
     jwt.InvalidIssuerError: "wrong_issuer",
@@ -35,28 +38,28 @@ _REASONS: dict[type[jwt.PyJWTError], str] = {
 
 
 class KeySource(Protocol):
-    """Where verifying keys come from: the embedded issuer, or an identity provider's JWKS."""
+    """The source of verifying keys: the embedded issuer, or an identity provider's JWKS."""
 
     @property
     def generation(self) -> int | None:
-        """Changes whenever the set of trusted keys does, and never takes an old value again.
+        """Changes whenever the set of trusted keys changes, and never returns to an earlier value.
 
-        Read on every request, so it costs next to nothing. None says that the set must be looked at
-        anew: the next `key_for` does so, and until then no earlier verification counts.
+        It is read on every request, so it must be cheap. None: the key set must be refreshed. The next `key_for` does
+        that, and until then no cached verification is valid.
         """
         ...
 
     async def key_for(self, kid: str | None, algorithm: str) -> VerifyingKey | None:
-        """The trusted key of that name and algorithm; without a name, the only one of the algorithm.
+        """The trusted key with this id and algorithm. Without an id: the only key with this algorithm, if there is one.
 
         Raises:
-            IdentityProviderUnavailable: there is no set of keys to judge by.
+            IdentityProviderUnavailable: no key set is available.
         """
         ...
 
 
 class TokenRefused(Unauthenticated):
-    """No token, or one that does not verify. `reason` is one of our constants, for logs alone."""
+    """The token is missing or does not verify. `reason` is a constant and appears only in logs."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
@@ -66,21 +69,22 @@ class TokenRefused(Unauthenticated):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Verified:
     principal: Principal
-    generation: int | None  # None: good for this one use
+    generation: int | None  # None: valid only for this request
     not_before: float
     expires_at: float
 
 
 class Authenticator:
-    """Verifies bearer tokens. One verified before costs a hash and a look into the cache.
+    """Verifies bearer tokens. A token that was verified before costs only a hash and a cache lookup.
 
     Args:
-        keys: whom we trust.
-        issuer: the `iss` that a token must carry.
-        audience: must be, or be among, the token's `aud`.
-        clock_skew_seconds: how far the issuer's clock may be from ours.
-        cache_size: verified tokens remembered; the least recently used goes first.
-        clock: seconds since the epoch.
+        keys: the trusted keys.
+        issuer: the required `iss` of a token.
+        audience: must be the token's `aud`, or one of its values.
+        claim_names: where a token has its organization and scopes.
+        clock_skew_seconds: the tolerated difference between the issuer's clock and this one.
+        cache_size: number of verified tokens in the cache; the least recently used one is evicted first.
+        clock: returns seconds since the epoch.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Authenticator:
         *,
         issuer: str,
         audience: str,
+        claim_names: ClaimNames = _DEFAULT_NAMES,
         clock_skew_seconds: int = 30,
         cache_size: int = 4096,
         clock: Callable[[], float] = time.time,
@@ -96,17 +101,18 @@ class Authenticator:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
+        self._claim_names = claim_names
         self._skew = clock_skew_seconds
         self._cache_size = cache_size
         self._clock = clock
         self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
 
     async def authenticate(self, authorization: str | None) -> Principal:
-        """Who sends this Authorization header. Several such headers must arrive joined by a comma.
+        """Verify the Authorization header and return its principal.
 
         Raises:
-            Unauthenticated: always with the same text; `TokenRefused.reason` says more to logs.
-            IdentityProviderUnavailable: the token may be good, and we cannot tell.
+            TokenRefused: an Unauthenticated error that is always the same for clients; `reason` is for logs.
+            IdentityProviderUnavailable: the token cannot be verified now and may be valid.
         """
         token = _bearer(authorization)
         digest = hashlib.sha256(token.encode()).digest()
@@ -115,20 +121,20 @@ class Authenticator:
             self._cache.pop(digest, None)
             verified = await self._verify(token)
             if verified.generation is not None:
-                self._remember(digest, verified)
+                self._cache_verified(digest, verified)
         else:
             self._cache.move_to_end(digest)
-        self._refuse_outside(verified)
+        self._require_valid_now(verified)
         return verified.principal
 
-    def _remember(self, digest: bytes, verified: _Verified) -> None:
+    def _cache_verified(self, digest: bytes, verified: _Verified) -> None:
         self._cache[digest] = verified
         self._cache.move_to_end(digest)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
 
-    def _refuse_outside(self, verified: _Verified) -> None:
-        """On every use: a token in the cache ages too."""
+    def _require_valid_now(self, verified: _Verified) -> None:
+        """Check the times on every use, because cached tokens expire too."""
         now = self._clock()
         if now >= verified.expires_at + self._skew:
             raise TokenRefused("expired")
@@ -138,7 +144,7 @@ class Authenticator:
     async def _verify(self, token: str) -> _Verified:
         kid, algorithm = _header(token)
         key = await self._keys.key_for(kid, algorithm)
-        # No await since: this is the generation of the very set that the key was found in.
+        # Nothing is awaited after `key_for`, so this is the generation of the set that contained the key.
         generation = self._keys.generation
         if key is None:
             raise TokenRefused("unknown_key")
@@ -146,7 +152,7 @@ class Authenticator:
             raise TokenRefused("algorithm_refused")
         claims = self._claims(token, key, algorithm)
         return _Verified(
-            principal=_principal(claims),
+            principal=_principal(claims, self._claim_names),
             generation=generation,
             not_before=_instant(claims["nbf"]) if "nbf" in claims else -math.inf,
             expires_at=_instant(claims["exp"]),
@@ -160,12 +166,12 @@ class Authenticator:
                 algorithms=[algorithm],
                 issuer=self._issuer,
                 audience=self._audience,
-                # Times are judged on every use, in one place: `_refuse_outside`.
+                # `_require_valid_now` checks the times, on every use.
                 options={"require": _REQUIRED, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
             )
         except jwt.PyJWTError as error:
             reason = _REASONS.get(type(error), "malformed")
-        raise TokenRefused(reason)  # outside the handler: an error in its context could quote the token
+        raise TokenRefused(reason)  # outside the handler: a chained error could quote the token
 
 
 def _bearer(authorization: str | None) -> str:
@@ -182,7 +188,7 @@ def _bearer(authorization: str | None) -> str:
 
 
 def _header(token: str) -> tuple[str | None, str]:
-    """The key's name and the algorithm that an unverified token claims."""
+    """The key id and the algorithm that an unverified token claims."""
     if not _COMPACT_JWS.fullmatch(token):
         raise TokenRefused("malformed")
     try:
@@ -194,28 +200,44 @@ def _header(token: str) -> tuple[str | None, str]:
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise TokenRefused("algorithm_refused")
-    # We know no extension, and who marks one critical wants it understood (RFC 7515, 4.1.11).
+    # A token with critical extensions must be rejected unless all are understood, and none is (RFC 7515, 4.1.11).
     if "crit" in header:
         raise TokenRefused("critical_extension")
     return header.get("kid"), algorithm
 
 
-def _principal(claims: dict[str, Any]) -> Principal:
-    subject, organization_id, scope = claims["sub"], claims["org"], claims["scope"]
+def _principal(claims: dict[str, Any], names: ClaimNames) -> Principal:
+    subject = claims["sub"]
+    organization_id, scopes = _granted(claims, names)
     if not 1 <= len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
         raise TokenRefused("bad_claim")
-    if not isinstance(organization_id, str) or not (
-        organization_id == ANY_ORGANIZATION or _ORGANIZATION.fullmatch(organization_id)
-    ):
+    if organization_id != ANY_ORGANIZATION and not _ORGANIZATION.fullmatch(organization_id):
         raise TokenRefused("bad_claim")
-    if not isinstance(scope, str):
-        raise TokenRefused("bad_claim")
-    scopes = frozenset(_SCOPES[word] for word in scope.split(" ") if word in _SCOPES)
-    return Principal(subject=subject, organization_id=organization_id, scopes=scopes)
+    if is_reserved(organization_id):
+        raise TokenRefused("reserved_organization")
+    if looks_like_key(subject) or looks_like_key(organization_id):
+        raise TokenRefused("looks_like_key")  # both are stored, logged and shown
+    known = frozenset(_SCOPES[name] for name in scopes if name in _SCOPES)
+    return Principal(
+        subject=subject,
+        organization_id=organization_id,
+        scopes=known,
+        relay=relay_restrictions_of(claims),
+        expires_at=expiry_of(_instant(claims["exp"])),
+    )
+
+
+def _granted(claims: dict[str, Any], names: ClaimNames) -> tuple[str, frozenset[str]]:
+    try:
+        scopes = names.scopes_of(claims)
+        return names.organization_of(claims, scopes), scopes
+    except ClaimInvalid as error:
+        reason = error.reason
+    raise TokenRefused(reason)  # outside the handler, as in `_claims`
 
 
 def _instant(value: object) -> float:
-    """RFC 7519's NumericDate. Python's JSON reads NaN and Infinity too, which no date is."""
+    """A NumericDate (RFC 7519) in seconds. Python's JSON parser also accepts NaN and Infinity, which are not dates."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TokenRefused("bad_claim")
     try:

@@ -1,14 +1,16 @@
-"""Who is calling, and what the token allows."""
+"""The caller of a request and the scopes of its token."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from app.core.errors import InsufficientScope, NotFound, ServiceOnly
-from app.core.organizations import ANY_ORGANIZATION
+from app.core.keys.key_lookalike import looks_like_key
+from app.core.organizations import ANY_ORGANIZATION, is_reserved
 
 
 class Scope(StrEnum):
-    """What a token may allow."""
+    """The scopes that a token may carry."""
 
     CREDENTIALS_READ = "credentials:read"
     CREDENTIALS_WRITE = "credentials:write"
@@ -21,7 +23,9 @@ class Scope(StrEnum):
     AUDIT_READ = "audit:read"
 
 
-# Count only in tokens of internal services, whatever else a token says.
+# The actor of audit events and validations that background work causes.
+SYSTEM_ACTOR = "system"
+# These scopes have an effect only in tokens of internal services.
 SERVICE_SCOPES = frozenset({Scope.LEASES_CREATE, Scope.USAGE_WRITE})
 
 _READS = frozenset(scope for scope in Scope if scope.endswith(":read"))
@@ -32,28 +36,59 @@ ROLES: dict[str, frozenset[Scope]] = {
 }
 
 
+# For callers without a token, and for tokens that expire after the last year that Python knows.
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def expiry_of(seconds: float) -> datetime:
+    """The time of an `exp` claim, in seconds since 1970."""
+    try:
+        return datetime.fromtimestamp(seconds, tz=UTC)
+    except (OverflowError, OSError, ValueError):
+        return _NEVER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayRestrictions:
+    """What a token may use the relay for. `None`: anything.
+
+    `models` has identities of models. `endpoint_id` is the only endpoint that its usage is recorded for.
+    """
+
+    models: frozenset[str] | None = None
+    endpoint_id: str | None = None
+
+
+UNRESTRICTED = RelayRestrictions()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """A verified caller. `organization_id` is `*` for internal services."""
+    """The identity and scopes of a verified token. `organization_id` is `*` for internal services."""
 
     subject: str
     organization_id: str
     scopes: frozenset[str]
+    relay: RelayRestrictions = UNRESTRICTED
+    expires_at: datetime = _NEVER
 
     @property
     def is_service(self) -> bool:
         return self.organization_id == ANY_ORGANIZATION
 
     def require(self, scope: Scope, *, organization_id: str, service_only: bool = False) -> None:
-        """Raise unless this caller may use `scope` on that organization.
+        """Raise unless the token allows `scope` on that organization.
 
-        Another organization's path is not found before scopes are looked at, so that a token
-        learns nothing of organizations that are not its own.
+        The organization is checked before the scope: every path of another organization is a NotFound, so a token
+        reveals nothing about other organizations. Reserved organizations are only for internal services. A text that looks
+        like a key is not an organization for anyone: ids are stored and logged.
 
         Raises:
             NotFound, ServiceOnly, InsufficientScope
         """
-        if not self.is_service and self.organization_id != organization_id:
+        if not self.is_service and (self.organization_id != organization_id or is_reserved(organization_id)):
+            raise NotFound
+        if looks_like_key(organization_id):
             raise NotFound
         if service_only and not self.is_service:
             raise ServiceOnly
@@ -63,8 +98,13 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks, for which organization, in which request. What use cases need to know of the way in."""
+    """Who calls a use case, for which organization, in which request. `request_id` is empty outside requests."""
 
     subject: str
     organization_id: str
     request_id: str
+
+    @classmethod
+    def system(cls, organization_id: str) -> "Caller":
+        """The caller of background work for an organization."""
+        return cls(subject=SYSTEM_ACTOR, organization_id=organization_id, request_id="")

@@ -1,6 +1,6 @@
-"""The embedded development key that signs tokens, and which keys may verify one.
+"""The embedded development key that signs tokens, and the kinds of keys that may verify a token.
 
-For development alone: production refuses to start without an external issuer.
+The embedded key is only for development: in production the service does not start without an external issuer.
 """
 
 import base64
@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
@@ -26,14 +25,14 @@ VerifyingKey = Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
 EMBEDDED_ISSUER = "byok-development"
 DEFAULT_AUDIENCE = "byok"
 
-# Below is forgeable in time, above makes one verification cost what a thousand should.
+# Smaller keys can be broken; larger ones make a single verification a thousand times more expensive.
 _RSA_BITS = range(2048, 8192 + 1)
 _FILE = Path("auth") / "signing-key.pem"
 _LARGEST_FILE = 4096
 
 
 def algorithm_of(key: object) -> str | None:
-    """The one algorithm that this key may verify, whatever a token says; None: not a key we trust."""
+    """The only algorithm that this key may verify, whatever a token claims. None: the key is not accepted."""
     match key:
         case Ed25519PublicKey():
             return "EdDSA"
@@ -45,9 +44,9 @@ def algorithm_of(key: object) -> str | None:
 
 
 class EmbeddedIssuer:
-    """Signs tokens with a key that never leaves the data directory, and is the source of that key."""
+    """Signs tokens with a key that never leaves the data directory, and is the `KeySource` for that key."""
 
-    generation: Final = 0  # the key lives as long as the process
+    generation: Final = 0  # the key does not change while the process runs
 
     def __init__(self, key: Ed25519PrivateKey, *, issuer: str, audience: str) -> None:
         self._key = key
@@ -60,10 +59,10 @@ class EmbeddedIssuer:
     def load_or_create(
         cls, data_dir: Path, *, issuer: str = EMBEDDED_ISSUER, audience: str = DEFAULT_AUDIENCE
     ) -> "EmbeddedIssuer":
-        """The key of this data directory, made on first use; processes that start together agree on one.
+        """Load the key of this data directory, or create it. Processes that start together use the same key.
 
         Raises:
-            PrivateFileRefused: the file is not ours alone, or holds something else.
+            PrivateFileRefused: another user may read the file, or it does not contain an Ed25519 private key.
         """
         path = data_dir / _FILE
         try:
@@ -73,11 +72,29 @@ class EmbeddedIssuer:
             pem = read_private_file(path, max_bytes=_LARGEST_FILE)
         return cls(_parse(path, pem), issuer=issuer, audience=audience)
 
-    def issue(self, *, subject: str, organization_id: str, scopes: Collection[str], ttl: timedelta) -> str:
-        """A token as the contract wants it; `organization_id` is `*` for internal services."""
+    def issue(
+        self,
+        *,
+        subject: str,
+        organization_id: str,
+        scopes: Collection[str],
+        ttl: timedelta,
+        relay: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Issue a token with the claims that the service requires.
+
+        Args:
+            subject: the caller's name.
+            organization_id: `*` for internal services.
+            scopes: the scopes.
+            ttl: the lifetime.
+            relay: what the token may use the relay for; None for no restriction.
+        """
         issued_at = int(now().timestamp())
+        restrictions = {} if relay is None else {"relay": dict(relay)}
         return self.sign(
             {
+                **restrictions,
                 "iss": self.issuer,
                 "aud": self.audience,
                 "sub": subject,
@@ -90,7 +107,10 @@ class EmbeddedIssuer:
         )
 
     def sign(self, claims: Mapping[str, Any]) -> str:
-        return jwt.encode(dict(claims), self._key, algorithm="EdDSA", headers={"kid": self.kid})
+        """Sign claims as a JWT (RFC 7515, RFC 8037). Written out, because PyJWT takes longer to import than all else here."""
+        header = {"alg": "EdDSA", "kid": self.kid, "typ": "JWT"}
+        signed = ".".join(_base64url(_json(part)) for part in (header, dict(claims)))
+        return f"{signed}.{_base64url(self._key.sign(signed.encode()))}"
 
     async def key_for(self, kid: str | None, algorithm: str) -> VerifyingKey | None:
         return self.public_key if kid in {None, self.kid} and algorithm == "EdDSA" else None
@@ -109,15 +129,20 @@ def _parse(path: Path, pem: bytes) -> Ed25519PrivateKey:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise PrivateFileRefused(
-            path, "holds no Ed25519 private key; remove it to have a new one made (older tokens then end)."
+            path,
+            "does not contain an Ed25519 private key. Remove it to create a new key; older tokens then become invalid.",
         )
     return key
 
 
 def _thumbprint(key: Ed25519PublicKey) -> str:
-    """RFC 7638: the hash of the required members in lexical order, without spaces."""
+    """The key's thumbprint (RFC 7638): the hash of its required members in lexical order, without spaces."""
     members = {"crv": "Ed25519", "kty": "OKP", "x": _base64url(key.public_bytes_raw())}
-    return _base64url(hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest())
+    return _base64url(hashlib.sha256(_json(members)).digest())
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _base64url(data: bytes) -> str:

@@ -1,1 +1,1 @@
-"""Subscriptions, monthly statements, previews."""
+"""Billing: subscriptions, monthly statements and the preview of a usage mode switch."""

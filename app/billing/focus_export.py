@@ -1,6 +1,6 @@
-"""A statement as CSV, with the column names of FOCUS 1.x; columns of our own start with `x_`.
+"""A statement as CSV with the column names of FOCUS 1.x. Additional columns start with `x_`.
 
-What an organization pays its provider for has a BilledCost of 0: a third party is paid.
+Usage that an organization pays its provider for has a `BilledCost` of 0, because Pharaoh does not bill it.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from app.billing.month import BillingMonth
 from app.billing.statements import LineType, Statement, StatementLine
 from app.core.money import to_usd
 
-_OURS, _THEIRS = "Pharaoh", "Anthropic"
+_PHARAOH, _ANTHROPIC = "Pharaoh", "Anthropic"
 
 COLUMNS = (
     *("BillingAccountId", "BillingPeriodStart", "BillingPeriodEnd", "BillingCurrency"),
@@ -24,23 +24,23 @@ COLUMNS = (
 )
 
 _DESCRIPTIONS = {
-    LineType.SUBSCRIPTION: "Monthly fee of the subscription",
-    LineType.ENDPOINT_OVERAGE: "Endpoints over those included, at the month's peak",
+    LineType.SUBSCRIPTION: "Monthly subscription fee",
+    LineType.ENDPOINT_OVERAGE: "Endpoints above the included number, at the month's peak",
     LineType.MANAGED_USAGE: "Managed usage",
-    LineType.ADJUSTMENT: "Managed usage of a month that was closed before",
+    LineType.ADJUSTMENT: "Adjustment of managed usage in a closed month",
     LineType.BYO_USAGE: "Usage on the organization's own key, billed by its provider",
 }
 
 
 def focus_rows(organization_id: str, statement: Statement) -> Iterator[str]:
-    """The header, then a line of CSV for every line: billed ones first."""
+    """The header, then one CSV row for each line of the statement, billed lines first."""
     yield csv_row(COLUMNS)
     for line in statement.all_lines:
         yield csv_row(_cells(organization_id, statement, line))
 
 
 def _cells(organization_id: str, statement: Statement, line: StatementLine) -> tuple[Cell, ...]:
-    charged = line.adjusts_month or statement.month
+    charged_month = line.adjusts_month or statement.month
     is_fee = line.mode is None
     is_byo = line.type is LineType.BYO_USAGE
     unit = {LineType.SUBSCRIPTION: "Months", LineType.ENDPOINT_OVERAGE: "Endpoints"}.get(line.type, "Tokens")
@@ -49,12 +49,12 @@ def _cells(organization_id: str, statement: Statement, line: StatementLine) -> t
         organization_id,
         *_period(statement.month),
         "USD",
-        *_period(charged),
+        *_period(charged_month),
         "Purchase" if is_fee else "Usage",
         "Correction" if line.adjusts_month is not None else None,
         "Recurring" if is_fee else "Usage-Based",
         _DESCRIPTIONS[line.type],
-        *(_OURS, _OURS if is_fee else _THEIRS, _THEIRS if is_byo else _OURS),
+        *(_PHARAOH, _PHARAOH if is_fee else _ANTHROPIC, _ANTHROPIC if is_byo else _PHARAOH),
         "Developer Tools" if is_fee else "AI and Machine Learning",
         "Pharaoh subscription" if is_fee else "Claude API",
         line.type.value if line.model is None else line.model,

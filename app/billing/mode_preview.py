@@ -1,4 +1,4 @@
-"""What a switch of the usage mode would change. A projection is a projection: nothing here is billed."""
+"""Previews what a switch of the usage mode would change. The projection is an estimate; nothing here is billed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,31 +8,31 @@ from app.billing.month import BillingMonth
 from app.core.money import round_to_cent
 from app.readiness.readiness import Blocker
 from app.spend_limits.limits import SpendLimit
-from app.usage_mode.modes import UsageMode, UsageModePoint, UsageModeState
+from app.usage_mode.modes import ModeChange, UsageMode, UsageModeState
 
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projection:
-    """Managed usage of the whole month, in pico-USD, rounded: as planned now, and after the switch."""
+    """Managed usage of the whole month, in pico-USD and rounded to a cent: without and with the switch."""
 
     as_planned: int
     after_switch: int
 
     @property
     def difference(self) -> int:
-        """Negative: avoided."""
+        """Negative if the switch reduces managed usage."""
         return self.after_switch - self.as_planned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModePreview:
-    """The answer of a dry run."""
+    """The result of a dry run."""
 
     month: BillingMonth
     current: UsageModeState
-    point: UsageModePoint
+    change: ModeChange
     total_so_far: int
     managed_so_far: int
     projection: Projection
@@ -49,14 +49,14 @@ def project(
     planned: UsageModeState,
     switched: UsageModeState,
 ) -> Projection:
-    """The month at the rate of its days so far: what all usage cost by then, whoever paid, goes on evenly.
+    """Project the month at its rate so far: all usage, in both modes, continues at the average cost per time.
 
     Args:
-        now: within the month.
-        month: the present one.
-        cost_so_far: of all usage of the month, whatever its mode.
-        managed_so_far: what of it is billed; no switch changes that.
-        planned: what is in force and to come.
+        now: the current time, within the month.
+        month: the current month.
+        cost_so_far: the cost of all usage of the month so far, in both modes, in pico-USD.
+        managed_so_far: the billed part of it; a switch does not change it.
+        planned: the active mode and the scheduled change.
         switched: the same after the switch.
     """
     elapsed = max((now - month.starts_at) // _MICROSECOND, 1)
@@ -69,10 +69,10 @@ def project(
 
 
 def _managed_time(state: UsageModeState, start: datetime, end: datetime) -> timedelta:
-    """How long of that time the mode would be managed."""
-    coming = state.scheduled
-    change = end if coming is None or coming.effective_from is None else coming.effective_from
+    """How long the mode would be managed between start and end."""
+    scheduled = state.scheduled
+    change = end if scheduled is None or scheduled.effective_from is None else scheduled.effective_from
     change = min(max(change, start), end)
-    before = change - start if state.in_force.mode is UsageMode.MANAGED else timedelta()
-    is_managed_then = coming is not None and coming.mode is UsageMode.MANAGED
+    before = change - start if state.active.mode is UsageMode.MANAGED else timedelta()
+    is_managed_then = scheduled is not None and scheduled.mode is UsageMode.MANAGED
     return before + (end - change if is_managed_then else timedelta())

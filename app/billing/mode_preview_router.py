@@ -1,14 +1,14 @@
-"""What a switch of the usage mode would change."""
+"""HTTP route of the preview of a usage mode switch."""
 
 from fastapi import APIRouter, Response
 
-from app.api.dependencies import BillingReader, ServicesOfApp
-from app.api.problems import OF_BODIES, problems
-from app.api.responses import answer
+from app.api.dependencies import AppServices, BillingReader
+from app.api.problems import BODY_ERRORS, problems
+from app.api.responses import respond
 from app.billing.mode_preview_schemas import UsageModePreview
 from app.billing.mode_preview_service import ModePreviewService
 from app.core.errors import CredentialDeleted, InsufficientScope, InvalidInput, NotFound
-from app.usage_mode.router import REFUSED_SWITCHES, wish_of
+from app.usage_mode.router import SWITCH_ERROR_CODES, requested_switch
 from app.usage_mode.schemas import UsageModeSwitch
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"])
@@ -18,19 +18,22 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"
     "/usage-mode/preview",
     response_model=UsageModePreview,
     operation_id="previewUsageMode",
-    summary="Try a switch of the usage mode",
-    response_description="What it would change.",
+    summary="Preview a usage mode switch",
+    response_description="What the switch would change.",
     responses=problems(
         InvalidInput,
         InsufficientScope,
         NotFound,
         CredentialDeleted,
-        *OF_BODIES,
-        codes={422: REFUSED_SWITCHES},
+        *BODY_ERRORS,
+        codes={422: SWITCH_ERROR_CODES},
     ),
 )
-async def preview_usage_mode(
-    body: UsageModeSwitch, caller: BillingReader, services: ServicesOfApp
-) -> Response:
-    """A dry run: this month's statement, a projection of managed usage, spend limits, and blockers. Writes nothing."""
-    return answer(UsageModePreview.of(await services[ModePreviewService].preview(caller, wish_of(body))))
+async def preview_usage_mode(body: UsageModeSwitch, caller: BillingReader, services: AppServices) -> Response:
+    """Preview what a switch of the usage mode would change: managed usage, spend limits and blockers. Changes nothing.
+
+    Rejects what the switch itself would reject.
+    """
+    return respond(
+        UsageModePreview.of(await services[ModePreviewService].preview(caller, requested_switch(body)))
+    )

@@ -1,4 +1,4 @@
-"""The dry run of a switch on the wire."""
+"""Response models of the preview of a usage mode switch."""
 
 from typing import Annotated
 from uuid import UUID
@@ -6,40 +6,42 @@ from uuid import UUID
 from pydantic import Field
 
 from app.api.money import Money
-from app.api.schemas import Instant, ResponseModel
+from app.api.schemas import ResponseModel, Timestamp
 from app.billing import mode_preview as d
 from app.billing.schemas import Month
 from app.readiness.readiness import Blocker
 from app.spend_limits.limits import LimitMode
-from app.usage_mode.schemas import CredentialInForce, Mode, ScheduledSwitch
+from app.usage_mode.schemas import Mode, PayingCredentialId, ScheduledSwitch
 
 
 class StatementSoFar(ResponseModel):
-    """This month's statement as it stands. No switch takes anything away from it."""
+    """The current statement of this month. A switch does not change what it contains so far."""
 
     month: Month
     total: Money
-    managed_usage: Annotated[Money, Field(description="Stays billed, whatever is switched.")]
+    managed_usage: Annotated[
+        Money, Field(description="Managed usage so far. It is billed even after a switch.")
+    ]
 
 
 class ManagedUsageProjection(ResponseModel):
-    """A projection, not a bill: all usage goes on at this month's rate so far, whoever pays for it."""
+    """An estimate, not a bill. It assumes that all usage, in both modes, continues at this month's rate so far."""
 
     managed_usage_as_planned: Annotated[
-        Money, Field(description="For the whole month, with what is in force and scheduled now.")
+        Money, Field(description="For the whole month, with the active mode and the scheduled change.")
     ]
-    managed_usage_after_switch: Annotated[Money, Field(description="For the whole month, with the switch.")]
+    managed_usage_after_switch: Annotated[Money, Field(description="For the whole month, after the switch.")]
     difference: Annotated[
         Money,
         Field(
-            description="Negative: avoided. Positive: added.",
+            description="`managed_usage_after_switch` minus `managed_usage_as_planned`.",
             examples=[{"amount": "-41.20", "currency": "USD"}],
         ),
     ]
 
 
 class LimitUnderSwitch(ResponseModel):
-    """Whether a spend limit counts what is used now, and what would be after the switch."""
+    """Whether a spend limit counts usage in the active mode, and in the mode after the switch."""
 
     id: UUID
     name: Annotated[str, Field(examples=["All of November"])]
@@ -49,13 +51,13 @@ class LimitUnderSwitch(ResponseModel):
 
 
 class UsageModePreview(ResponseModel):
-    """What the switch would change. Nothing was changed."""
+    """What the switch would change. The preview changes nothing."""
 
     mode: Mode
-    credential_id: CredentialInForce
-    effective_at: Instant
+    credential_id: PayingCredentialId
+    effective_at: Timestamp
     replaces: Annotated[
-        ScheduledSwitch | None, Field(description="The scheduled switch that it would replace.")
+        ScheduledSwitch | None, Field(description="The scheduled change that the switch would replace.")
     ]
     statement: StatementSoFar
     projection: ManagedUsageProjection
@@ -63,20 +65,20 @@ class UsageModePreview(ResponseModel):
     blockers: Annotated[
         list[Blocker],
         Field(
-            description="What would keep work from starting, as things are now.",
+            description="The blockers that there would be now in the mode after the switch.",
             examples=[[Blocker.CREDENTIAL_NOT_VALID.value]],
         ),
     ]
 
     @classmethod
     def of(cls, preview: d.ModePreview) -> "UsageModePreview":
-        point, coming = preview.point, preview.current.scheduled
-        assert point.effective_from is not None
+        change, scheduled = preview.change, preview.current.scheduled
+        assert change.effective_from is not None
         return cls(
-            mode=point.mode,
-            credential_id=point.credential_id,
-            effective_at=point.effective_from,
-            replaces=None if coming is None else ScheduledSwitch.of(coming),
+            mode=change.mode,
+            credential_id=change.credential_id,
+            effective_at=change.effective_from,
+            replaces=None if scheduled is None else ScheduledSwitch.of(scheduled),
             statement=StatementSoFar(
                 month=str(preview.month),
                 total=Money.of(preview.total_so_far),
@@ -92,8 +94,8 @@ class UsageModePreview(ResponseModel):
                     id=limit.id,
                     name=limit.terms.name,
                     usage_mode=limit.terms.scope.mode,
-                    counts_now=limit.terms.scope.mode.covers(preview.current.in_force.mode),
-                    counts_after_switch=limit.terms.scope.mode.covers(point.mode),
+                    counts_now=limit.terms.scope.mode.covers(preview.current.active.mode),
+                    counts_after_switch=limit.terms.scope.mode.covers(change.mode),
                 )
                 for limit in preview.limits
             ],

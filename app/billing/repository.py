@@ -1,7 +1,4 @@
-"""Closed statements, and the books that open ones are worked out from.
-
-`_ledger` is the one place that says what the ledger holds of months; `_kept` of which months it still says anything.
-"""
+"""Closed statements, and the data from which open statements are computed."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
@@ -9,21 +6,21 @@ from datetime import date, datetime
 import sqlalchemy as sa
 
 from app.billing import statements as d
+from app.billing.ledger_totals import FIRST_USAGE, LEDGER, RETAINED_MONTHS
 from app.billing.month import BillingMonth
 from app.billing.statement_rows import COUNTERS, columns_of, key_of, line_of, totals_of
-from app.billing.statement_sums import FIRST_USE, KEPT, LEDGER
 from app.billing.subscription_repository import SubscriptionRepository
 from app.billing.tables import endpoint_count as n
 from app.billing.tables import statement as s
 from app.billing.tables import statement_line as li
-from app.database.engine import Query, Session
+from app.database.repository import Repository
+from app.database.statements import Query
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _MONTH: sa.ColumnElement[str] = sa.literal_column("'month'")
 _first = sa.bindparam("first", type_=sa.Date)
 _last = sa.bindparam("last", type_=sa.Date)
 
-_SNAPSHOT = Query(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
 _CLOSED = Query(sa.select(s.c.month, s.c.closed_at).where(s.c.organization_id == _ORGANIZATION))
 _PEAKS = Query(
     sa.select(
@@ -33,10 +30,10 @@ _PEAKS = Query(
     .where(n.c.organization_id == _ORGANIZATION, n.c.day.between(_first, _last))
     .group_by(sa.literal_column("1"))
 )
-_of_month = sa.func.coalesce(li.c.adjusts_month, li.c.month)
-_FROZEN = Query(
+_usage_month = sa.func.coalesce(li.c.adjusts_month, li.c.month)
+_CLOSED_TOTALS = Query(
     sa.select(
-        _of_month.label("month"),
+        _usage_month.label("month"),
         li.c.mode,
         li.c.model,
         *(
@@ -45,18 +42,18 @@ _FROZEN = Query(
         ),
         sa.func.sum(li.c.exact).label("billed"),
     )
-    .where(li.c.organization_id == _ORGANIZATION, li.c.mode.is_not(None), _of_month.between(_first, _last))
-    .group_by(_of_month, li.c.mode, li.c.model)
+    .where(li.c.organization_id == _ORGANIZATION, li.c.mode.is_not(None), _usage_month.between(_first, _last))
+    .group_by(_usage_month, li.c.mode, li.c.model)
 )
 _LINES = Query(
     sa.select(li)
     .where(li.c.organization_id == _ORGANIZATION, li.c.month.between(_first, _last))
     .order_by(li.c.month, li.c.position)
 )
-# The first months of which anything is known, by source.
-_BEGINNINGS = Query(
+# The first usage, the first endpoint count and the first closed month.
+_FIRST_MONTHS = Query(
     sa.select(
-        FIRST_USE.label("used_at"),
+        FIRST_USAGE.label("used_at"),
         sa.select(sa.func.min(n.c.day))
         .where(n.c.organization_id == _ORGANIZATION)
         .scalar_subquery()
@@ -75,62 +72,55 @@ _INSERT_LINE = Query(
 )
 
 
-class StatementRepository:
-    """One organization's statements."""
-
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
-
-    async def take_snapshot(self) -> None:
-        """All that this unit of work reads is as of one instant. Call it before anything is read."""
-        await self._session.first(_SNAPSHOT)
+class StatementRepository(Repository):
+    """The statements of one organization."""
 
     async def closed(self) -> Mapping[BillingMonth, datetime]:
-        """Every closed month, and when it was closed."""
+        """All closed months, and when each was closed."""
         found = await self._session.rows(_CLOSED, organization_id=self._organization_id)
         return {BillingMonth.of_day(row["month"]): row["closed_at"] for row in found}
 
     async def first_month(self) -> BillingMonth | None:
-        """The earliest of which there is use, a count, or a closed statement."""
-        row = await self._session.first(_BEGINNINGS, organization_id=self._organization_id)
-        assert row is not None
+        """The first month that has usage, an endpoint count or a closed statement."""
+        row = await self._session.one(_FIRST_MONTHS, organization_id=self._organization_id)
         days = [BillingMonth.of_day(row[name]) for name in ("counted_on", "closed") if row[name] is not None]
         used = [] if row["used_at"] is None else [BillingMonth.of(row["used_at"])]
         return min((*days, *used), default=None)
 
-    async def books(self, months: Sequence[BillingMonth], closed: Mapping[BillingMonth, datetime]) -> d.Books:
-        """What the statements of these open months are made of, closed months that they adjust included."""
+    async def inputs(
+        self, months: Sequence[BillingMonth], closed: Mapping[BillingMonth, datetime]
+    ) -> d.StatementInputs:
+        """The data for the statements of these open months, including the closed months that they adjust."""
         needed = {earlier for month in months for earlier in d.adjusted_by(month, closed.keys())}
         first, last = min((*needed, *months)), max(months)
-        held = await SubscriptionRepository(self._session, self._organization_id).find()
-        return d.Books(
-            subscription=None if held is None else held.subscription,
+        current = await SubscriptionRepository(self._session, self._organization_id).find()
+        return d.StatementInputs(
+            subscription=None if current is None else current.subscription,
             closed=closed.keys(),
-            kept=await self._kept(sorted(needed)),
+            retained_months=await self._retained_months(sorted(needed)),
             peaks=await self._peaks(first, last),
             ledger=await self._ledger(sorted({*needed, *months})),
-            frozen=await self._frozen(first, last) if needed else {},
+            closed_totals=await self._closed_totals(first, last) if needed else {},
         )
 
     async def find_closed(
         self, closed: Mapping[BillingMonth, datetime], months: Sequence[BillingMonth]
     ) -> Mapping[BillingMonth, d.Statement]:
-        """The closed ones among these months, as they were frozen."""
-        wanted = [month for month in months if month in closed]
-        if not wanted:
+        """The statements of the closed months among these."""
+        closed_months = [month for month in months if month in closed]
+        if not closed_months:
             return {}
-        found = await self._session.rows(_LINES, **self._between(min(wanted), max(wanted)))
-        lines: dict[BillingMonth, list[d.StatementLine]] = {month: [] for month in wanted}
+        found = await self._session.rows(_LINES, **self._between(min(closed_months), max(closed_months)))
+        lines: dict[BillingMonth, list[d.StatementLine]] = {month: [] for month in closed_months}
         for row in found:
             lines.setdefault(BillingMonth.of_day(row["month"]), []).append(line_of(row))
         return {
             month: d.Statement(month=month, closed_at=closed[month], all_lines=tuple(lines[month]))
-            for month in wanted
+            for month in closed_months
         }
 
-    async def freeze(self, statement: d.Statement, *, closed_at: datetime, closed_by: str) -> None:
-        """Keep a statement as it is, for good."""
+    async def insert_closed(self, statement: d.Statement, *, closed_at: datetime, closed_by: str) -> None:
+        """Store a statement as closed. It never changes afterwards."""
         await self._session.execute(
             _INSERT,
             organization_id=self._organization_id,
@@ -148,9 +138,9 @@ class StatementRepository:
                 **columns_of(line),
             )
 
-    async def _kept(self, months: Sequence[BillingMonth]) -> frozenset[BillingMonth]:
+    async def _retained_months(self, months: Sequence[BillingMonth]) -> frozenset[BillingMonth]:
         found = await self._session.rows(
-            KEPT,
+            RETAINED_MONTHS,
             organization_id=self._organization_id,
             months=[month.first_day for month in months],
         )
@@ -174,8 +164,10 @@ class StatementRepository:
         )
         return {key_of(BillingMonth.of(row["month"]), row): totals_of(row, estimated="cost") for row in found}
 
-    async def _frozen(self, first: BillingMonth, last: BillingMonth) -> Mapping[d.UsageKey, d.UsageTotals]:
-        found = await self._session.rows(_FROZEN, **self._between(first, last))
+    async def _closed_totals(
+        self, first: BillingMonth, last: BillingMonth
+    ) -> Mapping[d.UsageKey, d.UsageTotals]:
+        found = await self._session.rows(_CLOSED_TOTALS, **self._between(first, last))
         return {key_of(BillingMonth.of_day(row["month"]), row): totals_of(row) for row in found}
 
     def _between(self, first: BillingMonth, last: BillingMonth) -> dict[str, str | date]:

@@ -1,75 +1,115 @@
-"""Read a month's statement, open or closed, and close it."""
+"""HTTP routes of billing statements: list, get, export and close."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Request, Response
 
-from app.api.csv_export import MEDIA_TYPE, WantsCsv
-from app.api.dependencies import BillingReader, BillingService, NoFields, ServicesOfApp
+from app.api.csv_export import MEDIA_TYPE, WantsCsv, csv_document, file_headers
+from app.api.dependencies import AppServices, BillingReader, InternalBillingWriter, NoFields
 from app.api.pagination import Paging
-from app.api.problems import OF_BODIES, problems
-from app.api.responses import answer
+from app.api.problems import BODY_ERRORS, problems
+from app.api.responses import respond
 from app.api.schemas import Page
+from app.auth.principal import Caller, Scope
 from app.billing.focus_export import COLUMNS, focus_rows
 from app.billing.month import PATTERN, BillingMonth
 from app.billing.schemas import BillingStatement
 from app.billing.service import StatementService
 from app.billing.statements import Statement
-from app.core.errors import InsufficientScope, InvalidInput, MonthNotOver, NotFound, ServiceOnly
+from app.core.errors import InsufficientScope, InvalidInput, MonthNotOver, NotFound, RateLimited, ServiceOnly
+from app.core.services import Services
+from app.export_links.router import create_link
+from app.export_links.schemas import ExportLink
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/billing-statements", tags=["statements"])
 
 Month = Annotated[
-    str, Path(alias="month", pattern=PATTERN, description="A month, in UTC.", examples=["2026-11"])
+    str, Path(alias="month", pattern=PATTERN, description="A month in UTC.", examples=["2026-11"])
 ]
-_AS_CSV: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {
-            MEDIA_TYPE: {
-                "schema": {"type": "string"},
-                "examples": {"header": {"value": ",".join(COLUMNS) + "\r\n"}},
-            }
-        }
-    }
-}
 
 
 @router.get(
     "",
     response_model=Page[BillingStatement],
     operation_id="listBillingStatements",
-    summary="List statements",
-    response_description="A page of statements.",
+    summary="List billing statements",
+    response_description="One page of statements.",
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )
-async def list_statements(caller: BillingReader, services: ServicesOfApp, paging: Paging) -> Response:
-    """The present month first, back to the first of which anything is known. Open ones as they stand."""
+async def list_statements(caller: BillingReader, services: AppServices, paging: Paging) -> Response:
+    """List monthly statements, from the current month back to the first month with any data.
+
+    An open statement is computed for the request and may change until the month is closed.
+    """
     statements = await services[StatementService].page(
         caller.organization_id, at_most=paging.at_most, before=paging.before_number()
     )
-    return paging.answer(statements, BillingStatement.of, _number)
+    return paging.respond(statements, BillingStatement.of, _number)
+
+
+# Before the route of the statement itself, whose pattern would take the suffix for a part of the month.
+@router.get(
+    "/{month}.csv",
+    response_class=Response,
+    operation_id="exportBillingStatement",
+    summary="Export a billing statement",
+    response_description="The statement as CSV.",
+    responses=csv_document(COLUMNS) | problems(InsufficientScope, NotFound),
+)
+async def export_statement(month: Month, caller: BillingReader, services: AppServices) -> Response:
+    """Return the statement of a month, one line of the statement per line, with the column names of FOCUS 1.x."""
+    return _export(caller, await _read(services, caller, month))
+
+
+@router.post(
+    "/{month}.csv/links",
+    status_code=201,
+    response_model=ExportLink,
+    operation_id="createBillingStatementLink",
+    summary="Create a link to a billing statement",
+    response_description="The link.",
+    responses=problems(RateLimited, InsufficientScope, NotFound),
+)
+async def create_statement_link(
+    request: Request, month: Month, caller: BillingReader, services: AppServices
+) -> Response:
+    """Create a link to the file of `exportBillingStatement`, which a browser opens without a token.
+
+    It can be opened once, within a minute. An organization has at most 100 open links (429 `rate_limited`).
+    """
+    await _read(services, caller, month)
+    return await create_link(request, caller, services, Scope.BILLING_READ)
 
 
 @router.get(
     "/{month}",
     response_model=BillingStatement,
     operation_id="getBillingStatement",
-    summary="Read a statement",
-    response_description="The statement, as JSON or as CSV.",
-    responses={**problems(InsufficientScope, NotFound), **_AS_CSV},
+    summary="Get a billing statement",
+    response_description="The statement.",
+    responses=problems(InsufficientScope, NotFound),
 )
 async def get_statement(
-    month: Month, caller: BillingReader, services: ServicesOfApp, wants_csv: WantsCsv
+    month: Month, caller: BillingReader, services: AppServices, wants_csv: WantsCsv
 ) -> Response:
-    """As of one instant. `Accept: text/csv` exports it with the column names of FOCUS 1.x."""
-    statement = await services[StatementService].read(caller.organization_id, BillingMonth.parse(month))
-    if not wants_csv:
-        return answer(BillingStatement.of(statement))
+    """Return the statement of a month, computed from one snapshot of the ledger.
+
+    With `Accept: text/csv` the response is that of `exportBillingStatement`.
+    """
+    statement = await _read(services, caller, month)
+    return _export(caller, statement) if wants_csv else respond(BillingStatement.of(statement))
+
+
+async def _read(services: Services, caller: Caller, month: str) -> Statement:
+    return await services[StatementService].read(caller.organization_id, BillingMonth.parse(month))
+
+
+def _export(caller: Caller, statement: Statement) -> Response:
     name = f"{caller.organization_id}-{statement.month}.csv"
     return Response(
         "".join(focus_rows(caller.organization_id, statement)),
         media_type=MEDIA_TYPE,
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        headers=file_headers(name),
     )
 
 
@@ -77,7 +117,7 @@ async def get_statement(
     "/{month}/close",
     response_model=BillingStatement,
     operation_id="closeBillingStatement",
-    summary="Close a month",
+    summary="Close a billing statement",
     response_description="The closed statement.",
     responses=problems(
         InvalidInput,
@@ -85,18 +125,19 @@ async def get_statement(
         ServiceOnly,
         NotFound,
         MonthNotOver,
-        *OF_BODIES,
+        *BODY_ERRORS,
         codes={422: ("unknown_field",)},
     ),
 )
 async def close_statement(
-    month: Month, caller: BillingService, services: ServicesOfApp, _body: NoFields
+    month: Month, caller: InternalBillingWriter, services: AppServices, _body: NoFields
 ) -> Response:
-    """For internal services. The month must be over. Closing it again answers the same statement.
+    """Close the statement of a month that is over. For internal services.
 
-    What comes late for a closed month becomes adjustment lines of the first open month after it.
+    A closed statement never changes. Closing it again returns the same statement. Late usage of a closed month becomes
+    adjustment lines of the first open month after it.
     """
-    return answer(
+    return respond(
         BillingStatement.of(await services[StatementService].close(caller, BillingMonth.parse(month)))
     )
 

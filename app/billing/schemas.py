@@ -1,17 +1,17 @@
-"""Statements on the wire."""
+"""Response models of billing statements."""
 
 from typing import Annotated, Literal, cast
 
 from pydantic import Field
 
 from app.api.money import Money
-from app.api.schemas import Instant, ResponseModel
+from app.api.schemas import ResponseModel, Timestamp
 from app.billing import statements as d
 
-Month = Annotated[str, Field(description="In UTC.", examples=["2026-11"])]
+Month = Annotated[str, Field(description="A month in UTC.", examples=["2026-11"])]
 AdjustedMonth = Annotated[
     str | None,
-    Field(description="Null unless it is about a month that was closed before.", examples=[None]),
+    Field(description="The closed month that this adjusts. Null for usage of this month.", examples=[None]),
 ]
 BilledType = Annotated[
     Literal["subscription", "endpoint_overage", "managed_usage", "adjustment"],
@@ -23,16 +23,21 @@ Tokens = Annotated[int, Field(examples=[48_200])]
 
 
 class StatementLine(ResponseModel):
-    """One line of what is billed, rounded to a cent, half to even; nothing is rounded before or after.
+    """A billed line. Only its amount is rounded: to a cent, half to even.
 
-    Managed usage and its adjustments count tokens of every class; these have many prices, so there
-    is no unit price.
+    Lines of managed usage and adjustments count tokens of all classes. Their prices differ, so the lines have no unit
+    price.
     """
 
     type: BilledType
-    model: Annotated[str | None, Field(description="Of usage.", examples=["claude-sonnet-4-5"])]
-    quantity: Annotated[int, Field(description="Months, endpoints over, or tokens.", examples=[48_200])]
-    unit_price: Annotated[Money | None, Field(description="Null where prices differ.", examples=[None])]
+    model: Annotated[str | None, Field(description="Null for fees.", examples=["claude-sonnet-4-5"])]
+    quantity: Annotated[
+        int, Field(description="Months, endpoints above the included number, or tokens.", examples=[48_200])
+    ]
+    unit_price: Annotated[
+        Money | None,
+        Field(description="Null for usage, because the prices of token classes differ.", examples=[None]),
+    ]
     amount: Money
     adjusts_month: AdjustedMonth
 
@@ -49,7 +54,7 @@ class StatementLine(ResponseModel):
 
 
 class ByoUsage(ResponseModel):
-    """Use on the organization's own key, which its provider bills. The estimate is exact by list prices."""
+    """Usage on the organization's own key, which its provider bills. The estimate is exact for the known prices."""
 
     model: Model
     requests: Requests
@@ -58,10 +63,14 @@ class ByoUsage(ResponseModel):
     cache_read_input_tokens: Tokens
     output_tokens: Tokens
     web_search_requests: Requests
-    estimated_cost: Annotated[Money, Field(description="Without the requests that have no known price.")]
+    estimated_cost: Annotated[Money, Field(description="Does not include requests without a known price.")]
     unpriced_requests: Requests
     billed_cost: Annotated[
-        Money, Field(description="0: we never bill it.", examples=[{"amount": "0.00", "currency": "USD"}])
+        Money,
+        Field(
+            description="Always 0: Pharaoh does not bill BYO usage.",
+            examples=[{"amount": "0.00", "currency": "USD"}],
+        ),
     ]
     adjusts_month: AdjustedMonth
 
@@ -84,10 +93,15 @@ class ByoUsage(ResponseModel):
 
 
 class UnpricedUsage(ResponseModel):
-    """Managed requests without a known price. Billed later, as an adjustment, should it become known."""
+    """Managed requests without a known price. If the price becomes known, they are billed.
+
+    If the month is closed by then, they are billed as an adjustment.
+    """
 
     model: Model
-    requests: Annotated[int, Field(description="Negative: a price became known since.", examples=[3])]
+    requests: Annotated[
+        int, Field(description="Negative in an adjustment, if prices became known.", examples=[3])
+    ]
     adjusts_month: AdjustedMonth
 
     @classmethod
@@ -100,20 +114,20 @@ class UnpricedUsage(ResponseModel):
 
 
 class Informational(ResponseModel):
-    """What is not billed."""
+    """Usage that is not billed, or not yet."""
 
     byo: list[ByoUsage]
     unpriced_managed: list[UnpricedUsage]
 
 
 class BillingStatement(ResponseModel):
-    """A month's statement. Open: as it stands now. Closed: it never changes."""
+    """The statement of a month. An open statement may still change; a closed one never does."""
 
     month: Month
     status: Annotated[Literal["open", "closed"], Field(examples=["open"])]
-    closed_at: Annotated[Instant | None, Field(description="Null while it is open.")]
+    closed_at: Annotated[Timestamp | None, Field(description="Null while the statement is open.")]
     lines: list[StatementLine]
-    total: Annotated[Money, Field(description="The sum of the lines.")]
+    total: Annotated[Money, Field(description="The sum of the amounts of all lines.")]
     informational: Informational
 
     @classmethod

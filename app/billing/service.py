@@ -1,4 +1,4 @@
-"""Statements: read them open or closed, and close a month for good."""
+"""Read monthly statements, and close a month."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from app.billing.month import BillingMonth
 from app.billing.repository import StatementRepository
 from app.billing.statements import Statement
 from app.billing.subscription_repository import SubscriptionRepository
+from app.core.admission import AdmissionQueue
 from app.core.errors import MonthNotOver, NotFound
 from app.core.money import to_usd
 from app.database.ledger_lock import LedgerLock
@@ -17,58 +18,64 @@ from app.usage_mode.repository import UsageModeRepository
 
 
 class StatementService:
-    """An open statement is worked out whenever it is asked for; a closed one never changes."""
+    """Use cases of statements. An open statement is computed on each request; a closed one never changes."""
 
-    def __init__(self, units: UnitsOfWork) -> None:
+    def __init__(self, units: UnitsOfWork, admission: AdmissionQueue) -> None:
         self._units = units
+        self._admission = admission
 
     async def page(self, organization_id: str, *, at_most: int, before: int) -> Sequence[Statement]:
-        """Newest first, from the present month back to the first of which anything is known.
+        """One page of statements, newest first, from the current month back to the first known one.
 
         Args:
-            organization_id: whose.
-            at_most: how many.
-            before: the number of a month; only those before it.
+            organization_id: the organization.
+            at_most: the size of the page.
+            before: the number of a month (`BillingMonth.number`); the page starts before it.
         """
-        async with self._units.reading(organization_id) as uow:
-            await uow[StatementRepository].take_snapshot()
-            present = BillingMonth.of(await uow[UsageModeRepository].clock())
-            last = min(before - 1, present.number)
-            first = max((await _first_month(uow, present)).number, last - at_most + 1)
-            months = [BillingMonth.numbered(number) for number in range(last, first - 1, -1)]
+        async with (
+            self._admission.slot(organization_id),
+            self._units.reading_snapshot(organization_id) as uow,
+        ):
+            current_month = BillingMonth.of(await uow[UsageModeRepository].clock())
+            last = min(before - 1, current_month.number)
+            first = max((await _first_month(uow, current_month)).number, last - at_most + 1)
+            months = [BillingMonth.from_number(number) for number in range(last, first - 1, -1)]
             return await _statements(uow, months)
 
     async def read(self, organization_id: str, month: BillingMonth) -> Statement:
-        """As of one instant.
+        """The statement of a month, from one snapshot.
 
         Raises:
             NotFound: the month has not begun.
             DatabaseUnavailable
         """
-        async with self._units.reading(organization_id) as uow:
-            await uow[StatementRepository].take_snapshot()
+        async with (
+            self._admission.slot(organization_id),
+            self._units.reading_snapshot(organization_id) as uow,
+        ):
             if month > BillingMonth.of(await uow[UsageModeRepository].clock()):
                 raise NotFound
             (statement,) = await _statements(uow, [month])
             return statement
 
     async def close(self, caller: Caller, month: BillingMonth) -> Statement:
-        """Freeze a month that is over. Closing it again answers the same statement.
+        """Close a month that is over. Closing it again returns the same statement.
 
-        The lock keeps ingestion out: an event is either in the frozen month, or late and adjusted.
+        The exclusive ledger lock keeps ingestion out: an event is either in the closed statement, or it is late and
+        becomes an adjustment.
 
         Raises:
             MonthNotOver, DatabaseUnavailable
         """
         async with self._units.writing(caller.organization_id) as uow:
-            await uow[LedgerLock].exclusive()
+            await uow[LedgerLock].lock_exclusively()
             now = await uow[UsageModeRepository].clock()
             if month.ends_at > now:
                 raise MonthNotOver
             (statement,) = await _statements(uow, [month])
             if statement.closed_at is not None:
                 return statement
-            await uow[StatementRepository].freeze(statement, closed_at=now, closed_by=caller.subject)
+            await uow[StatementRepository].insert_closed(statement, closed_at=now, closed_by=caller.subject)
             await audit.record(
                 uow,
                 caller,
@@ -86,16 +93,16 @@ async def _statements(uow: UnitOfWork, months: Sequence[BillingMonth]) -> Sequen
     if not months:
         return []
     closed = await uow[StatementRepository].closed()
-    frozen = await uow[StatementRepository].find_closed(closed, months)
+    closed_statements = await uow[StatementRepository].find_closed(closed, months)
     still_open = [month for month in months if month not in closed]
     if not still_open:
-        return [frozen[month] for month in months]
-    books = await uow[StatementRepository].books(still_open, closed)
-    return [frozen[month] if month in closed else books.statement_of(month) for month in months]
+        return [closed_statements[month] for month in months]
+    inputs = await uow[StatementRepository].inputs(still_open, closed)
+    return [closed_statements[month] if month in closed else inputs.statement_of(month) for month in months]
 
 
-async def _first_month(uow: UnitOfWork, present: BillingMonth) -> BillingMonth:
-    known = await uow[StatementRepository].first_month()
-    held = await uow[SubscriptionRepository].find()
-    subscribed = present if held is None else BillingMonth.of(held.created_at)
-    return min(subscribed, known or present)
+async def _first_month(uow: UnitOfWork, current_month: BillingMonth) -> BillingMonth:
+    first = await uow[StatementRepository].first_month()
+    subscription = await uow[SubscriptionRepository].find()
+    subscribed = current_month if subscription is None else BillingMonth.of(subscription.created_at)
+    return min(subscribed, first or current_month)

@@ -1,11 +1,11 @@
-"""Rows of the ledger and of closed statements, as the domain's records and back."""
+"""Converts rows of the ledger and of closed statements into statement lines, and back."""
 
 from typing import Any
 
 from app.billing.month import BillingMonth
 from app.billing.statements import LineType, StatementLine, UsageKey, UsageTotals
-from app.database.engine import Row
-from app.usage.records import TokenUsage
+from app.database.statements import Row
+from app.usage_events.records import TokenUsage
 from app.usage_mode.modes import UsageMode
 
 COUNTERS = (
@@ -23,18 +23,11 @@ def key_of(month: BillingMonth, row: Row) -> UsageKey:
 
 
 def totals_of(row: Row, *, billed: str = "billed", estimated: str = "estimated") -> UsageTotals:
-    """Sums come as numeric; they are whole."""
+    """Totals of a row. PostgreSQL returns sums of bigints as numeric; the values are whole numbers."""
     return UsageTotals(
         requests=int(row["requests"]),
         unpriced_requests=int(row["unpriced_requests"]),
-        tokens=TokenUsage(
-            uncached_input=int(row["uncached_input_tokens"]),
-            cache_write_5m=int(row["cache_write_5m_tokens"]),
-            cache_write_1h=int(row["cache_write_1h_tokens"]),
-            cache_read=int(row["cache_read_tokens"]),
-            output=int(row["output_tokens"]),
-            web_search_requests=int(row["web_search_requests"]),
-        ),
+        tokens=TokenUsage.of_columns(row),
         estimated=int(row[estimated]),
         billed=int(row[billed]),
     )

@@ -1,37 +1,37 @@
-"""Statements: what a month costs, line by line, and what usage on the organization's own key would have cost.
+"""Monthly statements: the billed lines of a month, and the estimated cost of BYO usage. No I/O.
 
-A closed statement is frozen. What the ledger says of its month afterwards becomes adjustment lines of the
-first open month after it: the difference between what the ledger says now and all that was frozen for that
-month so far. So nothing is billed twice and nothing is lost, whatever comes late.
+A closed statement never changes. If late events or corrections change the ledger of a closed month, the first open
+month after it gets adjustment lines: the difference between the ledger and the total of closed statements
+for that month. So late usage is billed exactly once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 from app.billing.month import BillingMonth
 from app.core.money import round_to_cent
-from app.usage.records import TokenUsage
+from app.usage_events.records import TokenUsage
 from app.usage_mode.modes import UsageMode
 
 _NO_TOKENS = TokenUsage()
 
 
 class LineType(StrEnum):
-    """What a line is for."""
+    """The kind of a statement line."""
 
     SUBSCRIPTION = "subscription"
     ENDPOINT_OVERAGE = "endpoint_overage"
     MANAGED_USAGE = "managed_usage"
     ADJUSTMENT = "adjustment"
-    BYO_USAGE = "byo_usage"  # informational: never billed, and no part of `lines` on the wire
+    BYO_USAGE = "byo_usage"  # informational: never billed, and not in `lines` of the API
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """What an organization subscribed to. Money is pico-USD. A change counts for every open month."""
+    """The terms of a subscription. Amounts are in pico-USD. A change applies to all open months."""
 
     plan: str
     monthly_fee: int
@@ -49,10 +49,18 @@ class SubscriptionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UsageTotals:
-    """Sums over rows of the ledger. `estimated` and `billed` are pico-USD, exact.
+class DayCount:
+    """How many endpoints an organization had on a day in UTC."""
 
-    `estimated` leaves out requests without a known price; `unpriced_requests` counts them.
+    day: date
+    endpoints: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageTotals:
+    """Totals of ledger rows. `estimated` and `billed` are exact amounts in pico-USD.
+
+    `estimated` does not include requests without a known price; `unpriced_requests` counts them.
     """
 
     requests: int = 0
@@ -79,12 +87,12 @@ class UsageTotals:
         )
 
 
-NOTHING = UsageTotals()
+NO_USAGE = UsageTotals()
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class UsageKey:
-    """What usage is summed by."""
+    """The dimensions by which usage is aggregated."""
 
     month: BillingMonth
     mode: UsageMode
@@ -93,9 +101,9 @@ class UsageKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementLine:
-    """One line. `exact` is what it comes to, `amount` the same rounded, once, half to even, to a cent.
+    """A line of a statement, in pico-USD. `amount` is `exact` rounded to a cent, once, half to even.
 
-    Of usage, `quantity` counts tokens of every class; they have many prices, so there is no unit price.
+    For usage, `quantity` counts tokens of all classes. Their prices differ, so usage has no unit price.
     """
 
     type: LineType
@@ -106,17 +114,17 @@ class StatementLine:
     mode: UsageMode | None = None
     model: str | None = None
     adjusts_month: BillingMonth | None = None
-    usage: UsageTotals = NOTHING
+    usage: UsageTotals = NO_USAGE
 
     @classmethod
-    def of_fee(cls, kind: LineType, *, quantity: int, unit_price: int) -> "StatementLine":
+    def for_fee(cls, kind: LineType, *, quantity: int, unit_price: int) -> "StatementLine":
         exact = quantity * unit_price
         return cls(
             type=kind, quantity=quantity, unit_price=unit_price, exact=exact, amount=round_to_cent(exact)
         )
 
     @classmethod
-    def of_usage(
+    def for_usage(
         cls, key: UsageKey, usage: UsageTotals, *, adjusts_month: BillingMonth | None = None
     ) -> "StatementLine":
         kind = LineType.MANAGED_USAGE if adjusts_month is None else LineType.ADJUSTMENT
@@ -134,7 +142,7 @@ class StatementLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """A month's statement. `closed_at` is None while it is open."""
+    """The statement of a month. `closed_at` is `None` while it is open."""
 
     month: BillingMonth
     closed_at: datetime | None
@@ -142,17 +150,17 @@ class Statement:
 
     @property
     def lines(self) -> Sequence[StatementLine]:
-        """What is billed."""
+        """The billed lines."""
         return [line for line in self.all_lines if line.type is not LineType.BYO_USAGE]
 
     @property
     def byo(self) -> Sequence[StatementLine]:
-        """What the organization pays its provider for."""
+        """Usage that the organization pays its provider for."""
         return [line for line in self.all_lines if line.type is LineType.BYO_USAGE]
 
     @property
     def unpriced(self) -> Sequence[StatementLine]:
-        """Managed usage with requests whose price nobody knows yet: not billed, so far."""
+        """Managed usage with requests whose price is not known yet. Those requests are not billed yet."""
         return [line for line in self.lines if line.usage.unpriced_requests]
 
     @property
@@ -161,7 +169,7 @@ class Statement:
 
 
 def adjusted_by(month: BillingMonth, closed: AbstractSet[BillingMonth]) -> Sequence[BillingMonth]:
-    """The closed months whose first open month after them this is, oldest first."""
+    """The consecutive closed months before this open month, oldest first: those that it adjusts."""
     found = []
     while (month := month.previous) in closed:
         found.append(month)
@@ -169,32 +177,33 @@ def adjusted_by(month: BillingMonth, closed: AbstractSet[BillingMonth]) -> Seque
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
-    """Everything that open statements are made of, as one snapshot shows it.
+class StatementInputs:
+    """The data from which open statements are computed, from one snapshot.
 
     Args:
+        subscription: the terms; `None` without a subscription.
         closed: months whose statement is closed.
-        kept: months of which the ledger still has the rows. Of others nothing can be said any more.
-        peaks: the most endpoints on any day of a month.
-        ledger: what the ledger says now.
-        frozen: what closed statements say of a month, its own and later ones' adjustments together.
+        retained_months: months whose totals the ledger still has. Other months get no adjustments.
+        peaks: the highest endpoint count of each month.
+        ledger: the current totals of the ledger.
+        closed_totals: for each month, the total of what closed statements contain: its own lines and adjustments.
     """
 
     subscription: Subscription | None
     closed: AbstractSet[BillingMonth]
-    kept: AbstractSet[BillingMonth]
+    retained_months: AbstractSet[BillingMonth]
     peaks: Mapping[BillingMonth, int]
     ledger: Mapping[UsageKey, UsageTotals]
-    frozen: Mapping[UsageKey, UsageTotals]
+    closed_totals: Mapping[UsageKey, UsageTotals]
 
     def statement_of(self, month: BillingMonth) -> Statement:
-        """The statement of an open month as it stands."""
+        """The current statement of an open month."""
         usage = [
-            *(StatementLine.of_usage(key, usage) for key, usage in self._usage_of(month)),
+            *(StatementLine.for_usage(key, usage) for key, usage in self._usage_of(month)),
             *(
-                StatementLine.of_usage(key, difference, adjusts_month=key.month)
+                StatementLine.for_usage(key, difference, adjusts_month=key.month)
                 for earlier in adjusted_by(month, self.closed)
-                for key, difference in self._late(earlier)
+                for key, difference in self._adjustments(earlier)
             ),
         ]
         billed = [line for line in usage if line.mode is UsageMode.MANAGED]
@@ -202,30 +211,31 @@ class Books:
         return Statement(month=month, closed_at=None, all_lines=(*self._fees(month), *billed, *byo))
 
     def estimated(self, month: BillingMonth) -> int:
-        """What all usage of the month cost, whoever paid."""
+        """The estimated cost of all usage of the month, in both modes."""
         return sum(usage.estimated for _, usage in self._usage_of(month))
 
     def _fees(self, month: BillingMonth) -> Iterable[StatementLine]:
-        held = self.subscription
-        if held is None:
+        current = self.subscription
+        if current is None:
             return
-        yield StatementLine.of_fee(LineType.SUBSCRIPTION, quantity=1, unit_price=held.monthly_fee)
-        over = self.peaks.get(month, 0) - held.included_endpoints
+        yield StatementLine.for_fee(LineType.SUBSCRIPTION, quantity=1, unit_price=current.monthly_fee)
+        over = self.peaks.get(month, 0) - current.included_endpoints
         if over > 0:
-            yield StatementLine.of_fee(
-                LineType.ENDPOINT_OVERAGE, quantity=over, unit_price=held.endpoint_overage_fee
+            yield StatementLine.for_fee(
+                LineType.ENDPOINT_OVERAGE, quantity=over, unit_price=current.endpoint_overage_fee
             )
 
     def _usage_of(self, month: BillingMonth) -> Iterator[tuple[UsageKey, UsageTotals]]:
         for key in sorted(self.ledger):
-            if key.month == month:
+            # Without usage: all its events were corrected, and now stand under another model or mode.
+            if key.month == month and self.ledger[key] != NO_USAGE:
                 yield key, self.ledger[key]
 
-    def _late(self, month: BillingMonth) -> Iterator[tuple[UsageKey, UsageTotals]]:
-        if month not in self.kept:
+    def _adjustments(self, month: BillingMonth) -> Iterator[tuple[UsageKey, UsageTotals]]:
+        if month not in self.retained_months:
             return
-        for key in sorted(self.ledger.keys() | self.frozen.keys()):
+        for key in sorted(self.ledger.keys() | self.closed_totals.keys()):
             if key.month == month:
-                difference = self.ledger.get(key, NOTHING) - self.frozen.get(key, NOTHING)
-                if difference != NOTHING:
+                difference = self.ledger.get(key, NO_USAGE) - self.closed_totals.get(key, NO_USAGE)
+                if difference != NO_USAGE:
                     yield key, difference

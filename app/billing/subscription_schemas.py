@@ -1,4 +1,4 @@
-"""Subscriptions and endpoint counts on the wire."""
+"""Request and response models of subscriptions and endpoint counts."""
 
 from datetime import date
 from typing import Annotated
@@ -7,23 +7,37 @@ from pydantic import Field
 
 from app.api.money import Money, MoneyAmount
 from app.api.schemas import RequestModel, ResponseModel
+from app.billing.statements import DayCount, SubscriptionRecord
 from app.billing.statements import Subscription as Terms
-from app.billing.statements import SubscriptionRecord
 
-_MOST = 1_000_000
-# A word or two. Too short for a key, and never a formula.
+_MAX_ENDPOINTS = 1_000_000
+# Short names: too short for an API key, and never a spreadsheet formula.
 _PLAN = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}$"
 
 IncludedEndpoints = Annotated[
-    int, Field(strict=True, ge=0, le=_MOST, description="Covered by the monthly fee.", examples=[10])
+    int,
+    Field(
+        strict=True,
+        ge=0,
+        le=_MAX_ENDPOINTS,
+        description="The number of endpoints that the monthly fee includes.",
+        examples=[10],
+    ),
 ]
 Endpoints = Annotated[
-    int, Field(strict=True, ge=0, le=_MOST, description="How many there were.", examples=[12])
+    int,
+    Field(
+        strict=True,
+        ge=0,
+        le=_MAX_ENDPOINTS,
+        description="The number of endpoints on that day.",
+        examples=[12],
+    ),
 ]
 
 
 class SubscriptionChange(RequestModel):
-    """What the organization subscribed to."""
+    """The terms of a subscription."""
 
     plan: Annotated[str, Field(pattern=_PLAN, examples=["production"])]
     monthly_fee: MoneyAmount
@@ -40,32 +54,38 @@ class SubscriptionChange(RequestModel):
 
 
 class Subscription(ResponseModel):
-    """What the organization subscribed to. It counts for every month that is open."""
+    """The subscription of an organization. It applies to all open months."""
 
     plan: Annotated[str, Field(examples=["production"])]
     monthly_fee: Money
     included_endpoints: IncludedEndpoints
-    endpoint_overage_fee: Annotated[Money, Field(description="For each endpoint over, a month.")]
+    endpoint_overage_fee: Annotated[
+        Money, Field(description="The monthly fee for each endpoint above `included_endpoints`.")
+    ]
 
     @classmethod
     def of(cls, record: SubscriptionRecord) -> "Subscription":
-        held = record.subscription
+        current = record.subscription
         return cls(
-            plan=held.plan,
-            monthly_fee=Money.of(held.monthly_fee),
-            included_endpoints=held.included_endpoints,
-            endpoint_overage_fee=Money.of(held.endpoint_overage_fee),
+            plan=current.plan,
+            monthly_fee=Money.of(current.monthly_fee),
+            included_endpoints=current.included_endpoints,
+            endpoint_overage_fee=Money.of(current.endpoint_overage_fee),
         )
 
 
 class EndpointCountChange(RequestModel):
-    """How many endpoints the organization had on a day, in UTC."""
+    """The number of endpoints that the organization had on a day in UTC."""
 
     endpoints: Endpoints
 
 
 class EndpointCount(ResponseModel):
-    """How many endpoints the organization had on a day, in UTC. The month's peak counts."""
+    """The number of endpoints that the organization had on a day in UTC. The highest count of a month is billed."""
 
-    date: Annotated[date, Field(description="In UTC.", examples=["2026-11-25"])]
+    date: Annotated[date, Field(description="The day in UTC.", examples=["2026-11-25"])]
     endpoints: Endpoints
+
+    @classmethod
+    def of(cls, count: DayCount) -> "EndpointCount":
+        return cls(date=count.day, endpoints=count.endpoints)

@@ -1,11 +1,11 @@
-"""What an organization subscribed to, its endpoints day by day, and the statements that are closed."""
+"""Subscriptions, endpoint counts by day, and closed statements."""
 
 import sqlalchemy as sa
 
 from app.billing.statements import LineType
 from app.database.columns import instant, metadata, one_of, organization
 
-# Sums of bigints in pico-USD outgrow a bigint.
+# Sums of bigints in pico-USD may exceed a bigint.
 PICO = sa.Numeric(38, 0)
 
 
@@ -41,7 +41,7 @@ endpoint_count = sa.Table(
     sa.CheckConstraint("endpoints >= 0", name="not_negative"),
 )
 
-# Closed ones alone: an open statement is worked out whenever it is asked for.
+# Closed statements only. An open statement is computed on each request.
 statement = sa.Table(
     "statement",
     metadata,
@@ -60,7 +60,7 @@ statement_line = sa.Table(
     sa.Column("month", sa.Date, primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("type", sa.Text, nullable=False),
-    # Of usage: whose it is. What is frozen per mode and model is what later differences are taken from.
+    # Usage lines have a mode and a model. Later adjustments are computed per mode and model.
     sa.Column("mode", sa.Text),
     sa.Column("model", sa.Text),
     sa.Column("adjusts_month", sa.Date),
@@ -87,7 +87,7 @@ statement_line = sa.Table(
         " ELSE mode IS NULL END",
         name="mode_of_type",
     ),
-    # What the organization pays its provider for is never billed by us.
+    # Pharaoh never bills usage that the organization pays its provider for.
     sa.CheckConstraint(
         "mode IS DISTINCT FROM 'byo' OR (exact = 0 AND amount = 0)", name="byo_is_never_billed"
     ),

@@ -1,1 +1,1 @@
-"""Where the parts are put together. Only here are concrete adapters named."""
+"""The composition root: builds the service from its parts. Only this package names concrete adapters."""

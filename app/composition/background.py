@@ -1,36 +1,38 @@
-"""All background jobs: keys checked again, the two stores kept in step, use summed up, webhooks delivered, the expired dropped."""
+"""The background jobs of the service: which ones there are, and how often each runs."""
 
 import asyncio
 from functools import partial
 
+from app.audit.retention import AuditRetentionWorker
 from app.composition.reconciler import Reconciler
 from app.core.services import Services
+from app.jobs.cell_jobs import CellJobs, Job
 from app.jobs.scheduler import repeat
+from app.relay.ending.lost_call_worker import LostCallWorker
 from app.usage.retention import UsageRetentionWorker
 from app.usage_reports.rollup_worker import RollupWorker
 from app.validation.worker import ValidationWorker
 from app.webhooks.delivery_worker import DeliveryWorker
 
 PURGE_SECONDS = 600
+LOST_CALLS_SECONDS = 15
 USAGE_RETENTION_SECONDS = 3600
+AUDIT_RETENTION_SECONDS = 3600
 
 
 async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio.Event) -> None:
-    """All background jobs, until `stop` is set."""
+    """Run all background jobs in all cells until `stop` is set."""
+    jobs: dict[str, tuple[Job, float]] = {
+        "sweep": (services[Reconciler].run, interval_seconds),
+        "revalidate": (partial(services[ValidationWorker].run, stop), interval_seconds),
+        "deliver_webhooks": (partial(services[DeliveryWorker].run, stop), interval_seconds),
+        "fold": (partial(services[RollupWorker].run, stop), interval_seconds),
+        "relay_calls": (services[LostCallWorker].run, LOST_CALLS_SECONDS),
+        "purge": (services[Reconciler].purge, PURGE_SECONDS),
+        "usage_retention": (services[UsageRetentionWorker].run, USAGE_RETENTION_SECONDS),
+        "audit_retention": (services[AuditRetentionWorker].run, AUDIT_RETENTION_SECONDS),
+    }
+    in_all = services[CellJobs].in_all
     await asyncio.gather(
-        repeat("sweep", services[Reconciler].run, seconds=interval_seconds, stop=stop),
-        repeat(
-            "revalidate", partial(services[ValidationWorker].run, stop), seconds=interval_seconds, stop=stop
-        ),
-        repeat(
-            "deliver_webhooks",
-            partial(services[DeliveryWorker].run, stop),
-            seconds=interval_seconds,
-            stop=stop,
-        ),
-        repeat("fold", partial(services[RollupWorker].run, stop), seconds=interval_seconds, stop=stop),
-        repeat("purge", services[Reconciler].purge, seconds=PURGE_SECONDS, stop=stop),
-        repeat(
-            "usage_retention", services[UsageRetentionWorker].run, seconds=USAGE_RETENTION_SECONDS, stop=stop
-        ),
+        *(repeat(name, in_all(job), seconds=seconds, stop=stop) for name, (job, seconds) in jobs.items())
     )

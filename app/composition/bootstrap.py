@@ -1,234 +1,211 @@
-"""Composition root: settings → engine, stores, clients → services. The only module that names concrete adapters."""
+"""The composition root: builds engine, stores, clients and services from the settings.
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+Only this module names concrete adapters.
+"""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import IPv6Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpcore
 import httpx
-import sqlalchemy as sa
 
 from app.audit.service import AuditService
 from app.auth.authenticator import Authenticator, KeySource
-from app.auth.signing_keys import EmbeddedIssuer
-from app.composition.factory import Adapters, ServiceConfig, build_services
+from app.auth.claims import ClaimNames
+from app.composition.database_access import DatabaseAccess
+from app.composition.development_issuer import embedded_issuer
+from app.composition.factory import Adapters, Quotas, ServiceConfig, build_services
 from app.core.errors import DatabaseUnavailable, SecretStoreUnavailable
-from app.core.private_file import PrivateFileRefused
 from app.core.services import Services
 from app.core.tls import tls_context
-from app.credentials.verdicts import Reason
-from app.database.embedded_postgres import EmbeddedPostgresFailed, embedded_postgres
-from app.database.engine import Database, DatabaseLogin
-from app.database.instance_lock import LockTaken, present
-from app.database.migrations import create_database, current_revision, migrate, newest_revision
-from app.database.preflight import DATABASE_ERRORS, OLDEST_POSTGRESQL, login_powers, server_version
+from app.credentials.validation_results import Reason
+from app.database.engine import Database
+from app.database.instance_lock import LockTaken, share_instance_lock
+from app.database.pool_shares import PoolQuotas
+from app.database.replicas.units import replica_units
 from app.database.unit_of_work import UnitsOfWork
 from app.egress.anthropic import AnthropicClient
 from app.egress.http_client import http_client
+from app.egress.issuer_check import IssuerReport, inspect_issuer
 from app.egress.jwks import JwksClient
 from app.egress.resolver import AddressGuard, DnsResolver
-from app.egress.transport import trusted_transport, vetted_transport
+from app.egress.streaming.resolver import Route, direct
+from app.egress.transport import operator_endpoint_transport, pinned_transport
 from app.egress.webhooks import LIMITS as WEBHOOK_LIMITS
 from app.egress.webhooks import WebhookClient
 from app.health.service import HealthService
-from app.observability.metrics import watch_pool
-from app.secret_store.binding import VAULT, RootOutdated, StoreMismatch, bind_store
+from app.observability.metrics import track_pool_usage
+from app.relay.records import RelayLimits
+from app.relay.service import Relay
+from app.relay.transport import ProviderClient, Timeouts, open_client
+from app.secret_store.binding import VAULT, KeysetOutdated, StoreMismatch, bind_store
 from app.secret_store.embedded.keyring import Keyring
 from app.secret_store.embedded.keyset import KeysetRefused
 from app.secret_store.embedded.store import EmbeddedSecretStore
-from app.secret_store.vault.client import VaultServer
-from app.secret_store.vault.responses import VaultUnavailable
-from app.secret_store.vault.roles import VaultRole, VaultSessions, logins_of
-from app.secret_store.vault.session import VaultSession
-from app.secret_store.vault.setup import SetUpRefused, VaultSetup
-from app.secret_store.vault.store import VaultMounts, VaultSecretStore
-from app.settings.environment import Settings, SettingsRefused
-from app.validation.decision_table import MessagePatterns
+from app.settings.environment import SettingsRefused
+from app.settings.groups.limits import QuotaSettings
+from app.settings.groups.provider import RelaySettings
+from app.settings.groups.storage import DatabaseSettings
+from app.settings.settings import Settings
+from app.settings.types import MessagePatternsByName
+from app.validation.message_patterns import DEFAULT_PATTERNS, HostPatterns, MessagePatterns
 from app.validation.runner import ValidationRunner
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseAccess:
-    """The owner, who migrates, and the service's login. `owner` is None where only the operator has it."""
-
-    owner: sa.URL | None
-    login: DatabaseLogin
-
-
-@contextmanager
-def database_access(settings: Settings) -> Iterator[DatabaseAccess]:
-    """How to get at the database; starts the embedded one where no other is set, and stops it on leaving.
-
-    Raises:
-        SettingsRefused: the embedded PostgreSQL does not start.
-    """
-    given = settings.database
-    if given.url is not None:
-        # With one URL only, its login owns the tables: every connection then steps down to the service's role.
-        is_owner = given.migration_url is None
-        yield DatabaseAccess(
-            owner=given.url if is_owner else given.migration_url,
-            login=DatabaseLogin(url=given.url, set_role=is_owner),
-        )
-        return
-    try:
-        with embedded_postgres(settings.data_dir) as url:
-            yield DatabaseAccess(owner=url, login=DatabaseLogin(url=url, set_role=True))
-    except EmbeddedPostgresFailed as error:
-        raise SettingsRefused.of("DATA_DIR", str(error)) from None
-
-
-async def prepare_database(settings: Settings, access: DatabaseAccess) -> None:
-    """Bring the schema up to date in development; in production check that it is, and that the login has no powers.
-
-    Raises:
-        SettingsRefused: the database cannot be used as it is.
-    """
-    with _refused_when_unreachable():
-        if settings.is_production:
-            await _check_production(access)
-        else:
-            await _bring_up_to_date(settings, access)
-
-
-async def migrate_to(settings: Settings, access: DatabaseAccess, target: str) -> str | None:
-    """Migrate as the owner, in any environment; returns the revision that the schema is at then.
-
-    Raises:
-        SettingsRefused: the database cannot be reached, or the target is none.
-    """
-    assert access.owner is not None
-    with _refused_when_unreachable():
-        if settings.database.url is None:
-            await create_database(access.owner)
-        await migrate(access.owner, target)
-        return await current_revision(access.owner)
-
-
-async def _bring_up_to_date(settings: Settings, access: DatabaseAccess) -> None:
-    assert access.owner is not None
-    if settings.database.url is None:
-        await create_database(access.owner)
-    if await server_version(access.owner) < OLDEST_POSTGRESQL:
-        raise SettingsRefused.of("DATABASE__URL", "PostgreSQL 15 or newer is needed")
-    if await current_revision(access.owner) != newest_revision():
-        await migrate(access.owner)
-
-
-@contextmanager
-def _refused_when_unreachable() -> Iterator[None]:
-    try:
-        yield
-    except DATABASE_ERRORS as error:
-        raise SettingsRefused.of(
-            "DATABASE__URL",
-            f"the database does not answer as it should ({type(error).__name__});"
-            " check host, port, name, login and that the server runs",
-        ) from None
-
-
-async def _check_production(access: DatabaseAccess) -> None:
-    powers = await login_powers(access.login.url)
-    if powers:
-        raise SettingsRefused.of(
-            "DATABASE__URL",
-            f"the service's login {', '.join(powers)}, and so gets around row-level security;"
-            " use a login that is merely a member of byok_service",
-        )
-    if await current_revision(access.login.url) != newest_revision():
-        raise SettingsRefused.of(
-            "DATABASE__URL", "the schema is not at the revision of this version; run `byok migrate` first"
-        )
+if TYPE_CHECKING:
+    from app.secret_store.vault.store import VaultSecretStore
 
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, access: DatabaseAccess, *, dialer: httpcore.AsyncNetworkBackend | None = None
+    settings: Settings,
+    access: DatabaseAccess,
+    *,
+    network_backend: httpcore.AsyncNetworkBackend | None = None,
+    relay_route: Route = direct,
 ) -> AsyncIterator[Services]:
-    """Build everything, in the order in which it depends on each other; closed in reverse.
+    """Build all services and their dependencies, and close the dependencies in reverse order on exit.
 
-    `dialer` opens connections to vetted addresses in place of the network's own: for tests, which
-    reach nothing but loopback.
+    Args:
+        settings: the settings.
+        access: the logins of the database.
+        network_backend: opens the connections to validated addresses. Tests replace it, because they reach only
+            loopback.
+        relay_route: maps validated addresses of the relay, for the same reason.
 
     Raises:
-        SettingsRefused: a file of the data directory cannot be used.
+        SettingsRefused: the settings cannot be used with this database, or a file of the data directory cannot be used.
     """
-    from app.pricing.price_list import load_price_list  # noqa: PLC0415  # heavy, and needed only by a service
-
     async with AsyncExitStack() as resources:
-        database = open_database(settings, access, resources)
-        watch_pool(lambda: database.connections_in_use)
-        units = UnitsOfWork(database)
-        store = await _secret_store(settings, database, resources)
-        guard = _address_guard(settings)
-        provider = await _provider(settings, guard, resources, dialer)
-        services = build_services(
-            Adapters(
-                units=units,
-                store=store,
-                provider=provider,
-                guard=guard,
-                auth=await _authenticator(settings, resources),
-                webhooks=await _webhooks(settings, guard, resources, dialer),
-                pings={"database": database.ping, "secret_store": store.ping},
-                price_list=load_price_list(),
-                wrapper=store if isinstance(store, VaultSecretStore) else None,
-                vault_address=settings.vault.address,
-            ),
-            _rules(settings),
-        )
+        adapters = await _open_adapters(settings, access, resources, network_backend, relay_route)
+        services = build_services(adapters, _service_config(settings))
         resources.push_async_callback(services[ValidationRunner].close)
+        services[Relay].start()
+        resources.push_async_callback(services[Relay].close)
         if settings.provider.allowed_hosts:
             await services[AuditService].record_exempt_hosts(settings.provider.allowed_hosts)
         yield services
 
 
-def _rules(settings: Settings) -> ServiceConfig:
+async def _open_adapters(
+    settings: Settings,
+    access: DatabaseAccess,
+    resources: AsyncExitStack,
+    network_backend: httpcore.AsyncNetworkBackend | None,
+    relay_route: Route,
+) -> Adapters:
+    """Open what leaves the process: the database, the secret store, the clients of providers and webhook receivers."""
+    # Heavy, and only needed here.
+    from app.pricing.price_list import load_price_list  # noqa: PLC0415
+
+    database = open_database(settings, access, resources)
+    track_pool_usage(lambda: database.connections_in_use)
+    units = UnitsOfWork(database)
+    store = await _secret_store(settings, database, resources)
+    vault = None if isinstance(store, EmbeddedSecretStore) else store
+    guard = _address_guard(settings)
+    tls = tls_context(settings.provider.ca_file)  # shared, because reading the public roots is slow
+    return Adapters(
+        units=units,
+        usage_reads=await _usage_reads(settings, access, database, units, resources),
+        store=store,
+        provider=await _provider(settings, guard, tls, resources, network_backend),
+        guard=guard,
+        auth=await _authenticator(settings, resources),
+        webhooks=await _webhooks(guard, tls, resources, network_backend),
+        relay=await _relay_client(settings, guard, tls, resources, relay_route),
+        pings={"database": database.ping, "secret_store": store.ping},
+        price_list=load_price_list(),
+        wrapper=vault,
+        stored=vault,
+        vault_address=settings.vault.address,
+    )
+
+
+def _service_config(settings: Settings) -> ServiceConfig:
     return ServiceConfig(
         default_messages_url=settings.messages_url,
         retention=settings.rotation.retention,
-        check_every=settings.validation.every,
-        checks_at_once=settings.validation.concurrency,
-        checks_per_host=settings.validation.concurrency_per_host,
+        validate_every=settings.validation.every,
+        validation_concurrency=settings.validation.concurrency,
+        validation_concurrency_per_host=settings.validation.concurrency_per_host,
+        validation_concurrency_per_organization=settings.validation.concurrency_per_organization,
         credential_writes_per_minute=settings.rate_limits.credential_writes,
         url_checks_per_minute=settings.rate_limits.url_checks,
         spend_limit_writes_per_minute=settings.rate_limits.spend_limit_writes,
         usage_retention=settings.usage.retention,
         usage_batches_at_once=min(settings.usage.batches_at_once, max(1, settings.database.pool_size // 2)),
-        usage_patience=settings.usage.patience,
+        usage_queue_timeout=settings.usage.patience,
+        changes_per_minute=settings.rate_limits.changes,
+        work_per_minute=settings.rate_limits.work,
+        audit_retention=settings.audit.retention,
+        relay=_relay_limits(settings.relay),
+        quotas=Quotas(**{name: getattr(settings.quotas, name) for name in QuotaSettings.model_fields}),
     )
 
 
-def embedded_issuer(settings: Settings) -> EmbeddedIssuer:
-    """The development key.
+def _relay_limits(config: RelaySettings) -> RelayLimits:
+    share = config.body_memory_per_organization
+    return RelayLimits(
+        slots=config.slots,
+        slots_per_organization=config.slots_per_organization,
+        body_seconds=config.body_timeout.total_seconds(),
+        bodies_bytes=config.body_memory * 1024 * 1024,
+        bodies_bytes_per_organization=(max(32, config.body_memory // 4) if share is None else share)
+        * 1024
+        * 1024,
+        unread_seconds=config.unread_timeout.total_seconds(),
+        total_seconds=config.total_timeout.total_seconds(),
+        drain_seconds=config.drain.total_seconds(),
+        is_managed_enabled=config.managed,
+    )
 
-    Raises:
-        SettingsRefused: an external issuer is configured, or the key file cannot be used.
-    """
-    if settings.auth.jwks_url is not None:
-        raise SettingsRefused.of(
-            "AUTH__JWKS_URL",
-            "an external issuer is configured, so tokens come from there, not from the embedded key",
-        )
-    try:
-        return EmbeddedIssuer.load_or_create(settings.data_dir, audience=settings.auth.audience)
-    except PrivateFileRefused as error:
-        raise SettingsRefused.of("DATA_DIR", f"{error}") from None
+
+async def _relay_client(
+    settings: Settings,
+    guard: AddressGuard,
+    tls: ssl.SSLContext,
+    resources: AsyncExitStack,
+    route: Route,
+) -> ProviderClient:
+    """The relay's connections to providers, apart from those of validations."""
+    return await open_client(
+        guard,
+        resources,
+        operator_base_url=settings.provider.default_base_url,
+        tls=tls,
+        timeouts=Timeouts(
+            upload_seconds=settings.relay.body_timeout.total_seconds(),
+            idle_seconds=settings.relay.idle_timeout.total_seconds(),
+        ),
+        route=route,
+    )
 
 
 async def check_services(settings: Settings, access: DatabaseAccess) -> dict[str, str | None]:
-    """What is wrong with each dependency, for `byok doctor`."""
+    """The error of each dependency, or `None`, for `byok doctor`."""
     async with open_services(settings, access) as services:
         return await services[HealthService].check()
 
 
+async def check_issuer(settings: Settings) -> IssuerReport | None:
+    """What the issuer publishes, for `byok doctor`; None with the embedded key."""
+    auth = settings.auth
+    if auth.jwks_url is None or auth.issuer is None:
+        return None
+    async with http_client(ca_file=auth.ca_file) as http:
+        return await inspect_issuer(http, issuer=auth.issuer, jwks_url=auth.jwks_url)
+
+
 async def check_provider(settings: Settings) -> Reason | None:
-    """Why the provider's default endpoint cannot be reached; None when it can."""
+    """Why the provider's default endpoint cannot be reached; `None` if it can be reached."""
     async with AsyncExitStack() as resources:
-        provider = await _provider(settings, _address_guard(settings), resources)
-        return await provider.reachable(settings.provider.default_base_url)
+        tls = tls_context(settings.provider.ca_file)
+        provider = await _provider(settings, _address_guard(settings), tls, resources)
+        return await provider.unreachable_reason(settings.provider.default_base_url)
 
 
 def _address_guard(settings: Settings) -> AddressGuard:
@@ -242,33 +219,62 @@ def _address_guard(settings: Settings) -> AddressGuard:
 async def _provider(
     settings: Settings,
     guard: AddressGuard,
+    tls: ssl.SSLContext,
     resources: AsyncExitStack,
-    dialer: httpcore.AsyncNetworkBackend | None = None,
+    network_backend: httpcore.AsyncNetworkBackend | None = None,
 ) -> AnthropicClient:
-    """Two ways out: to the operator's endpoint, and to vetted addresses of what customers entered."""
-    given = settings.provider
-    tls = tls_context(given.ca_file)
-    trusted = httpx.AsyncClient(transport=trusted_transport(given.default_base_url, tls=tls), trust_env=False)
-    custom = httpx.AsyncClient(transport=vetted_transport(guard, tls=tls, dialer=dialer), trust_env=False)
-    patterns = MessagePatterns(**{name: tuple(words) for name, words in given.message_patterns.items()})
+    """A client with two transports: to the operator's endpoint, and pinned to validated addresses of customers' URLs."""
+    config = settings.provider
+    trusted = httpx.AsyncClient(
+        transport=operator_endpoint_transport(config.default_base_url, tls=tls), trust_env=False
+    )
+    custom = httpx.AsyncClient(
+        transport=pinned_transport(guard, tls=tls, network_backend=network_backend), trust_env=False
+    )
     return AnthropicClient(
         await resources.enter_async_context(trusted),
         default_messages_url=settings.messages_url,
         custom_http=await resources.enter_async_context(custom),
-        patterns=patterns,
-        timeout_seconds=given.timeout.total_seconds(),
+        patterns=_message_patterns(config.message_patterns),
+        timeout_seconds=config.timeout.total_seconds(),
+    )
+
+
+def _message_patterns(config: MessagePatternsByName) -> MessagePatterns:
+    """The built-in words with those of the operator."""
+    if not config:
+        return DEFAULT_PATTERNS
+    defaults = DEFAULT_PATTERNS
+    return MessagePatterns(
+        cors_refused=tuple(config.get("cors_refused", defaults.cors_refused)),
+        billing_problem=tuple(config.get("billing_problem", ())),
+        spend_cap=tuple(config.get("spend_cap", ())),
+        organization_disabled=tuple(config.get("organization_disabled", defaults.organization_disabled)),
+        workspace_required=tuple(config.get("workspace_required", defaults.workspace_required)),
+        model_missing=tuple(config.get("model_missing", ())),
+        billing_codes=frozenset(config.get("billing_codes", ())),
+        hosts={
+            name: HostPatterns(
+                billing_problem=tuple(host.get("billing_problem", ())),
+                billing_codes=frozenset(host.get("billing_codes", ())),
+            )
+            for name, host in config.get("hosts", {}).items()
+        },
     )
 
 
 async def _webhooks(
-    settings: Settings,
     guard: AddressGuard,
+    tls: ssl.SSLContext,
     resources: AsyncExitStack,
-    dialer: httpcore.AsyncNetworkBackend | None,
+    network_backend: httpcore.AsyncNetworkBackend | None,
 ) -> WebhookClient:
-    """Apart from the provider's connections: slow receivers keep no check waiting."""
-    transport = vetted_transport(
-        guard, tls=tls_context(settings.provider.ca_file), limits=WEBHOOK_LIMITS, dialer=dialer
+    """A client with a separate connection pool, so that slow webhook receivers do not delay validations."""
+    transport = pinned_transport(
+        guard,
+        tls=tls,
+        limits=WEBHOOK_LIMITS,
+        network_backend=network_backend,
     )
     http = httpx.AsyncClient(transport=transport, trust_env=False)
     return WebhookClient(await resources.enter_async_context(http))
@@ -276,24 +282,26 @@ async def _webhooks(
 
 async def _secret_store(
     settings: Settings, database: Database, resources: AsyncExitStack
-) -> EmbeddedSecretStore | VaultSecretStore:
-    """Vault where an address is set, else the embedded store; either way the one that the database's keys lie in."""
+) -> "EmbeddedSecretStore | VaultSecretStore":
+    """Vault if an address is set, else the embedded store. It must be the store that holds the keys of this database."""
     store: EmbeddedSecretStore | VaultSecretStore
     try:
-        await resources.enter_async_context(present(database))
+        await resources.enter_async_context(share_instance_lock(database))
         if settings.vault.address is None:
             keys = Keyring.load_or_create(keyset_path(settings))
             store = embedded_store(database, keys)
             bound = await bind_store(database, keys.keyset.identity)
-            if bound.root_id is not None and keys.keyset.root(bound.root_id) is None:
-                raise RootOutdated
+            if bound.kek_id is not None and keys.keyset.kek(bound.kek_id) is None:
+                raise KeysetOutdated
         else:
+            from app.composition.vault import open_vault  # noqa: PLC0415  # slow to import, and rarely needed
+
             store = open_vault(settings, resources)
             await bind_store(database, VAULT)
     except LockTaken:
         raise SettingsRefused.of(
             "DATABASE__URL",
-            "`byok migrate-secrets` is moving this database's keys; start again when it has ended",
+            "`byok migrate-secrets` is moving the keys of this database; start the service again when it has finished",
         ) from None
     except (KeysetRefused, StoreMismatch) as error:
         raise SettingsRefused.of(
@@ -305,71 +313,60 @@ async def _secret_store(
 
 
 def embedded_store(database: Database, keys: Keyring) -> EmbeddedSecretStore:
-    """The store in the database."""
+    """The secret store in the database."""
     return EmbeddedSecretStore(database, keys)
 
 
 def keyset_path(settings: Settings) -> Path:
-    """Where the embedded store's root keys are."""
+    """The file with the key-encryption keys of the embedded store."""
     return settings.data_dir / "secret-store" / "keyset.json"
 
 
-def open_vault(settings: Settings, resources: AsyncExitStack) -> VaultSecretStore:
-    """The store at BYOK_VAULT__ADDRESS.
-
-    Raises:
-        SettingsRefused
-    """
-    store = VaultSecretStore(
-        VaultSessions(vault_server(settings), logins_of(settings.vault)), vault_mounts(settings)
-    )
-    resources.push_async_callback(store.close)
-    return store
-
-
 def open_database(settings: Settings, access: DatabaseAccess, resources: AsyncExitStack) -> Database:
-    """The service's pool."""
+    """The connection pool of the service."""
     database = Database(
         access.login,
         pool_size=settings.database.pool_size,
         timeout_seconds=settings.database.timeout.total_seconds(),
+        quotas=_pool_quotas(settings.database),
     )
     resources.push_async_callback(database.close)
     return database
 
 
-def vault_server(settings: Settings) -> VaultServer:
-    """The server that BYOK_VAULT__ADDRESS names."""
-    assert settings.vault.address is not None
-    return VaultServer(settings.vault.address, ca_file=settings.vault.ca_file)
-
-
-def vault_mounts(settings: Settings) -> VaultMounts:
-    return VaultMounts(kv=settings.vault.kv_mount, transit=settings.vault.transit_mount)
-
-
-async def set_up_vault(settings: Settings, progress: Callable[[str], None]) -> Mapping[str, str]:
-    """Engines, keys, policies and roles on a Vault server, by the log-in that is set; returns the role ids.
-
-    Raises:
-        SettingsRefused: no address, a log-in that may not do it, or something in the way.
-    """
-    if settings.vault.address is None:
-        raise SettingsRefused.of("VAULT__ADDRESS", "set it to the server to set up")
-    server = vault_server(settings)
-    session = VaultSession(server, logins_of(settings.vault)[VaultRole.PROVISIONER])
-    try:
-        found = await VaultSetup(session, vault_mounts(settings), progress=progress).run()
-    except SetUpRefused as error:
-        raise SettingsRefused.of("VAULT__KV_MOUNT", str(error)) from None
-    except VaultUnavailable as error:
+async def _usage_reads(
+    settings: Settings,
+    access: DatabaseAccess,
+    primary: Database,
+    units: UnitsOfWork,
+    resources: AsyncExitStack,
+) -> UnitsOfWork:
+    """Units of work for usage reports and lists of usage events: on the replica if there is one."""
+    if access.reports is None:
+        return units
+    if len(await primary.cells()) > 1:
+        # A replica has no locks, so a move between the cells could end between two statements of a report.
         raise SettingsRefused.of(
-            "VAULT__ADDRESS", f"Vault does not let us set it up: {error.reason}"
-        ) from None
-    finally:
-        await session.close()
-        server.close()
-    return {str(role): role_id for role, role_id in found.items()}
+            "DATABASE__REPORTS_URL", "reports from a replica are not supported with cells; remove it"
+        )
+    quotas = PoolQuotas(per_organization=_pool_quotas(settings.database).per_organization, reserved=0)
+    replica = Database(
+        access.reports,
+        pool_size=settings.database.pool_size,
+        timeout_seconds=settings.database.timeout.total_seconds(),
+        quotas=quotas,
+        is_replica=True,
+    )
+    resources.push_async_callback(replica.close)
+    return await resources.enter_async_context(replica_units(primary, replica))
+
+
+def _pool_quotas(settings: DatabaseSettings) -> PoolQuotas:
+    per_organization, reserved = settings.connections_per_organization, settings.reserved_connections
+    return PoolQuotas(
+        per_organization=max(1, settings.pool_size // 2) if per_organization is None else per_organization,
+        reserved=settings.pool_size * 3 // 10 if reserved is None else reserved,
+    )
 
 
 async def _authenticator(settings: Settings, resources: AsyncExitStack) -> Authenticator:
@@ -380,8 +377,9 @@ async def _authenticator(settings: Settings, resources: AsyncExitStack) -> Authe
         name = issuer.issuer
     else:
         assert auth.issuer is not None
-        # A client of its own: busy providers must not keep keys from being renewed, nor their CA vouch for the issuer.
-        http = await resources.enter_async_context(http_client())
+        # A separate client: busy providers must not delay the refresh of the issuer's keys, and the provider's CA must
+        # not authenticate the issuer.
+        http = await resources.enter_async_context(http_client(ca_file=auth.ca_file))
         try:
             keys = client = JwksClient(http, auth.jwks_url, allow_loopback_http=not settings.is_production)
         except ValueError as error:
@@ -389,5 +387,16 @@ async def _authenticator(settings: Settings, resources: AsyncExitStack) -> Authe
         name = auth.issuer
         resources.push_async_callback(client.close)
     return Authenticator(
-        keys, issuer=name, audience=auth.audience, clock_skew_seconds=int(auth.clock_skew.total_seconds())
+        keys,
+        issuer=name,
+        audience=auth.audience,
+        claim_names=ClaimNames()
+        if auth.jwks_url is None
+        else ClaimNames(
+            organization=auth.organization_claim,
+            scopes=tuple(auth.scope_claims),
+            accepts_lists=True,
+            service_scope=auth.service_scope,
+        ),
+        clock_skew_seconds=int(auth.clock_skew.total_seconds()),
     )

@@ -1,4 +1,4 @@
-"""Finishes what a crash interrupted. Any number of instances may run it at once."""
+"""Reconciles interrupted work, such as a write that a crash interrupted. Any number of instances may run it at once."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID
@@ -11,68 +11,76 @@ from app.credentials.deletion import DeletionService
 from app.credentials.write_protocol import WriteProtocol
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import JobKind, QueueRepository
-from app.observability.metrics import SWEPT
+from app.observability.metrics import RECONCILED
 from app.rotation.service import RotationService
 from app.secret_maintenance.rewrap_steps import RewrapSteps
+from app.usage_mode.notifications import ScheduledChangeNotifier
 from app.validation.runner import ValidationRunner
 from app.webhooks.service import WebhookService
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("byok.composition")
 
 
 class Reconciler:
-    """Takes due items from the queue; an item stays there until it is settled."""
+    """Claims due jobs and runs each one. A job stays in the queue until it has succeeded."""
 
-    def __init__(  # one for each kind of work
+    def __init__(  # one parameter for each kind of work
         self,
         units: UnitsOfWork,
         writes: WriteProtocol,
-        checks: ValidationRunner,
+        validation_runner: ValidationRunner,
         rotation: RotationService,
-        retirement: DeletionService,
+        deletion: DeletionService,
         *,
         webhooks: WebhookService,
         rewraps: RewrapSteps,
+        scheduled_changes: ScheduledChangeNotifier,
     ) -> None:
         self._units = units
-        self._settle: dict[JobKind, Callable[[str, UUID], Awaitable[None]]] = {
-            JobKind.SETTLE_INTENT: writes.settle,
-            JobKind.SETTLE_VALIDATION: checks.settle,
+        self._handlers: dict[JobKind, Callable[[str, UUID], Awaitable[None]]] = {
+            JobKind.SETTLE_INTENT: writes.reconcile,
+            JobKind.SETTLE_VALIDATION: validation_runner.reconcile,
             JobKind.RETRY_ROTATION: rotation.retry,
-            JobKind.DESTROY_VERSION: retirement.settle_version,
-            JobKind.PURGE_CREDENTIAL: retirement.settle_deletion,
-            JobKind.SETTLE_WEBHOOK: webhooks.settle,
-            JobKind.SETTLE_REWRAP: rewraps.settle,
+            JobKind.DESTROY_VERSION: deletion.reconcile_version,
+            JobKind.PURGE_CREDENTIAL: deletion.reconcile_deletion,
+            JobKind.SETTLE_WEBHOOK: webhooks.reconcile,
+            JobKind.SETTLE_REWRAP: rewraps.reconcile,
+            JobKind.NOTIFY_USAGE_MODE: scheduled_changes.run,
         }
 
     async def run(self) -> int:
-        """Settle what is due; returns how many items were settled.
+        """Run the jobs that are due; returns how many succeeded.
 
         Raises:
             DatabaseUnavailable
         """
-        settled = 0
-        for kind, settle in self._settle.items():
-            async with self._units.across(QueueRepository) as (queue, session):
-                due = await queue.take(kind, now=now())
+        reconciled = 0
+        for kind, reconcile in self._handlers.items():
+            async with self._units.unscoped(QueueRepository) as (queue, session):
+                due = await queue.claim(kind, now=now())
                 await session.commit()
             for item in due:
                 try:
-                    await settle(item.organization_id, item.id)
+                    await reconcile(item.organization_id, item.id)
                 except Unavailable as error:
                     log.warning(
-                        "sweep_postponed", kind=kind, organization_id=item.organization_id, code=error.code
+                        "reconciliation_postponed",
+                        kind=kind,
+                        organization_id=item.organization_id,
+                        code=error.code,
                     )
-                except Exception as error:  # noqa: BLE001  # one bad item must not keep the others waiting
-                    log.error("sweep_failed", kind=kind, id=str(item.id), error=type(error).__name__)  # noqa: TRY400
+                except Exception as error:  # noqa: BLE001  # one failing job must not delay the others
+                    log.error(  # noqa: TRY400
+                        "reconciliation_failed", kind=kind, id=str(item.id), error=type(error).__name__
+                    )
                 else:
-                    settled += 1
-                    SWEPT.labels(kind).inc()
-                    log.info("swept", kind=kind, organization_id=item.organization_id, id=str(item.id))
-        return settled
+                    reconciled += 1
+                    RECONCILED.labels(kind).inc()
+                    log.info("reconciled", kind=kind, organization_id=item.organization_id, id=str(item.id))
+        return reconciled
 
     async def purge(self) -> None:
-        """Drop kept answers and counters whose time is over."""
-        async with self._units.across(QueueRepository) as (queue, session):
+        """Delete expired idempotency keys, rate counters, spend reservations, webhook deliveries and links."""
+        async with self._units.unscoped(QueueRepository) as (queue, session):
             await queue.purge_expired()
             await session.commit()

@@ -1,4 +1,4 @@
-"""Table of contents: every router."""
+"""All routers, in the order of the OpenAPI document."""
 
 from app.api import docs_page as docs
 from app.audit import router as audit
@@ -7,12 +7,14 @@ from app.billing import router as statements
 from app.billing import subscription_router as subscriptions
 from app.credentials import lifecycle_router as lifecycle
 from app.credentials import router as credentials
+from app.export_links import router as export_links
 from app.health import router as health
 from app.leases import router as leases
 from app.pricing import router as prices
 from app.provider_url import router as provider_urls
 from app.readiness import router as readiness
 from app.rotation import router as rotation
+from app.session import router as session
 from app.spend_limits import reservation_router as reservations
 from app.spend_limits import router as limits
 from app.usage import router as usage
@@ -22,8 +24,8 @@ from app.validation import router as validation
 from app.webhooks import router as webhooks
 
 ROUTERS = tuple(
-    part.router
-    for part in (
+    feature.router
+    for feature in (
         credentials,
         rotation,
         lifecycle,
@@ -41,7 +43,9 @@ ROUTERS = tuple(
         leases,
         usage,
         reports,
+        export_links,
         audit,
+        session,
         health,
         docs,
     )

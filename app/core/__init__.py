@@ -1,1 +1,1 @@
-"""What every part of the service uses: errors, time, money, keys in memory, private files."""
+"""Code that every part of the service uses: errors, time, money, keys in memory, private files."""

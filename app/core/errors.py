@@ -1,46 +1,48 @@
-"""Everything that can go wrong, as one tree.
+"""The domain errors, as one class hierarchy.
 
 ByokError
-├── InvalidInput            a field is wrong; carries field errors, never the input
+├── InvalidInput            one or more fields are invalid; carries field errors, never the input
 │   └── KeyRefused          the text cannot be a provider key
-├── Unauthenticated         no token, or one that does not verify
+├── Unauthenticated         the bearer token is missing or invalid
 ├── Forbidden
+│   ├── SignInRefused       the sign-in code of the billing page is not accepted
 │   ├── InsufficientScope
 │   └── ServiceOnly         the route is for internal services (org=*)
-├── NotFound                absent, or another organization's
+├── NotFound                does not exist, or belongs to another organization
 ├── Conflict
-│   ├── DuplicateKey        the same key is in another live credential of the organization
+│   ├── DuplicateKey        another live credential of the organization has the same key
 │   ├── CredentialDeleted   the credential was deleted
-│   ├── CredentialInUse     it is the BYO credential in force, or of a scheduled switch
-│   ├── RotationInProgress  another key is on its way into use
-│   ├── RotationNotPending  the rotation is decided and cannot be cancelled
-│   ├── NoPreviousVersion   nothing is kept that a rollback could restore
-│   ├── VersionInUse        the key version is active, or on its way
-│   ├── ModeIsManaged       there is no key of the organization's own to lease
+│   ├── CredentialInUse     the usage mode, or a scheduled change of it, names the credential
+│   ├── RotationInProgress  another rotation of the credential is pending
+│   ├── RotationNotPending  the rotation has ended and cannot be cancelled
+│   ├── NoPreviousVersion   no previous key version is kept
+│   ├── VersionInUse        the key version is active, or a rotation is activating it
+│   ├── ModeIsManaged       the usage mode is managed, so no key can be leased
 │   ├── NotReady            work must not start; carries the blockers
-│   ├── TooManyVersions     one more would push a kept version out of the store
-│   ├── TooManyLimits       the organization has as many spend limits as it may
-│   ├── TooManyEndpoints    the organization has as many webhook endpoints as it may
-│   ├── ReservationEnded    it was settled, or expired and is charged until its event comes
-│   ├── StatementClosed     the month's statement is closed and never changes
-│   ├── MonthNotOver        a month is closed when it is over
+│   ├── TooManyCredentials  the organization has the maximum number of credentials
+│   ├── TooManyVersions     another version would make the secret store drop a kept one
+│   ├── TooManyLimits       the organization has the maximum number of spend limits
+│   ├── TooManyEndpoints    the organization has the maximum number of webhook endpoints
+│   ├── ReservationEnded    the reservation was settled or has expired
+│   ├── StatementClosed     the month's statement is closed and cannot change
+│   ├── MonthNotOver        the month has not ended, so it cannot be closed
 │   ├── IdempotencyInProgress
-│   └── ConcurrentChange    somebody else changed it between read and write
-├── IdempotencyKeyReused    same Idempotency-Key, another request
+│   └── ConcurrentChange    another request changed the resource between read and write
+├── IdempotencyKeyReused    the Idempotency-Key was used for another request
 ├── PreconditionFailed      If-Match names another revision
-├── SpendLimitExceeded      a blocking spend limit leaves no room; names it
-├── LeaseRequiresVault      the embedded store cannot hand a key over without us
-├── MalformedJson           a body is no JSON in UTF-8
-├── LineTooLong             a line of NDJSON is longer than a line may be
-├── RateLimited             too many per minute; carries retry_after_seconds
-│   └── IngestionOverloaded more usage events than the database keeps up with
+├── SpendLimitExceeded      the reservation would exceed a blocking spend limit; names the limit
+├── LeaseRequiresVault      the embedded store cannot lease keys
+├── MalformedJson           the body is not JSON in UTF-8
+├── LineTooLong             a line of NDJSON exceeds the maximum length
+├── RateLimited             too many requests; carries retry_after_seconds
+│   └── IngestionOverloaded usage events arrive faster than the database can store them
 └── Unavailable             a dependency is down; carries retry_after_seconds
     ├── DatabaseUnavailable
-    ├── SecretStoreUnavailable      its kinds: `app.core.secret_store_errors`
+    │   └── ConcurrencyLimited      the organization has too many requests in progress
+    ├── SecretStoreUnavailable      subclasses: `app.core.secret_store_errors`
     └── IdentityProviderUnavailable
 
-Messages are constants: an error never carries what the client sent. HTTP statuses are the
-business of `app.api.problems` alone.
+Messages are constants: an error never carries what the client sent. Only `app.api.problems` knows HTTP statuses.
 """
 
 from collections.abc import Sequence
@@ -49,10 +51,10 @@ from uuid import UUID
 
 
 class ByokError(Exception):
-    """Root of the tree. `code` is stable and part of the contract; `detail` is a constant sentence."""
+    """Base class of all domain errors. `code` is part of the API's contract; `detail` is a constant message."""
 
     code: str = "internal_error"
-    detail: str = "Something went wrong on our side. Quote the request id when you ask for help."
+    detail: str = "An internal error occurred. Quote the request id when you ask for help."
 
     def __init__(self) -> None:
         super().__init__(self.detail)
@@ -60,7 +62,7 @@ class ByokError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldError:
-    """One field that is wrong. `field` is a declared name, `message` a constant."""
+    """One invalid field. `field` is a declared name, `message` a constant."""
 
     field: str
     code: str
@@ -68,10 +70,10 @@ class FieldError:
 
 
 class InvalidInput(ByokError):
-    """One or more fields are wrong."""
+    """One or more fields of the request are missing or invalid."""
 
     code = "validation_failed"
-    detail = "The request has fields that are missing or wrong; `errors` names them."
+    detail = "Fields of the request are missing or invalid. See `errors`."
 
     def __init__(self, *errors: FieldError, code: str | None = None) -> None:
         super().__init__()
@@ -80,38 +82,47 @@ class InvalidInput(ByokError):
 
     @classmethod
     def of(cls, field: str, code: str, message: str) -> "InvalidInput":
-        """A refusal of one field whose code is also the problem's code."""
+        """Report one field; its code is also the problem's code."""
         return cls(FieldError(field=field, code=code, message=message), code=code)
 
     @classmethod
-    def in_form(cls, field: str, code: str, message: str) -> "InvalidInput":
-        """A field that is missing or of the wrong type: `validation_failed`, as wherever it is read by a schema."""
+    def invalid_field(cls, field: str, code: str, message: str) -> "InvalidInput":
+        """Report one missing or malformed field. The problem's code is `validation_failed`, as from a schema."""
         return cls(FieldError(field=field, code=code, message=message))
 
 
 class KeyRefused(InvalidInput):
-    """The text cannot be a provider key; refused before any network call."""
+    """The text cannot be a provider key. Raised before any network call."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(FieldError(field="api_key", code=code, message=message), code=code)
 
 
 class Unauthenticated(ByokError):
-    """No bearer token, or one that does not verify."""
+    """The bearer token is missing or invalid."""
 
     code = "unauthenticated"
-    detail = "A valid bearer token is needed: Authorization: Bearer <JWT>."
+    detail = "The bearer token is missing or invalid. Send `Authorization: Bearer <JWT>` with a valid token."
 
 
 class Forbidden(ByokError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated but not allowed to do this."""
+
+
+class SignInRefused(Forbidden):
+    """The sign-in code of the billing page is not accepted."""
+
+    code = "sign_in_refused"
+    detail = (
+        "The sign-in code is invalid, expired or used, or was not sent by the page. Run `byok page` again."
+    )
 
 
 class InsufficientScope(Forbidden):
-    """The token lacks the scope that the route needs."""
+    """The token lacks the scope that the route requires."""
 
     code = "insufficient_scope"
-    detail = "The token does not carry the scope that this operation needs."
+    detail = "The token lacks the scope that this operation requires. The WWW-Authenticate header names it."
 
     def __init__(self, scope: str) -> None:
         super().__init__()
@@ -119,28 +130,28 @@ class InsufficientScope(Forbidden):
 
 
 class ServiceOnly(Forbidden):
-    """The route is for internal services, whose tokens carry org=*."""
+    """The route is only for internal services, whose tokens carry org=*."""
 
     code = "service_only"
-    detail = "This operation is for internal services: it needs a token with org=*."
+    detail = "Only internal services may do this. Use a token with org=*."
 
 
 class NotFound(ByokError):
-    """Absent, or another organization's: the answer is the same."""
+    """The resource does not exist or belongs to another organization. The response does not reveal which."""
 
     code = "not_found"
-    detail = "There is no such resource."
+    detail = "The resource does not exist."
 
 
 class Conflict(ByokError):
-    """The request contradicts the present state."""
+    """The current state does not allow the request."""
 
 
 class DuplicateKey(Conflict):
-    """The same key is in another live credential of the organization."""
+    """Another live credential of the organization has the same key."""
 
     code = "duplicate_key"
-    detail = "This organization already has a live credential with the same key."
+    detail = "Another credential of this organization already has this key."
 
     def __init__(self, credential_id: UUID | None) -> None:
         super().__init__()
@@ -148,70 +159,79 @@ class DuplicateKey(Conflict):
 
 
 class CredentialDeleted(Conflict):
-    """The credential was deleted; its record can be read but not used or changed."""
+    """The credential was deleted. Its record can be read, but it cannot be used or changed."""
 
     code = "credential_deleted"
-    detail = "The credential was deleted. Its record can still be read."
+    detail = "The credential was deleted. Only its record can be read."
 
 
 class CredentialInUse(Conflict):
-    """The credential is the BYO credential in force, or of a scheduled switch."""
+    """The current usage mode, or a scheduled change of it, names the credential."""
 
     code = "credential_in_use"
-    detail = "The credential is in use as the organization's own key, or will be by a scheduled switch. Switch the usage mode first, or force the deletion of a leaked key."
+    detail = "The usage mode, or a scheduled change of it, names this credential. Change the usage mode first, or force the deletion of a leaked key."
 
 
 class RotationInProgress(Conflict):
-    """Another key of this credential is on its way into use."""
+    """Another rotation of the credential is pending."""
 
     code = "rotation_in_progress"
-    detail = "Another key of this credential is on its way into use. Wait for its rotation, or cancel it."
+    detail = "Another rotation of this credential is pending. Wait for it to end, or cancel it."
+
+    def __init__(self, rotation_id: UUID | None = None) -> None:
+        super().__init__()
+        self.rotation_id = rotation_id
 
 
 class RotationNotPending(Conflict):
-    """The rotation is decided: there is nothing to cancel."""
+    """The rotation has ended and cannot be cancelled."""
 
     code = "rotation_not_pending"
-    detail = "The rotation is decided and cannot be cancelled. A rollback restores the key before."
+    detail = "The rotation has ended and cannot be cancelled. If it activated the new key, roll back to restore the previous one."
 
 
 class NoPreviousVersion(Conflict):
-    """Nothing is kept that a rollback could restore."""
+    """No previous key version is kept, so a rollback is not possible."""
 
     code = "no_previous_version"
-    detail = "No earlier key is kept that could be restored."
+    detail = "No previous key is kept. Rotate to a new key instead."
 
 
 class VersionInUse(Conflict):
-    """The key version is active, or on its way into use."""
+    """The key version is active, or a pending rotation is activating it."""
 
     code = "version_in_use"
-    detail = (
-        "This key version is in use or on its way into use. Rotate or cancel first, or delete the credential."
-    )
+    detail = "This key version is active, or a rotation is activating it. Rotate or cancel first, or delete the credential."
 
 
 class TooManyVersions(Conflict):
-    """One more version would push a kept one out of the secret store."""
+    """Another version would make the secret store drop a version that is still kept."""
 
     code = "too_many_versions"
-    detail = (
-        "Too many key versions lie between this one and the oldest kept. Destroy old versions, then rotate."
-    )
+    detail = "The credential has too many key versions since the oldest that is kept. Destroy old versions, then rotate."
+
+
+class TooManyCredentials(Conflict):
+    """The organization has the maximum number of credentials that are not deleted."""
+
+    code = "too_many_credentials"
+    detail = "The organization has the maximum number of credentials. Delete one first."
 
 
 class ModeIsManaged(Conflict):
-    """There is no key of the organization's own to lease."""
+    """The usage mode is `managed`, so no key can be leased."""
 
     code = "mode_is_managed"
-    detail = "The organization's usage is managed: there is no key of its own to lease."
+    detail = (
+        "The organization's usage mode is `managed`. Only a key that is used in mode `byo` can be leased."
+    )
 
 
 class NotReady(Conflict):
-    """Provider-backed work must not start. Carries what is in the way."""
+    """Provider-backed work must not start. `blockers` lists the reasons."""
 
     code = "not_ready"
-    detail = "Provider-backed work must not start now; `blockers` says why."
+    detail = "Provider-backed work must not start now. See `blockers` for the reasons."
 
     def __init__(self, blockers: Sequence[str]) -> None:
         super().__init__()
@@ -219,31 +239,31 @@ class NotReady(Conflict):
 
 
 class TooManyLimits(Conflict):
-    """The organization has as many spend limits as it may have."""
+    """The organization has the maximum number of spend limits."""
 
     code = "too_many_limits"
-    detail = "The organization has as many spend limits as it may have. Delete one first."
+    detail = "The organization has the maximum number of spend limits. Delete one first."
 
 
 class TooManyEndpoints(Conflict):
-    """The organization has as many webhook endpoints as it may have."""
+    """The organization has the maximum number of webhook endpoints."""
 
     code = "too_many_endpoints"
-    detail = "The organization has as many webhook endpoints as it may have. Delete one first."
+    detail = "The organization has the maximum number of webhook endpoints. Delete one first."
 
 
 class ReservationEnded(Conflict):
-    """The reservation was settled, or expired and is charged until its event comes."""
+    """The usage event of the reservation was ingested: it settled the reservation, or it has no known price yet."""
 
     code = "reservation_ended"
-    detail = "The reservation was settled by its event, or has expired and is charged until its event comes."
+    detail = "The usage event of the reservation was ingested. The reservation can no longer be released."
 
 
 class SpendLimitExceeded(ByokError):
-    """A blocking spend limit leaves no room. `reason` is `limit_reached` or `price_unknown`."""
+    """The reservation would exceed a blocking spend limit. `reason` is `limit_reached` or `price_unknown`."""
 
     code = "spend_limit_exceeded"
-    detail = "A spend limit leaves no room for this; `limit_id` and `limit_name` say which, `reason` why."
+    detail = "A spend limit does not allow this reservation. See `limit_id`, `limit_name` and `reason`."
 
     def __init__(self, *, limit_id: UUID, limit_name: str, reason: str) -> None:
         super().__init__()
@@ -253,59 +273,59 @@ class SpendLimitExceeded(ByokError):
 
 
 class StatementClosed(Conflict):
-    """The statement of the month is closed."""
+    """The statement of the month is closed and cannot be changed."""
 
     code = "statement_closed"
-    detail = "The statement of this month is closed and does not change any more."
+    detail = "The statement of this month is closed and cannot be changed."
 
 
 class MonthNotOver(Conflict):
-    """A month is closed when it is over."""
+    """The month has not ended, so it cannot be closed."""
 
     code = "month_not_over"
-    detail = "This month is not over yet, in UTC. It can be closed when it is."
+    detail = "This month has not ended in UTC. Close it after it has ended."
 
 
 class LeaseRequiresVault(ByokError):
-    """Only Vault can hand a key over without it passing through us."""
+    """Leases require Vault, because the embedded store cannot wrap a key in a single-use token."""
 
     code = "lease_requires_vault"
-    detail = "Leases need HashiCorp Vault or OpenBao: the embedded store cannot hand a key over without us."
+    detail = "Leases require HashiCorp Vault or OpenBao. The embedded secret store does not support them."
 
 
 class ConcurrentChange(Conflict):
-    """Somebody else changed the resource between read and write."""
+    """Another request changed the resource between read and write."""
 
     code = "concurrent_change"
-    detail = "The resource changed meanwhile. Read it again and repeat the request."
+    detail = "Another request changed the resource. Read it again, then repeat the request."
 
 
 class IdempotencyInProgress(Conflict):
     """A request with the same Idempotency-Key is still running."""
 
     code = "idempotency_in_progress"
-    detail = "A request with this Idempotency-Key is still running. Repeat it in a moment."
+    detail = "A request with this Idempotency-Key is still running. Repeat the request in a moment."
 
 
 class IdempotencyKeyReused(ByokError):
     """The Idempotency-Key was used for another request."""
 
     code = "idempotency_key_reused"
-    detail = "This Idempotency-Key was used for a different request. Use a new one."
+    detail = "This Idempotency-Key was used for a different request. Use a new key."
 
 
 class PreconditionFailed(ByokError):
-    """If-Match names a revision that is not the present one."""
+    """If-Match names a revision that is not the current one."""
 
     code = "precondition_failed"
-    detail = "The resource is not at the revision named by If-Match. Read it again."
+    detail = "The resource is not at the revision that If-Match names. Read it again."
 
 
 class RateLimited(ByokError):
-    """Too many requests of this kind in this minute."""
+    """The organization sent too many requests of this kind in the current minute."""
 
     code = "rate_limited"
-    detail = "Too many requests of this kind for this organization. Wait, then repeat."
+    detail = "This organization sent too many requests of this kind. Wait, then repeat the request."
 
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__()
@@ -313,51 +333,65 @@ class RateLimited(ByokError):
 
 
 class IngestionOverloaded(RateLimited):
-    """Usage events come faster than the database takes them. None of the refused ones was kept."""
+    """Usage events arrive faster than the database can store them. No event of the refused batch was stored."""
 
     code = "ingestion_overloaded"
-    detail = "Usage events come faster than they can be taken. Wait, then repeat: events that were taken are found to be duplicates."
+    detail = "Usage events arrive faster than they can be stored. Wait, then repeat the request. Events that were already stored are reported as duplicates."
 
     def __init__(self, retry_after_seconds: int = 2) -> None:
         super().__init__(retry_after_seconds)
 
 
 class MalformedJson(ByokError):
-    """A body is no JSON in UTF-8."""
+    """The body is not JSON in UTF-8."""
 
     code = "malformed_json"
-    detail = "The body is not valid JSON."
+    detail = "The body is not valid JSON. Send JSON in UTF-8."
 
 
 class LineTooLong(ByokError):
-    """A line of NDJSON is longer than a line may be. The lines before it were taken."""
+    """A line of NDJSON exceeds the maximum length. The lines before it were ingested."""
 
     code = "payload_too_large"
-    detail = "A line is longer than 64 KiB; `committed` says how many lines before it were taken."
+    detail = "A line is longer than 64 KiB. `committed` counts the lines before it that were ingested."
 
 
 class Unavailable(ByokError):
-    """A dependency is down; nothing was lost. Repeat after `retry_after_seconds`; None: waiting alone mends nothing."""
+    """A dependency is down. No data was lost.
+
+    The client may repeat the request after `retry_after_seconds`. None means that an operator must act first.
+    """
 
     retry_after_seconds: int | None = 5
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database cannot be reached or refuses work for now."""
+    """The database cannot be reached or temporarily refuses requests."""
 
     code = "database_unavailable"
     detail = "The database cannot be reached right now. Repeat the request in a moment."
 
 
+class ConcurrencyLimited(DatabaseUnavailable):
+    """The organization has too many requests in progress. Other organizations are not affected.
+
+    To a background job it is like a database that is busy: the job is postponed.
+    """
+
+    code = "concurrency_limited"
+    detail = "This organization has too many requests of this kind in progress. Wait until some have finished, then repeat the request."
+    retry_after_seconds = 2
+
+
 class SecretStoreUnavailable(Unavailable):
-    """The secret store cannot be reached, is sealed, or refuses work for now."""
+    """The secret store cannot be reached or does not serve requests."""
 
     code = "secret_store_unavailable"
     detail = "The secret store cannot be reached right now. Repeat the request in a moment."
 
 
 class IdentityProviderUnavailable(Unavailable):
-    """The token issuer's keys cannot be fetched, and none known is fresh enough to trust."""
+    """The token issuer's keys cannot be fetched, and the cached keys are too old to trust."""
 
     code = "identity_provider_unavailable"
     detail = "Tokens cannot be verified right now. Repeat the request in a moment."

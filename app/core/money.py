@@ -1,12 +1,13 @@
-"""Money in whole pico-USD. Integers, so that sums are exact in any order; rounding happens once, on a statement's line.
+"""Money in whole pico-USD.
 
-Nano would not do: 0.005 USD per million tokens in the US is 5.5 nano per token.
+Amounts are integers, so that sums are exact in any order. Rounding happens once, on each line of a statement. Nano-USD
+would be too coarse: a price of 0.005 USD per million tokens is 5.5 nano-USD per token in the US.
 """
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
 PICO_PER_USD = 10**12
-# The largest amount that anybody may set. Below it every amount fits a bigint; sums are numeric.
+# The largest amount that a client may set. Every amount up to it fits into a bigint; sums are numeric.
 LARGEST_AMOUNT_PICO = 9_000_000 * PICO_PER_USD
 
 _PICO_PER_CENT = PICO_PER_USD // 100
@@ -14,10 +15,10 @@ _SHOWN_DIGITS = 2
 
 
 def to_pico(amount: Decimal) -> int:
-    """USD as whole pico-USD.
+    """Convert USD to whole pico-USD.
 
     Raises:
-        ValueError: the amount is no number, or finer than a pico-USD.
+        ValueError: the amount is not a finite number, or is finer than one pico-USD.
     """
     if not amount.is_finite():
         raise ValueError("not a number")
@@ -29,7 +30,7 @@ def to_pico(amount: Decimal) -> int:
 
 
 def to_usd(pico: int) -> str:
-    """The exact decimal string, in USD: at least two digits after the point, no more than it needs."""
+    """Format as an exact decimal in USD, with as many decimal places as needed and at least two."""
     sign = "-" if pico < 0 else ""
     whole, fraction = divmod(abs(pico), PICO_PER_USD)
     digits = f"{fraction:012d}".rstrip("0").ljust(_SHOWN_DIGITS, "0")
@@ -37,6 +38,6 @@ def to_usd(pico: int) -> str:
 
 
 def round_to_cent(pico: int) -> int:
-    """Half to even, to 0.01 USD; the one rounding there is."""
+    """Round half to even, to 0.01 USD. No other code rounds money."""
     cents = (Decimal(pico) / _PICO_PER_CENT).quantize(Decimal(1), rounding=ROUND_HALF_EVEN)
     return int(cents) * _PICO_PER_CENT

@@ -1,7 +1,7 @@
-"""Files that hold keys: ours alone, whole or absent, never behind a link.
+"""Files that contain keys: private to the service's user, written atomically, never symbolic links.
 
-A file appears by hard link, so of several processes that start at once one wins and the others
-read what it wrote. Reading refuses what somebody else owns, may read or has put a link in place of.
+A new file appears by a hard link. If several processes create it at the same time, one succeeds and the others read its
+content. Reading refuses a file that another user owns or may access, and a symbolic link.
 """
 
 import os
@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _HAS_MODES = os.name == "posix"
-# O_NONBLOCK: opening a FIFO must not wait for its writer.
+# O_NONBLOCK: opening a FIFO must not block until it has a writer.
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
-_UNWRITABLE = "cannot be written; its directory must belong to this user and have room."
+_UNWRITABLE = "cannot be written; its directory must belong to this user, on a disk with free space."
 
 
 class PrivateFileRefused(Exception):
-    """A key file that must not be used as it is. Says how to mend it, never what it holds."""
+    """A key file that must not be used. The message explains how to fix it and never contains the file's content."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -28,12 +28,15 @@ class PrivateFileRefused(Exception):
 
 
 def create_private_file(path: Path, content: bytes) -> bool:
-    """Write `content` unless the file exists; True when it is ours, False when another came first.
+    """Create the file with `content` unless it exists.
+
+    Returns:
+        Whether this call created the file; False if it existed already.
 
     Raises:
-        PrivateFileRefused: the file system cannot hold it.
+        PrivateFileRefused: the file cannot be written.
     """
-    with _written_beside(path, content) as temporary:
+    with _temporary_file(path, content) as temporary:
         try:
             os.link(temporary, path, follow_symlinks=False)
         except FileExistsError:
@@ -47,11 +50,11 @@ def create_private_file(path: Path, content: bytes) -> bool:
 
 
 def read_private_file(path: Path, *, max_bytes: int) -> bytes:
-    """What the file holds.
+    """Read the file.
 
     Raises:
-        FileNotFoundError: there is none.
-        PrivateFileRefused: it is not a regular file of this user alone, or too large.
+        FileNotFoundError: the file does not exist.
+        PrivateFileRefused: it is not a regular file, other users may access it, or it is larger than `max_bytes`.
     """
     try:
         descriptor = os.open(path, _READ)
@@ -59,7 +62,7 @@ def read_private_file(path: Path, *, max_bytes: int) -> bytes:
         raise
     except OSError:
         raise PrivateFileRefused(
-            path, "cannot be opened, or is a link; put a regular file of this user in its place."
+            path, "cannot be opened, or is a link; replace it with a regular file of this user."
         ) from None
     try:
         _refuse_unless_private(path, os.fstat(descriptor))
@@ -68,17 +71,17 @@ def read_private_file(path: Path, *, max_bytes: int) -> bytes:
     finally:
         os.close(descriptor)
     if len(content) > max_bytes:
-        raise PrivateFileRefused(path, "is too large to be what it should be; restore it from a backup.")
+        raise PrivateFileRefused(path, "is too large for a key file; restore it from a backup.")
     return content
 
 
 def replace_private_file(path: Path, content: bytes) -> None:
-    """Put `content` in the file's place at once: after a crash there is the old or the new, never a part.
+    """Replace the file's content atomically: after a crash the file has either the old or the new content.
 
     Raises:
-        PrivateFileRefused: the file system cannot hold it.
+        PrivateFileRefused: the file cannot be written or replaced.
     """
-    with _written_beside(path, content) as temporary:
+    with _temporary_file(path, content) as temporary:
         try:
             temporary.replace(path)
         except OSError:
@@ -89,8 +92,8 @@ def replace_private_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
-    """A temporary file in the same directory, on disk in full; gone afterwards unless renamed."""
+def _temporary_file(path: Path, content: bytes) -> Iterator[Path]:
+    """Write a temporary file in the same directory, synced to disk. It is deleted afterwards unless renamed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         _make_private_directory(path.parent)
@@ -111,7 +114,7 @@ def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
 
 
 def _make_private_directory(directory: Path) -> None:
-    """Like mkdir -p, but 0700 for every directory that was missing, not for the last alone."""
+    """Create missing directories like `mkdir -p`, but each with mode 0700 and not only the last."""
     if directory.is_dir():
         return
     _make_private_directory(directory.parent)
@@ -120,14 +123,17 @@ def _make_private_directory(directory: Path) -> None:
 
 def _refuse_unless_private(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise PrivateFileRefused(path, "is not a regular file; put one of this user in its place.")
+        raise PrivateFileRefused(path, "is not a regular file; replace it with one of this user.")
     if not _HAS_MODES:
         return
     if status.st_uid != os.geteuid():
-        raise PrivateFileRefused(path, "belongs to another user; give it to the user of the service (chown).")
+        raise PrivateFileRefused(
+            path, "belongs to another user; change its owner to the user of the service (chown)."
+        )
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise PrivateFileRefused(
-            path, "may be read or written by others; run chmod 600 on it and consider its keys known."
+            path,
+            "may be read or written by other users; run chmod 600 on it and treat its keys as compromised.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The use cases of one running service, by their class."""
+"""A registry of the use-case objects of one running service, by class."""
 
 from typing import TypeVar
 
@@ -6,7 +6,7 @@ Service = TypeVar("Service")
 
 
 class Services:
-    """What routers and jobs receive: `services[Rotation]`."""
+    """Finds a service by its class, such as `services[RotationService]`."""
 
     def __init__(self, *services: object) -> None:
         self._by_class = {type(service): service for service in services}
@@ -17,5 +17,5 @@ class Services:
         return found
 
     def replacing(self, *services: object) -> "Services":
-        """The same, with these in place of others of their class."""
+        """Return a copy in which these services replace those of the same class."""
         return Services(*{**self._by_class, **{type(service): service for service in services}}.values())

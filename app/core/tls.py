@@ -1,4 +1,4 @@
-"""The TLS of every connection that we open with a context of our own."""
+"""The TLS context of every outgoing connection for which the service creates one."""
 
 import ssl
 from pathlib import Path
@@ -7,11 +7,13 @@ import certifi
 
 
 def tls_context(ca_file: Path | None = None, *, with_public_roots: bool = True) -> ssl.SSLContext:
-    """TLS 1.2 or later, certificate and name always checked. Not `create_default_context`: that obeys SSLKEYLOGFILE.
+    """Create a client context: TLS 1.2 or later, certificate and host name always verified.
+
+    `ssl.create_default_context` is not used because it obeys SSLKEYLOGFILE, which writes session keys to a file.
 
     Args:
-        ca_file: PEM certificates to trust.
-        with_public_roots: whether the public roots are trusted besides.
+        ca_file: PEM file of additional certificates to trust.
+        with_public_roots: whether to trust the public roots too.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

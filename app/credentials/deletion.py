@@ -1,7 +1,7 @@
-"""Ends of keys: destroy versions, delete credentials. The row first, then the secret, then the row again.
+"""Destroy key versions and delete credentials.
 
-Once the row says destroyed nobody may use the key; the queue item is what finishes the work after a
-crash at any point.
+The row is marked first, then the secret is destroyed, then the destruction is recorded in the row. From
+the first commit on the key cannot be used. A queue item completes the work after a crash at any point.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from app.core.clock import now
 from app.core.errors import (
     CredentialInUse,
     NotFound,
-    PreconditionFailed,
     SecretStoreUnavailable,
     VersionInUse,
 )
+from app.core.revisions import require_revision
 from app.credentials.activation import destruction_of
-from app.credentials.records import CredentialState, VersionState
+from app.credentials.records import DELETED_STATES, CredentialState, VersionState
 from app.credentials.repository import CredentialRepository
 from app.credentials.rotation_repository import RotationRepository
 from app.credentials.rotations import RotationState
@@ -31,14 +31,13 @@ from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.secret_store.port import SecretRef, SecretStore
 
-_GONE = (CredentialState.DELETING, CredentialState.DELETED)
 _DESTROYABLE = (VersionState.STORED, VersionState.PREVIOUS, VersionState.REJECTED)
-_DUE = (VersionState.PREVIOUS, VersionState.REJECTED, VersionState.DESTROYED)
+_DESTRUCTION_DUE = (VersionState.PREVIOUS, VersionState.REJECTED, VersionState.DESTROYED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletionReceipt:
-    """What a deletion destroyed, and when."""
+    """When a credential was deleted, and which key versions were destroyed."""
 
     id: UUID
     deleted_at: datetime
@@ -46,31 +45,31 @@ class DeletionReceipt:
 
 
 class LeaseRevoker(Protocol):
-    """Ends leases of a key that are not opened yet."""
+    """Revokes leases of a key whose wrapping tokens are still unused."""
 
     async def revoke(
         self, organization_id: str, credential_id: UUID, key_version: int | None = None
     ) -> None: ...
 
 
-class PayingCredential(Protocol):
-    """Which credential pays: that one is not deleted by accident."""
+class UsageModeGuard(Protocol):
+    """Reports whether the usage mode uses a credential, so that it is not deleted by mistake."""
 
-    async def hold(self, uow: UnitOfWork) -> None: ...
+    async def lock_usage_mode(self, uow: UnitOfWork) -> None: ...
 
-    async def names(self, uow: UnitOfWork, credential_id: UUID) -> bool: ...
+    async def uses_credential(self, uow: UnitOfWork, credential_id: UUID) -> bool: ...
 
 
 class DeletionService:
-    """One public method per use case; `settle_*` are the queue's."""
+    """One public method per use case. The reconciler calls `reconcile_version` and `reconcile_deletion`."""
 
     def __init__(
-        self, units: UnitsOfWork, store: SecretStore, leases: LeaseRevoker, payer: PayingCredential
+        self, units: UnitsOfWork, store: SecretStore, leases: LeaseRevoker, usage_mode: UsageModeGuard
     ) -> None:
         self._units = units
         self._store = store
         self._leases = leases
-        self._payer = payer
+        self._usage_mode = usage_mode
 
     async def delete(
         self,
@@ -80,26 +79,33 @@ class DeletionService:
         force: bool,
         revisions: frozenset[int] | None = None,
     ) -> DeletionReceipt:
-        """Destroy every version, keep the masked record. A second time gives the same receipt.
+        """Delete a credential and destroy all its versions. The masked record stays.
+
+        Repeating it returns the same receipt.
+
+        Args:
+            caller: the client.
+            credential_id: the credential.
+            force: delete it even if the active or scheduled usage mode uses it.
+            revisions: the revisions that If-Match names; None accepts any.
 
         Raises:
             NotFound, CredentialInUse, PreconditionFailed, SecretStoreUnavailable, DatabaseUnavailable
         """
         organization_id = caller.organization_id
         async with self._units.writing(organization_id) as uow:
-            await self._payer.hold(uow)  # nobody switches to it while it goes
-            standing = await uow[VersionRepository].lock_standing(credential_id)
-            found = await uow[CredentialRepository].lock(credential_id)
-            if found is None or found[0] is CredentialState.CREATING:
+            await self._usage_mode.lock_usage_mode(uow)  # no switch to this credential during its deletion
+            live_versions = await uow[VersionRepository].lock_live_versions(credential_id)
+            locked = await uow[CredentialRepository].lock(credential_id)
+            if locked is None or locked.state is CredentialState.CREATING:
                 raise NotFound
-            if found[0] not in _GONE:
-                if revisions is not None and found[1] not in revisions:
-                    raise PreconditionFailed
-                if not force and await self._payer.names(uow, credential_id):
+            if locked.state not in DELETED_STATES:
+                require_revision(locked.revision, revisions)
+                if not force and await self._usage_mode.uses_credential(uow, credential_id):
                     raise CredentialInUse
-                await self._mark_deleted(uow, caller, credential_id, standing)
+                await self._mark_deleted(uow, caller, credential_id, live_versions)
             await uow.commit()
-        await self.settle_deletion(organization_id, credential_id)
+        await self.reconcile_deletion(organization_id, credential_id)
         return await self._receipt(organization_id, credential_id)
 
     async def destroy_version(
@@ -110,7 +116,7 @@ class DeletionService:
         *,
         revisions: frozenset[int] | None = None,
     ) -> None:
-        """Destroy a version that is not in use; one destroyed before is no error. A pending rotation to it is cancelled.
+        """Destroy a version that is not active. Cancels its rotation if that is pending. Repeatable.
 
         Raises:
             NotFound, VersionInUse, PreconditionFailed, SecretStoreUnavailable, DatabaseUnavailable
@@ -125,9 +131,10 @@ class DeletionService:
             if version.state not in (*_DESTROYABLE, VersionState.DESTROYED):
                 raise VersionInUse
             if version.state in _DESTROYABLE:
-                found = await uow[CredentialRepository].lock(credential_id)
-                if revisions is not None and (found is None or found[1] not in revisions):
-                    raise PreconditionFailed
+                locked = await uow[CredentialRepository].lock(credential_id)
+                if locked is None:
+                    raise NotFound
+                require_revision(locked.revision, revisions)
                 await uow[RotationRepository].decide(
                     credential_id, key_version, RotationState.CANCELLED, now=instant
                 )
@@ -136,20 +143,20 @@ class DeletionService:
                     destruction_of(organization_id, version.intent_id), due_at=instant
                 )
             await uow.commit()
-        await self.settle_version(organization_id, version.intent_id)
+        await self.reconcile_version(organization_id, version.intent_id)
 
-    async def settle_version(self, organization_id: str, intent_id: UUID) -> None:
-        """Destroy what is due: a version kept long enough, turned down, or marked and not yet gone.
+    async def reconcile_version(self, organization_id: str, intent_id: UUID) -> None:
+        """Destroy the secret of a version that is expired, rejected or marked as destroyed. Repeatable.
 
         Raises:
-            SecretStoreUnavailable, DatabaseUnavailable: repeat later.
+            SecretStoreUnavailable, DatabaseUnavailable: retry later.
         """
-        caller = Caller(subject=audit.SYSTEM_ACTOR, organization_id=organization_id, request_id="")
+        caller = Caller.system(organization_id)
         async with self._units.writing(organization_id) as uow:
             version = await uow[VersionRepository].lock_intent(intent_id)
             if version is not None and version.retires_at is not None and version.retires_at > now():
-                return  # back in use and replaced again since this was due: it comes again at its new time
-            is_due = version is not None and version.state in _DUE
+                return  # activated and replaced again in the meantime: it is due again at its new time
+            is_due = version is not None and version.state in _DESTRUCTION_DUE
             if version is not None and version.state is VersionState.PREVIOUS:
                 await self._mark_destroyed(uow, caller, version)
             if not is_due:
@@ -162,58 +169,58 @@ class DeletionService:
         await self._leases.revoke(organization_id, version.credential_id, version.key_version)
         await self._store.destroy(ref, version.store_version)
         async with self._units.writing(organization_id) as uow:
-            await uow[VersionRepository].stamp_destroyed(
+            await uow[VersionRepository].set_destroyed_at(
                 version.credential_id, version.key_version, now=now()
             )
             await uow[QueueRepository].remove(destruction_of(organization_id, intent_id))
             await uow.commit()
 
-    async def settle_deletion(self, organization_id: str, credential_id: UUID) -> None:
-        """Destroy a deleted credential's secrets, for good.
+    async def reconcile_deletion(self, organization_id: str, credential_id: UUID) -> None:
+        """Destroy all secrets of a deleted credential, then mark it as deleted. Repeatable.
 
         Raises:
-            SecretStoreUnavailable, DatabaseUnavailable: repeat later.
+            SecretStoreUnavailable, DatabaseUnavailable: retry later.
         """
         ref = SecretRef(organization_id=organization_id, credential_id=credential_id)
         await self._leases.revoke(organization_id, credential_id)
-        await self._store.purge(ref)
+        await self._store.destroy_all(ref)
         instant = now()
         async with self._units.writing(organization_id) as uow:
-            for version in await uow[VersionRepository].lock_standing(credential_id):
-                await uow[VersionRepository].stamp_destroyed(credential_id, version.key_version, now=instant)
+            for version in await uow[VersionRepository].lock_live_versions(credential_id):
+                await uow[VersionRepository].set_destroyed_at(credential_id, version.key_version, now=instant)
                 await uow[QueueRepository].remove(destruction_of(organization_id, version.intent_id))
-            found = await uow[CredentialRepository].lock(credential_id)
-            if found is not None and found[0] is CredentialState.DELETING:
+            locked = await uow[CredentialRepository].lock(credential_id)
+            if locked is not None and locked.state is CredentialState.DELETING:
                 await uow[CredentialRepository].set_state(credential_id, CredentialState.DELETED, now=instant)
-            await uow[QueueRepository].remove(_purge_of(organization_id, credential_id))
+            await uow[QueueRepository].remove(_deletion_of(organization_id, credential_id))
             await uow.commit()
 
     async def _mark_destroyed(self, uow: UnitOfWork, caller: Caller, version: Intent) -> None:
         instant = now()
         was_previous = version.state is VersionState.PREVIOUS
-        await uow[VersionRepository].move(
+        await uow[VersionRepository].transition(
             version.credential_id, version.key_version, expected=version.state, to=VersionState.DESTROYED
         )
         if was_previous:
-            kept = await uow[VersionRepository].newest_previous(version.credential_id)
-            await uow[CredentialRepository].set_previous(version.credential_id, kept, now=instant)
+            rollback_target = await uow[VersionRepository].find_rollback_target(version.credential_id)
+            await uow[CredentialRepository].set_previous(version.credential_id, rollback_target, now=instant)
         await uow[CredentialRepository].release_unused_fingerprints(version.credential_id)
         await audit.record(
             uow, caller, AuditAction.VERSION_DESTROYED, version.credential_id, key_version=version.key_version
         )
 
     async def _mark_deleted(
-        self, uow: UnitOfWork, caller: Caller, credential_id: UUID, standing: Sequence[Intent]
+        self, uow: UnitOfWork, caller: Caller, credential_id: UUID, live_versions: Sequence[Intent]
     ) -> None:
         instant = now()
         destroyed = []
-        for version in standing:
+        for version in live_versions:
             await uow[RotationRepository].decide(
                 credential_id, version.key_version, RotationState.CANCELLED, now=instant
             )
             if version.state is VersionState.INTENT:
-                # A write that is under way cannot be called back: the sweep bars it, or its writer discards it.
-                await uow[VersionRepository].move(
+                # A running write cannot be stopped. Reconciliation blocks it, or its writer discards it.
+                await uow[VersionRepository].transition(
                     credential_id,
                     version.key_version,
                     expected=VersionState.INTENT,
@@ -221,7 +228,7 @@ class DeletionService:
                 )
                 continue
             if version.state is not VersionState.DESTROYED:
-                await uow[VersionRepository].move(
+                await uow[VersionRepository].transition(
                     credential_id, version.key_version, expected=version.state, to=VersionState.DESTROYED
                 )
             destroyed.append(version.key_version)
@@ -230,7 +237,9 @@ class DeletionService:
         await uow[CredentialRepository].set_state(
             credential_id, CredentialState.DELETING, now=instant, deleted_by=caller.subject
         )
-        await uow[QueueRepository].schedule(_purge_of(caller.organization_id, credential_id), due_at=instant)
+        await uow[QueueRepository].schedule(
+            _deletion_of(caller.organization_id, credential_id), due_at=instant
+        )
         await audit.record(
             uow,
             caller,
@@ -242,11 +251,11 @@ class DeletionService:
     async def _receipt(self, organization_id: str, credential_id: UUID) -> DeletionReceipt:
         async with self._units.reading(organization_id) as uow:
             deleted_at = await uow[CredentialRepository].deleted_at(credential_id)
-            destroyed = await uow[VersionRepository].destroyed_numbers(credential_id)
+            destroyed = await uow[VersionRepository].destroyed_key_versions(credential_id)
         if deleted_at is None:
             raise SecretStoreUnavailable
         return DeletionReceipt(id=credential_id, deleted_at=deleted_at, versions_destroyed=tuple(destroyed))
 
 
-def _purge_of(organization_id: str, credential_id: UUID) -> DueItem:
+def _deletion_of(organization_id: str, credential_id: UUID) -> DueItem:
     return DueItem(organization_id=organization_id, kind=JobKind.PURGE_CREDENTIAL, id=credential_id)

@@ -6,11 +6,10 @@ from app.audit import service as audit
 from app.audit.events import AuditAction
 from app.auth.principal import Caller
 from app.core.clock import now
-from app.core.errors import CredentialDeleted, NotFound
+from app.core.revisions import require_revision
 from app.credentials.records import CredentialRecord, CredentialState
 from app.credentials.repository import CredentialRepository
-from app.credentials.service import READABLE_AS_DELETED
-from app.credentials.validator import check_of
+from app.credentials.validator import periodic_validation_of
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import QueueRepository
 
@@ -24,7 +23,7 @@ class EnablementService:
     async def disable(
         self, caller: Caller, credential_id: UUID, *, revisions: frozenset[int] | None = None
     ) -> CredentialRecord:
-        """Keep the key, use it for nothing. Disabling twice is no error.
+        """Disable a credential. Its key is kept but not used. Repeatable.
 
         Raises:
             NotFound, CredentialDeleted, PreconditionFailed, DatabaseUnavailable
@@ -36,7 +35,7 @@ class EnablementService:
     async def enable(
         self, caller: Caller, credential_id: UUID, *, revisions: frozenset[int] | None = None
     ) -> CredentialRecord:
-        """Use a disabled key again, and check it soon.
+        """Enable a disabled credential and schedule a validation of its key. Repeatable.
 
         Raises:
             NotFound, CredentialDeleted, PreconditionFailed, DatabaseUnavailable
@@ -56,20 +55,15 @@ class EnablementService:
         instant = now()
         async with self._units.writing(caller.organization_id) as uow:
             await uow[CredentialRepository].lock(credential_id)
-            record = await uow[CredentialRepository].find(credential_id)
-            if record is None:
-                raise NotFound
-            if record.state in READABLE_AS_DELETED:
-                raise CredentialDeleted
-            record.require_revision(revisions)
+            record = await uow[CredentialRepository].get_live(credential_id)
+            require_revision(record.revision, revisions)
             if record.state is not state:
                 await uow[CredentialRepository].set_state(credential_id, state, now=instant)
                 if state is CredentialState.ACTIVE:
                     await uow[QueueRepository].schedule(
-                        check_of(caller.organization_id, credential_id), due_at=instant
+                        periodic_validation_of(caller.organization_id, credential_id), due_at=instant
                     )
                 await audit.record(uow, caller, action, credential_id)
-                record = await uow[CredentialRepository].find(credential_id)
-                assert record is not None
+                record = await uow[CredentialRepository].get(credential_id)
             await uow.commit()
         return record

@@ -1,12 +1,12 @@
-"""Disable and enable credentials, destroy versions, delete."""
+"""Routes: disable, enable and delete credentials; destroy key versions."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.api.dependencies import CredentialId, CredentialWriter, NoFields, Revisions, ServicesOfApp, etag
-from app.api.problems import OF_BODIES, problems
-from app.api.responses import answer
+from app.api.dependencies import AppServices, CredentialId, CredentialWriter, NoFields, Revisions, etag
+from app.api.problems import BODY_ERRORS, problems
+from app.api.responses import respond, response_headers
 from app.core.errors import (
     CredentialDeleted,
     CredentialInUse,
@@ -28,16 +28,20 @@ router = APIRouter(
 )
 
 Force = Annotated[
-    bool, Query(description="Delete even the credential in force or of a scheduled switch: for a leaked key.")
+    bool,
+    Query(
+        description="Delete the credential even if the active or scheduled usage mode uses it, for example because"
+        " the key leaked."
+    ),
 ]
 
-_OF_SUSPENSION = problems(
+_ENABLEMENT_ERRORS = problems(
     InvalidInput,
     InsufficientScope,
     NotFound,
     CredentialDeleted,
     PreconditionFailed,
-    *OF_BODIES,
+    *BODY_ERRORS,
     codes={422: ("unknown_field",)},
 )
 
@@ -46,8 +50,8 @@ _OF_SUSPENSION = problems(
     "",
     response_model=DeletionReceipt,
     operation_id="deleteCredential",
-    summary="Destroy a credential's keys",
-    response_description="What was destroyed.",
+    summary="Delete a credential",
+    response_description="The time of the deletion and the destroyed key versions.",
     responses=problems(
         InsufficientScope, NotFound, CredentialInUse, PreconditionFailed, SecretStoreUnavailable, InvalidInput
     ),
@@ -55,12 +59,17 @@ _OF_SUSPENSION = problems(
 async def delete_credential(
     credential_id: CredentialId,
     caller: CredentialWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     revisions: Revisions,
     force: Force = False,
 ) -> Response:
-    """Every version is destroyed in the secret store; the masked record and its history stay."""
-    return answer(
+    """Delete a credential and destroy all its key versions in the secret store.
+
+    The masked record and its history stay readable. Pending rotations are cancelled and unused leases are
+    revoked. A credential that the active or scheduled usage mode uses is deleted only with `force=true`.
+    Repeating the request returns the same receipt.
+    """
+    return respond(
         DeletionReceipt.of(
             await services[DeletionService].delete(caller, credential_id, force=force, revisions=revisions)
         )
@@ -71,54 +80,59 @@ async def delete_credential(
     "/disable",
     response_model=Credential,
     operation_id="disableCredential",
-    summary="Use a credential for nothing",
-    response_description="The credential, disabled.",
-    responses=_OF_SUSPENSION,
+    summary="Disable a credential",
+    response_description="The disabled credential.",
+    responses=response_headers("ETag") | _ENABLEMENT_ERRORS,
 )
 async def disable_credential(
     credential_id: CredentialId,
     caller: CredentialWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     revisions: Revisions,
     _body: NoFields,
 ) -> Response:
-    """The key is kept. Readiness says `credential_disabled` where it is in force."""
-    return _answer(await services[EnablementService].disable(caller, credential_id, revisions=revisions))
+    """Disable a credential. Its key is kept but not used.
+
+    If the active usage mode uses the credential, readiness reports `credential_disabled`. Disabling a disabled
+    credential changes nothing.
+    """
+    return _respond(await services[EnablementService].disable(caller, credential_id, revisions=revisions))
 
 
 @router.post(
     "/enable",
     response_model=Credential,
     operation_id="enableCredential",
-    summary="Use a disabled credential again",
-    response_description="The credential, in use.",
-    responses=_OF_SUSPENSION,
+    summary="Enable a credential",
+    response_description="The enabled credential.",
+    responses=response_headers("ETag") | _ENABLEMENT_ERRORS,
 )
 async def enable_credential(
     credential_id: CredentialId,
     caller: CredentialWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     revisions: Revisions,
     _body: NoFields,
 ) -> Response:
-    """Its key is checked again soon."""
-    return _answer(await services[EnablementService].enable(caller, credential_id, revisions=revisions))
+    """Enable a disabled credential and schedule a validation of its key. Enabling an active one changes nothing."""
+    return _respond(await services[EnablementService].enable(caller, credential_id, revisions=revisions))
 
 
 @router.post(
     "/versions/{key_version}/destroy",
     response_model=Credential,
     operation_id="destroyCredentialVersion",
-    summary="Destroy a key version that is not in use",
-    response_description="The credential, without that version.",
-    responses=problems(
+    summary="Destroy a key version",
+    response_description="The credential after the destruction.",
+    responses=response_headers("ETag")
+    | problems(
         InvalidInput,
         InsufficientScope,
         NotFound,
         VersionInUse,
         PreconditionFailed,
         SecretStoreUnavailable,
-        *OF_BODIES,
+        *BODY_ERRORS,
         codes={422: ("unknown_field",)},
     ),
 )
@@ -126,14 +140,17 @@ async def destroy_version(
     credential_id: CredentialId,
     key_version: Annotated[int, Path(ge=1, le=2_000_000_000, description="The key version.")],
     caller: CredentialWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     revisions: Revisions,
     _body: NoFields,
 ) -> Response:
-    """For good: it cannot be rolled back to any more."""
+    """Destroy a key version that is not active. It cannot be restored.
+
+    A pending rotation to this version is cancelled. Destroying a destroyed version changes nothing.
+    """
     await services[DeletionService].destroy_version(caller, credential_id, key_version, revisions=revisions)
-    return _answer(await services[CredentialService].read(caller.organization_id, credential_id))
+    return _respond(await services[CredentialService].read(caller.organization_id, credential_id))
 
 
-def _answer(record: CredentialRecord) -> Response:
-    return answer(Credential.of(record), headers={"ETag": etag(record.revision)})
+def _respond(record: CredentialRecord) -> Response:
+    return respond(Credential.of(record), headers={"ETag": etag(record.revision)})

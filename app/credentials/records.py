@@ -1,43 +1,60 @@
-"""Credentials and their key versions: masked records by construction, and the legal moves between states."""
+"""Credentials and their key versions as masked records, and the allowed transitions between version states."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from app.core.errors import PreconditionFailed
-from app.credentials.verdicts import Verdict
+from app.credentials.validation_results import ValidationResult
 from app.provider_url.endpoint import ProviderEndpoint
 
 DEFAULT_PROVIDER = "anthropic"
 
 
-class CredentialState(StrEnum):
-    """What may be done with a credential."""
+class Activate(StrEnum):
+    """When the new key becomes active."""
 
-    CREATING = "creating"  # its first key is on the way to the store; not listed, cannot be read
+    WHEN_VALID = "when_valid"
+    IMMEDIATELY = "immediately"
+
+
+class DestroyPrevious(StrEnum):
+    """When the previous key is destroyed: after the retention, or at once because it leaked."""
+
+    AFTER_RETENTION = "after_retention"
+    IMMEDIATELY = "immediately"
+
+
+class CredentialState(StrEnum):
+    """The lifecycle of a credential."""
+
+    CREATING = "creating"  # the store may not have the first key yet; invisible to clients
     ACTIVE = "active"
     DISABLED = "disabled"
-    DELETING = "deleting"  # the store still holds something to destroy; read as deleted
+    DELETING = "deleting"  # the store may still hold key material; shown as deleted
     DELETED = "deleted"
 
 
-class VersionState(StrEnum):
-    """Where a key version stands in the order of writes.
+class VersionStateError(RuntimeError):
+    """A key version is not in the state that the write protocol guarantees: a bug, not a client error."""
 
-    INTENT -> STORED -> ACTIVE -> PREVIOUS -> DESTROYED, with REJECTED and ABANDONED as ways out.
+
+class VersionState(StrEnum):
+    """The state of a key version in the write protocol.
+
+    INTENT -> STORED -> ACTIVE -> PREVIOUS -> DESTROYED. REJECTED and ABANDONED are the failure states.
     """
 
-    INTENT = "intent"  # row written; nothing proves that the store has the key yet
-    STORED = "stored"  # the store has the key; not yet in use
+    INTENT = "intent"  # the row is written; the store may or may not have the key
+    STORED = "stored"  # the store has the key; it is not active yet
     ACTIVE = "active"
-    PREVIOUS = "previous"  # kept for rollback until it retires
-    REJECTED = "rejected"  # the provider refused it during a rotation
-    ABANDONED = "abandoned"  # the writer vanished before STORED; a tombstone bars a late write
+    PREVIOUS = "previous"  # kept for rollback until its retention expires
+    REJECTED = "rejected"  # its rotation was rejected or cancelled
+    ABANDONED = "abandoned"  # the write did not complete; a tombstone blocks a late write
     DESTROYED = "destroyed"
 
 
-LEGAL_MOVES: dict[VersionState, frozenset[VersionState]] = {
+ALLOWED_TRANSITIONS: dict[VersionState, frozenset[VersionState]] = {
     VersionState.INTENT: frozenset({VersionState.STORED, VersionState.ABANDONED}),
     VersionState.STORED: frozenset({VersionState.ACTIVE, VersionState.REJECTED, VersionState.DESTROYED}),
     VersionState.ACTIVE: frozenset({VersionState.PREVIOUS, VersionState.DESTROYED}),
@@ -47,7 +64,9 @@ LEGAL_MOVES: dict[VersionState, frozenset[VersionState]] = {
     VersionState.DESTROYED: frozenset(),
 }
 
-# Versions whose key is held, or may be held, by the store and used again.
+DELETED_STATES = (CredentialState.DELETING, CredentialState.DELETED)
+
+# Versions whose key is, or may be, in the store and may be used again.
 LIVE_VERSION_STATES = (
     VersionState.INTENT,
     VersionState.STORED,
@@ -55,7 +74,7 @@ LIVE_VERSION_STATES = (
     VersionState.PREVIOUS,
 )
 
-# What a reader sees. Intents that were abandoned are not shown at all.
+# The states on the wire. Abandoned versions are not shown.
 PUBLIC_VERSION_STATE: dict[VersionState, str] = {
     VersionState.INTENT: "pending",
     VersionState.STORED: "pending",
@@ -73,11 +92,11 @@ class VersionRecord:
     credential_id: UUID
     key_version: int
     state: VersionState
-    destination: ProviderEndpoint
+    endpoint: ProviderEndpoint
     key_hint: str | None
     fingerprint: str
-    verdict: Verdict
-    latest: Verdict
+    result: ValidationResult
+    latest: ValidationResult
     created_at: datetime
     created_by: str
     activated_at: datetime | None
@@ -89,11 +108,30 @@ class VersionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialRecord:
-    """A credential as anybody may see it. There is no field for a key.
+class PendingRotationRecord:
+    """A rotation that is not decided yet, with its key version, masked."""
 
-    `current` is the version in use, or last in use. `revision` counts changes of what is shown,
-    uses aside; it becomes the ETag. `previous_checked_until`: a check of the one before is under way.
+    id: UUID
+    activate: Activate
+    destroy_previous: DestroyPrevious
+    created_at: datetime
+    created_by: str
+    version: VersionRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRecord:
+    """The masked metadata of a credential. It has no field for a key.
+
+    Attributes:
+        revision: counts changes of the visible fields except `last_used_at`; becomes the ETag.
+        active_version: the active version; after deletion, the version that was active last.
+        previous_version: the version that a rollback would restore.
+        previous_validation_deadline: when the running validation of the previous version ends at the
+            latest; None if no validation of it is running.
+        has_previous_open_calls: whether a relayed call with the previous version has not ended.
+        rotation: the pending rotation.
+        next_validation_at: when the next validation is due; None if none is.
     """
 
     organization_id: str
@@ -102,16 +140,44 @@ class CredentialRecord:
     label: str
     state: CredentialState
     revision: int
-    current: VersionRecord
-    previous: VersionRecord | None
-    previous_checked_until: datetime | None
+    active_version: VersionRecord
+    previous_version: VersionRecord | None
+    previous_validation_deadline: datetime | None
+    has_previous_open_calls: bool
     created_at: datetime
     created_by: str
     updated_at: datetime
     rotated_at: datetime | None
     last_used_at: datetime | None
+    rotation: PendingRotationRecord | None
+    next_validation_at: datetime | None
 
-    def require_revision(self, revisions: frozenset[int] | None) -> None:
-        """Raise PreconditionFailed unless this is one of the revisions that If-Match names; None is any."""
-        if revisions is not None and self.revision not in revisions:
-            raise PreconditionFailed
+
+def is_safe_to_revoke(
+    previous: VersionRecord,
+    *,
+    validation_deadline: datetime | None,
+    has_open_calls: bool,
+    now: datetime,
+) -> bool:
+    """Whether, according to the records, no consumer can still use a replaced key.
+
+    No instance of this service keeps keys. It reads a key for one validation or one relayed call, or wraps it for
+    one lease, and records each before it reads or hands over the key. So no consumer uses the replaced key any
+    more once the last lease from before the replacement has expired (until then its consumer may unwrap and use
+    the key), no validation of it is running, and no relayed call with it is open. A later recorded use shows that
+    a consumer kept the key: then it is never safe.
+
+    Args:
+        previous: the replaced version.
+        validation_deadline: when the running validation of it ends at the latest; None if none is running.
+        has_open_calls: whether a relayed call with it has not ended.
+        now: the current time.
+    """
+    if previous.replaced_at is None:
+        return False  # replaced by an older release, which did not record the time
+    last_expected_use = max(previous.replaced_at, previous.leased_until or previous.replaced_at)
+    is_kept_by_consumer = previous.last_used_at is not None and previous.last_used_at > last_expected_use
+    is_being_validated = validation_deadline is not None and validation_deadline > now
+    is_in_use = is_kept_by_consumer or is_being_validated or has_open_calls
+    return now >= last_expected_use and not is_in_use

@@ -1,22 +1,34 @@
-"""Credentials, as masked records."""
+"""SQL of credentials and of fingerprint claims. Returns masked records."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.errors import DuplicateKey
-from app.credentials.records import LIVE_VERSION_STATES, CredentialRecord, CredentialState
+from app.core.errors import CredentialDeleted, DuplicateKey, NotFound
+from app.credentials.records import (
+    DELETED_STATES,
+    LIVE_VERSION_STATES,
+    Activate,
+    CredentialRecord,
+    CredentialState,
+    DestroyPrevious,
+    PendingRotationRecord,
+)
+from app.credentials.tables import credential_rotation as r
 from app.credentials.tables import credential_validation as _check
 from app.credentials.tables import credential_version, fingerprint_claim, provider_credential
 from app.credentials.version_rows import version_columns, version_record
-from app.database.engine import Query, Row, Session
+from app.database.repository import Repository
+from app.database.statements import Query, Row
+from app.jobs.queue import JobKind
+from app.jobs.tables import job_queue
 
 c = provider_credential
-_current = credential_version.alias("v")
+_active = credential_version.alias("v")
 _previous = credential_version.alias("p")
 
 
@@ -30,8 +42,8 @@ def _joined(version: Any, number: sa.Column[Any]) -> sa.ColumnElement[bool]:
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _ID = sa.bindparam("id", type_=c.c.id.type)
-# At most one is pending per version, and found by its index.
-_PREVIOUS_CHECKED_UNTIL = (
+# At most one validation per version is pending, and an index finds it.
+_PREVIOUS_VALIDATION_DEADLINE = (
     sa.select(_check.c.deadline_at)
     .where(
         _check.c.organization_id == c.c.organization_id,
@@ -42,8 +54,62 @@ _PREVIOUS_CHECKED_UNTIL = (
     .correlate(c)
     .scalar_subquery()
 )
-# The order in which `_credential` takes them.
-_OWN = (
+# The relay's journal of calls is above this package, so its columns are named as text. Not by the database's function
+# has_open_calls, which the workers of Citus do not have.
+_open = sa.table(
+    "spend_reservation", *map(sa.column, ("organization_id", "credential_id", "key_version", "state"))
+)
+_HAS_OPEN_CALLS = sa.exists(
+    sa.select(sa.literal_column("1")).where(
+        _open.c.organization_id == c.c.organization_id,
+        _open.c.credential_id == c.c.id,
+        _open.c.key_version == c.c.previous_key_version,
+        _open.c.state == sa.literal_column("'open'"),
+    )
+)
+# Rotations are rarely pending, so only the id is read here, from an index.
+_PENDING_ROTATION = (
+    sa.select(r.c.id)
+    .where(
+        r.c.organization_id == c.c.organization_id,
+        r.c.credential_id == c.c.id,
+        r.c.state == sa.literal_column("'pending'"),
+    )
+    .order_by(r.c.key_version.desc())
+    .limit(sa.literal_column("1"))
+    .correlate(c)
+    .scalar_subquery()
+)
+_NEXT_VALIDATION = (
+    sa.select(job_queue.c.due_at)
+    .where(
+        job_queue.c.organization_id == c.c.organization_id,
+        job_queue.c.kind == sa.literal_column(f"'{JobKind.REVALIDATE}'"),
+        job_queue.c.id == c.c.id,
+    )
+    .correlate(c)
+    .scalar_subquery()
+)
+_ROTATION_COLUMNS = (r.c.id, r.c.activate, r.c.destroy_previous, r.c.created_at, r.c.created_by)
+_PENDING_ROTATIONS = Query(
+    sa.select(*_ROTATION_COLUMNS, *version_columns(credential_version, "version_"))
+    .select_from(
+        r.join(
+            credential_version,
+            sa.and_(
+                credential_version.c.organization_id == r.c.organization_id,
+                credential_version.c.credential_id == r.c.credential_id,
+                credential_version.c.key_version == r.c.key_version,
+            ),
+        )
+    )
+    .where(
+        r.c.organization_id == _ORGANIZATION,
+        r.c.id == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(r.c.id.type))),
+    )
+)
+# In the order that `_credential` unpacks.
+_OWN_COLUMNS = (
     c.c.organization_id,
     c.c.id,
     c.c.provider,
@@ -55,17 +121,22 @@ _OWN = (
     c.c.updated_at,
     c.c.rotated_at,
     c.c.last_used_at,
-    _previous.c.key_version,  # null where there is none before
-    # Most have none: then nothing is looked up.
-    sa.case((c.c.previous_key_version.is_not(None), _PREVIOUS_CHECKED_UNTIL)).label("previous_checked_until"),
+    _previous.c.key_version,  # null without a previous version
+    _PENDING_ROTATION.label("pending_rotation"),
+    _NEXT_VALIDATION.label("next_validation_at"),
+    # Most credentials have no previous version: then the subquery does not run.
+    sa.case((c.c.previous_key_version.is_not(None), _PREVIOUS_VALIDATION_DEADLINE)).label(
+        "previous_validation_deadline"
+    ),
+    sa.case((c.c.previous_key_version.is_not(None), _HAS_OPEN_CALLS)).label("has_previous_open_calls"),
 )
-_CURRENT_COLUMNS = version_columns(_current, "current_")
-_CURRENT = slice(len(_OWN), len(_OWN) + len(_CURRENT_COLUMNS))
-_PREVIOUS = slice(_CURRENT.stop, None)
+_ACTIVE_COLUMNS = version_columns(_active, "active_")
+_ACTIVE_VERSION = slice(len(_OWN_COLUMNS), len(_OWN_COLUMNS) + len(_ACTIVE_COLUMNS))
+_PREVIOUS_VERSION = slice(_ACTIVE_VERSION.stop, None)
 _READ = (
-    sa.select(*_OWN, *_CURRENT_COLUMNS, *version_columns(_previous, "previous_"))
+    sa.select(*_OWN_COLUMNS, *_ACTIVE_COLUMNS, *version_columns(_previous, "previous_"))
     .select_from(
-        c.join(_current, _joined(_current, c.c.current_key_version)).outerjoin(
+        c.join(_active, _joined(_active, c.c.current_key_version)).outerjoin(
             _previous, _joined(_previous, c.c.previous_key_version)
         )
     )
@@ -110,7 +181,7 @@ _ACTIVATE = Query(
     .where(_OF_CREDENTIAL, c.c.state == sa.literal_column("'creating'"))
     .values(state=sa.literal_column("'active'"))
 )
-_TOUCH = Query(sa.update(c).where(_OF_CREDENTIAL).values(**_CHANGED))
+_INCREMENT_REVISION = Query(sa.update(c).where(_OF_CREDENTIAL).values(**_CHANGED))
 _SET_STATE = Query(
     sa.update(c)
     .where(_OF_CREDENTIAL)
@@ -123,25 +194,24 @@ _SET_STATE = Query(
         **_CHANGED,
     )
 )
-_SET_CURRENT = Query(
+_SET_ACTIVE_VERSION = Query(
     sa.update(c)
     .where(_OF_CREDENTIAL)
     .values(
-        current_key_version=sa.bindparam("current", type_=sa.Integer),
+        current_key_version=sa.bindparam("active", type_=sa.Integer),
         previous_key_version=sa.bindparam("previous", type_=sa.Integer),
         rotated_at=_NOW,
         **_CHANGED,
     )
 )
-# A use is no change of what the ETag stands for. A lease does this by a statement of its own.
 _SET_PREVIOUS = Query(
     sa.update(c)
     .where(_OF_CREDENTIAL)
     .values(previous_key_version=sa.bindparam("previous", type_=sa.Integer), **_CHANGED)
 )
 _DELETION = Query(sa.select(c.c.deleted_at).where(_OF_CREDENTIAL))
-_DELETE_UNBORN = Query(sa.delete(c).where(_OF_CREDENTIAL, c.c.state == sa.literal_column("'creating'")))
-_CLAIM = Query(
+_DELETE_INCOMPLETE = Query(sa.delete(c).where(_OF_CREDENTIAL, c.c.state == sa.literal_column("'creating'")))
+_CLAIM_FINGERPRINT = Query(
     insert(fingerprint_claim)
     .values(
         organization_id=_ORGANIZATION,
@@ -150,13 +220,13 @@ _CLAIM = Query(
     )
     .on_conflict_do_nothing()
 )
-_CLAIMED_BY = Query(
+_FIND_FINGERPRINT_CLAIM = Query(
     sa.select(fingerprint_claim.c.credential_id).where(
         fingerprint_claim.c.organization_id == _ORGANIZATION,
         fingerprint_claim.c.fingerprint == sa.bindparam("fingerprint", type_=sa.Text),
     )
 )
-_UNCLAIM = Query(
+_RELEASE_FINGERPRINTS = Query(
     sa.delete(fingerprint_claim).where(
         fingerprint_claim.c.organization_id == _ORGANIZATION, fingerprint_claim.c.credential_id == _ID
     )
@@ -164,7 +234,7 @@ _UNCLAIM = Query(
 
 
 _v = credential_version
-_UNCLAIM_UNUSED = Query(
+_RELEASE_UNUSED_FINGERPRINTS = Query(
     sa.delete(fingerprint_claim).where(
         fingerprint_claim.c.organization_id == _ORGANIZATION,
         fingerprint_claim.c.credential_id == _ID,
@@ -178,38 +248,99 @@ _UNCLAIM_UNUSED = Query(
 )
 
 
-class CredentialRepository:
-    """One organization's credentials.
+_LOCK_COUNT = Query(
+    sa.select(
+        sa.func.pg_advisory_xact_lock(
+            sa.func.hashtext(sa.literal_column("'byok.credentials'")), sa.func.hashtext(_ORGANIZATION)
+        )
+    )
+)
+_COUNT = Query(
+    sa.select(sa.func.count().label("credentials")).where(
+        c.c.organization_id == _ORGANIZATION,
+        c.c.state.not_in([sa.literal_column(f"'{state}'") for state in DELETED_STATES]),
+    )
+)
 
-    Rows are locked in one order everywhere: validation, version, credential.
+
+class LockedCredential(NamedTuple):
+    """State and revision of a locked row, also of a credential that is being created."""
+
+    state: CredentialState
+    revision: int
+
+
+class CredentialRepository(Repository):
+    """The credentials of one organization.
+
+    Every transaction locks rows in this order: validation, version, credential.
     """
 
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
+    async def count_for_insert(self) -> int:
+        """Count credentials that are not deleted. Other transactions that insert one wait until this one ends."""
+        await self._session.first(_LOCK_COUNT, organization_id=self._organization_id)
+        row = await self._session.one(_COUNT, organization_id=self._organization_id)
+        count: int = row["credentials"]
+        return count
 
     async def find(self, credential_id: UUID) -> CredentialRecord | None:
+        """Find a credential, also a deleted one. A credential that is being created is not found."""
         row = await self._session.first(_FIND, organization_id=self._organization_id, id=credential_id)
-        return None if row is None else _credential(row)
+        return None if row is None else (await self._credentials([row]))[0]
+
+    async def get(self, credential_id: UUID) -> CredentialRecord:
+        """Get a credential, also a deleted one.
+
+        Raises:
+            NotFound
+        """
+        record = await self.find(credential_id)
+        if record is None:
+            raise NotFound
+        return record
+
+    async def get_live(self, credential_id: UUID) -> CredentialRecord:
+        """Get a credential that is not deleted.
+
+        Raises:
+            NotFound, CredentialDeleted
+        """
+        record = await self.get(credential_id)
+        if record.state in DELETED_STATES:
+            raise CredentialDeleted
+        return record
 
     async def page(
         self, *, states: Sequence[CredentialState], at_most: int, before: UUID | None
     ) -> Sequence[CredentialRecord]:
-        """Newest first."""
+        """List credentials, newest first."""
         found = await self._session.rows(
             _PAGE, organization_id=self._organization_id, states=states, at_most=at_most, before=before
         )
-        return [_credential(row) for row in found]
+        return await self._credentials(found)
 
-    async def lock(self, credential_id: UUID) -> tuple[CredentialState, int] | None:
-        """Lock the row until the transaction ends; its state and revision."""
+    async def _credentials(self, found: Sequence[Row]) -> list[CredentialRecord]:
+        """The records of rows, with their pending rotations."""
+        pending = [row["pending_rotation"] for row in found if row["pending_rotation"] is not None]
+        rotations = {}
+        if pending:
+            rows = await self._session.rows(
+                _PENDING_ROTATIONS, organization_id=self._organization_id, ids=pending
+            )
+            rotations = {row["id"]: _pending_rotation(row) for row in rows}
+        return [_credential(row, rotations.get(row["pending_rotation"])) for row in found]
+
+    async def lock(self, credential_id: UUID) -> LockedCredential | None:
+        """Lock the row until the transaction ends."""
         row = await self._session.first(_LOCK, organization_id=self._organization_id, id=credential_id)
-        return None if row is None else (CredentialState(row["state"]), row["revision"])
+        if row is None:
+            return None
+        return LockedCredential(state=CredentialState(row["state"]), revision=row["revision"])
 
     async def insert(
         self, credential_id: UUID, *, provider: str, label: str, created_at: datetime, created_by: str
     ) -> None:
-        """A credential that nobody sees yet."""
+        """Insert a credential in state `creating`, which clients cannot see."""
         await self._session.execute(
             _INSERT,
             organization_id=self._organization_id,
@@ -225,28 +356,32 @@ class CredentialRepository:
         )
 
     async def claim_fingerprint(self, fingerprint: str, credential_id: UUID) -> None:
-        """Make this credential the only live one with that key; it may bring it again itself.
+        """Reserve a key for this credential. It may already hold the claim, because versions may repeat a key.
 
         Raises:
-            DuplicateKey: another one has it, or is just being created with it.
+            DuplicateKey: another credential holds the claim.
         """
         values = {"organization_id": self._organization_id, "fingerprint": fingerprint}
-        if await self._session.execute(_CLAIM, id=credential_id, **values):
+        if await self._session.execute(_CLAIM_FINGERPRINT, id=credential_id, **values):
             return
-        row = await self._session.first(_CLAIMED_BY, **values)
-        holder = None if row is None else row["credential_id"]
-        if holder != credential_id:
-            raise DuplicateKey(holder)
+        row = await self._session.first(_FIND_FINGERPRINT_CLAIM, **values)
+        claimed_by = None if row is None else row["credential_id"]
+        if claimed_by != credential_id:
+            raise DuplicateKey(claimed_by)
 
     async def release_fingerprints(self, credential_id: UUID) -> None:
-        await self._session.execute(_UNCLAIM, organization_id=self._organization_id, id=credential_id)
+        await self._session.execute(
+            _RELEASE_FINGERPRINTS, organization_id=self._organization_id, id=credential_id
+        )
 
     async def release_unused_fingerprints(self, credential_id: UUID) -> None:
-        """Free the keys that no live version of the credential has any more."""
-        await self._session.execute(_UNCLAIM_UNUSED, organization_id=self._organization_id, id=credential_id)
+        """Release the claims on keys that no live version of the credential has any more."""
+        await self._session.execute(
+            _RELEASE_UNUSED_FINGERPRINTS, organization_id=self._organization_id, id=credential_id
+        )
 
     async def activate(self, credential_id: UUID) -> bool:
-        """Make a credential that was being created visible."""
+        """Make a credential in state `creating` visible. Returns False if it is not in that state."""
         return bool(
             await self._session.execute(_ACTIVATE, organization_id=self._organization_id, id=credential_id)
         )
@@ -256,9 +391,11 @@ class CredentialRepository:
             _RENAME, organization_id=self._organization_id, id=credential_id, new_label=label, now=now
         )
 
-    async def touch(self, credential_id: UUID, *, now: datetime) -> None:
-        """Something shown has changed elsewhere: a new revision."""
-        await self._session.execute(_TOUCH, organization_id=self._organization_id, id=credential_id, now=now)
+    async def increment_revision(self, credential_id: UUID, *, now: datetime) -> None:
+        """Record that a visible field outside this table has changed."""
+        await self._session.execute(
+            _INCREMENT_REVISION, organization_id=self._organization_id, id=credential_id, now=now
+        )
 
     async def set_state(
         self,
@@ -268,7 +405,7 @@ class CredentialRepository:
         now: datetime,
         deleted_by: str | None = None,
     ) -> None:
-        """Once set, when and by whom it was deleted stay."""
+        """Change the state. The time and the actor of a deletion are never overwritten."""
         await self._session.execute(
             _SET_STATE,
             organization_id=self._organization_id,
@@ -279,21 +416,21 @@ class CredentialRepository:
             now=now,
         )
 
-    async def set_current(
-        self, credential_id: UUID, *, current: int, previous: int | None, now: datetime
+    async def set_active_version(
+        self, credential_id: UUID, *, active: int, previous: int | None, now: datetime
     ) -> None:
-        """Another key version is in use now."""
+        """Record which key versions are active and previous."""
         await self._session.execute(
-            _SET_CURRENT,
+            _SET_ACTIVE_VERSION,
             organization_id=self._organization_id,
             id=credential_id,
-            current=current,
+            active=active,
             previous=previous,
             now=now,
         )
 
     async def set_previous(self, credential_id: UUID, previous: int | None, *, now: datetime) -> None:
-        """Which version a rollback would restore."""
+        """Record which version a rollback would restore."""
         await self._session.execute(
             _SET_PREVIOUS, organization_id=self._organization_id, id=credential_id, previous=previous, now=now
         )
@@ -302,17 +439,17 @@ class CredentialRepository:
         row = await self._session.first(_DELETION, organization_id=self._organization_id, id=credential_id)
         return None if row is None else row["deleted_at"]
 
-    async def delete_unborn(self, credential_id: UUID) -> bool:
-        """Remove a credential whose first key never arrived."""
+    async def delete_incomplete(self, credential_id: UUID) -> bool:
+        """Delete a credential in state `creating`, whose first key never reached the store."""
         values = {"organization_id": self._organization_id, "id": credential_id}
-        return bool(await self._session.execute(_DELETE_UNBORN, **values))
+        return bool(await self._session.execute(_DELETE_INCOMPLETE, **values))
 
 
-# Several times as fast as calling the Enum.
+# Several times faster than calling the enum.
 _STATES = {state.value: state for state in CredentialState}
 
 
-def _credential(row: Row) -> CredentialRecord:
+def _credential(row: Row, rotation: PendingRotationRecord | None) -> CredentialRecord:
     values = tuple(row.values())
     (
         organization_id,
@@ -327,8 +464,11 @@ def _credential(row: Row) -> CredentialRecord:
         rotated_at,
         last_used_at,
         previous_key_version,
-        previous_checked_until,
-    ) = values[: len(_OWN)]
+        _,
+        next_validation_at,
+        previous_validation_deadline,
+        has_previous_open_calls,
+    ) = values[: len(_OWN_COLUMNS)]
     return CredentialRecord(
         organization_id=organization_id,
         id=credential_id,
@@ -336,12 +476,28 @@ def _credential(row: Row) -> CredentialRecord:
         label=label,
         state=_STATES[state],
         revision=revision,
-        current=version_record(values[_CURRENT]),
-        previous=None if previous_key_version is None else version_record(values[_PREVIOUS]),
-        previous_checked_until=previous_checked_until,
+        active_version=version_record(values[_ACTIVE_VERSION]),
+        previous_version=None if previous_key_version is None else version_record(values[_PREVIOUS_VERSION]),
+        previous_validation_deadline=previous_validation_deadline,
+        has_previous_open_calls=bool(has_previous_open_calls),
         created_at=created_at,
         created_by=created_by,
         updated_at=updated_at,
         rotated_at=rotated_at,
         last_used_at=last_used_at,
+        rotation=rotation,
+        next_validation_at=next_validation_at if state == CredentialState.ACTIVE else None,
+    )
+
+
+def _pending_rotation(row: Row) -> PendingRotationRecord:
+    values = tuple(row.values())
+    rotation_id, activate, destroy_previous, created_at, created_by = values[: len(_ROTATION_COLUMNS)]
+    return PendingRotationRecord(
+        id=rotation_id,
+        activate=Activate(activate),
+        destroy_previous=DestroyPrevious(destroy_previous),
+        created_at=created_at,
+        created_by=created_by,
+        version=version_record(values[len(_ROTATION_COLUMNS) :]),
     )

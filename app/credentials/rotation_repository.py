@@ -1,15 +1,19 @@
-"""Rotations, each with the masked version that it brings."""
+"""SQL of rotations. Each is read with its masked key version."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.credentials.rotations import Activate, DestroyPrevious, RotationRecord, RotationState
+from app.credentials.records import Activate, DestroyPrevious
+from app.credentials.rotations import RotationRecord, RotationState
 from app.credentials.tables import credential_rotation as t
 from app.credentials.tables import credential_version as v
 from app.credentials.version_rows import version_columns, version_record
-from app.database.engine import Query, Row, Session
+from app.database.repository import Repository
+from app.database.statements import Query, Row
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _CREDENTIAL = sa.bindparam("credential_id", type_=t.c.credential_id.type)
@@ -27,16 +31,24 @@ _INSERTED = (
 _INSERT = Query(sa.insert(t).values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED}))
 
 
-_OWN = tuple(t.c)
-_READ = sa.select(*_OWN, *version_columns(v, "version_")).select_from(
-    t.join(
-        v,
-        sa.and_(
-            v.c.organization_id == t.c.organization_id,
-            v.c.credential_id == t.c.credential_id,
-            v.c.key_version == t.c.key_version,
-        ),
+_replaced = v.alias("replaced")
+
+
+def _joined(version: Any, number: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        version.c.organization_id == t.c.organization_id,
+        version.c.credential_id == t.c.credential_id,
+        version.c.key_version == number,
     )
+
+
+# A later activation sets a new `replaced_at`, for example after a rollback: then the version is not kept by this rotation.
+_KEEPS_REPLACED = sa.and_(
+    _replaced.c.state == sa.literal_column("'previous'"), _replaced.c.replaced_at == t.c.decided_at
+)
+_OWN_COLUMNS = (*t.c, sa.func.coalesce(_KEEPS_REPLACED, sa.false()).label("keeps_replaced"))
+_READ = sa.select(*_OWN_COLUMNS, *version_columns(v, "version_")).select_from(
+    t.join(v, _joined(v, t.c.key_version)).outerjoin(_replaced, _joined(_replaced, t.c.replaced_key_version))
 )
 _FIND = Query(
     _READ.where(t.c.organization_id == _ORGANIZATION, t.c.id == sa.bindparam("id", type_=t.c.id.type))
@@ -53,16 +65,25 @@ _DECIDE = Query(
     .values(
         state=sa.bindparam("new_state", type_=sa.Text),
         decided_at=sa.bindparam("new_decided_at", type_=t.c.decided_at.type),
+        replaced_key_version=sa.bindparam("new_replaced_key_version", type_=sa.Integer),
     )
+)
+# Versions that a rotation asked to destroy at once, and that are kept because no result has proven the new key yet.
+_TO_DESTROY = Query(
+    sa.select(_replaced.c.intent_id)
+    .select_from(t.join(_replaced, _joined(_replaced, t.c.replaced_key_version)))
+    .where(
+        t.c.organization_id == _ORGANIZATION,
+        t.c.credential_id == _CREDENTIAL,
+        t.c.destroy_previous == sa.literal_column(f"'{DestroyPrevious.IMMEDIATELY}'"),
+        _KEEPS_REPLACED,
+    )
+    .order_by(_replaced.c.key_version)
 )
 
 
-class RotationRepository:
-    """One organization's rotations."""
-
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
+class RotationRepository(Repository):
+    """The rotations of one organization."""
 
     async def insert(
         self,
@@ -101,10 +122,26 @@ class RotationRepository:
         )
         return None if row is None else _rotation(row)
 
+    async def to_destroy(self, credential_id: UUID) -> Sequence[UUID]:
+        """The intents of previous versions that must be destroyed as soon as a result proves the active key."""
+        found = await self._session.rows(
+            _TO_DESTROY, organization_id=self._organization_id, credential_id=credential_id
+        )
+        return [row["intent_id"] for row in found]
+
     async def decide(
-        self, credential_id: UUID, key_version: int, state: RotationState, *, now: datetime
+        self,
+        credential_id: UUID,
+        key_version: int,
+        state: RotationState,
+        *,
+        now: datetime,
+        replaced_key_version: int | None = None,
     ) -> bool:
-        """End a pending rotation, for good; False where it had ended."""
+        """End a pending rotation. Returns False if it is not pending.
+
+        `replaced_key_version` is the version that the activation made previous at `now`.
+        """
         decided = await self._session.execute(
             _DECIDE,
             organization_id=self._organization_id,
@@ -112,6 +149,7 @@ class RotationRepository:
             key_version=key_version,
             new_state=state,
             new_decided_at=now,
+            new_replaced_key_version=replaced_key_version,
         )
         return bool(decided)
 
@@ -128,5 +166,7 @@ def _rotation(row: Row) -> RotationRecord:
         created_at=row["created_at"],
         created_by=row["created_by"],
         decided_at=row["decided_at"],
-        version=version_record(tuple(row.values())[len(_OWN) :]),
+        replaced_key_version=row["replaced_key_version"],
+        keeps_replaced=row["keeps_replaced"],
+        version=version_record(tuple(row.values())[len(_OWN_COLUMNS) :]),
     )

@@ -1,46 +1,57 @@
-"""Rotations: a new key on its way into use, and what becomes of the one before."""
+"""Rotations: the replacement of the active key by a new one."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from app.credentials.records import VersionRecord
+from app.core.notifications import EventType, Message
+from app.credentials.records import Activate, DestroyPrevious, VersionRecord
+from app.credentials.validation_results import ValidationResult, ValidationStatus
 
-# How long a rotation that could not be checked is retried before it counts as rejected.
-UNDECIDED_FOR = timedelta(hours=24)
-# Vault keeps this many versions of a secret; one more pushes out the oldest.
-MOST_STORE_VERSIONS = 100
+# How long the validation of a rotation's key is retried before the rotation is rejected.
+ROTATION_RETRY_PERIOD = timedelta(hours=24)
+# The number of versions of a secret that Vault keeps. One more removes the oldest.
+MAX_STORE_VERSIONS = 100
 
 
 class RotationState(StrEnum):
-    """PENDING ends as one of the others, for good."""
+    """PENDING changes to one of the other states, which are final."""
 
     PENDING = "pending"
     ACTIVATED = "activated"
-    REJECTED = (
-        "rejected"  # refused by the provider, never checked in time, or interrupted before it was stored
-    )
+    # The provider rejected the key, no validation was definite within the retry period, or the write was abandoned.
+    REJECTED = "rejected"
     CANCELLED = "cancelled"
 
 
-class Activate(StrEnum):
-    """When the new key goes into use."""
+class PreviousKept(StrEnum):
+    """Why the previous key still exists although the rotation asked to destroy it at once.
 
-    WHEN_VALID = "when_valid"
-    IMMEDIATELY = "immediately"
+    It is destroyed only after a result that proves the new key. Until then, its retention applies.
+    """
+
+    NOT_VALIDATED = "new_key_not_validated"
+    INVALID = "new_key_invalid"
+    INDETERMINATE = "new_key_indeterminate"
 
 
-class DestroyPrevious(StrEnum):
-    """What becomes of the key before: kept for rollback, or gone at once because it leaked."""
-
-    AFTER_RETENTION = "after_retention"
-    IMMEDIATELY = "immediately"
+_KEPT_BECAUSE = {
+    ValidationStatus.PENDING: PreviousKept.NOT_VALIDATED,
+    ValidationStatus.INVALID: PreviousKept.INVALID,
+    ValidationStatus.INDETERMINATE: PreviousKept.INDETERMINATE,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationRecord:
-    """One rotation. `version` is what it brings, masked."""
+    """One rotation.
+
+    Attributes:
+        version: the new key version, masked.
+        replaced_key_version: the version that was active before; None until the activation.
+        keeps_replaced: whether that version is still kept for rollback.
+    """
 
     id: UUID
     organization_id: str
@@ -52,9 +63,43 @@ class RotationRecord:
     created_at: datetime
     created_by: str
     decided_at: datetime | None
+    replaced_key_version: int | None
+    keeps_replaced: bool
     version: VersionRecord
 
+    @property
+    def previous_kept_reason(self) -> PreviousKept | None:
+        """Why the previous key was not destroyed at once; None if it was, or if that was not asked for."""
+        if self.destroy_previous is not DestroyPrevious.IMMEDIATELY or not self.keeps_replaced:
+            return None
+        return _KEPT_BECAUSE.get(self.version.latest.status)
 
-def has_room(oldest_kept: int | None, store_version: int) -> bool:
-    """Whether the store can take one more version without pushing out the oldest that is kept."""
-    return oldest_kept is None or store_version + 1 - oldest_kept < MOST_STORE_VERSIONS
+
+def has_store_capacity(oldest_kept: int | None, store_version: int) -> bool:
+    """Whether the store can take one more version without removing the oldest one that is still needed."""
+    return oldest_kept is None or store_version + 1 - oldest_kept < MAX_STORE_VERSIONS
+
+
+def activation_message(rotation: RotationRecord, *, replaces: int, at: datetime) -> Message:
+    """The new key of a rotation is active."""
+    return Message(
+        type=EventType.ROTATION_ACTIVATED,
+        occurred_at=at,
+        data=_rotation(rotation) | {"replaced_key_version": replaces},
+    )
+
+
+def rejection_message(rotation: RotationRecord, result: ValidationResult, *, at: datetime) -> Message:
+    """The new key of a rotation will not be used. The active key stays."""
+    return Message(
+        type=EventType.ROTATION_REJECTED, occurred_at=at, data=_rotation(rotation) | {"reason": result.reason}
+    )
+
+
+def _rotation(rotation: RotationRecord) -> dict[str, str | int]:
+    return {
+        "organization_id": rotation.organization_id,
+        "credential_id": str(rotation.credential_id),
+        "rotation_id": str(rotation.id),
+        "key_version": rotation.key_version,
+    }

@@ -1,22 +1,22 @@
-"""Register, list, read and rename credentials; list their key versions."""
+"""Routes: create, list, get and update credentials; list key versions."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.dependencies import (
+    AppServices,
     CredentialId,
     CredentialReader,
     CredentialWriter,
     IdempotencyKey,
     RespondAsync,
     Revisions,
-    ServicesOfApp,
     etag,
 )
 from app.api.pagination import Paging
-from app.api.problems import OF_BODIES, problems
-from app.api.responses import answer, once, resource_id
+from app.api.problems import BODY_ERRORS, problems
+from app.api.responses import once, respond, response_headers
 from app.api.schemas import Page
 from app.core.errors import (
     CredentialDeleted,
@@ -29,26 +29,17 @@ from app.core.errors import (
     PreconditionFailed,
     RateLimited,
     SecretStoreUnavailable,
+    TooManyCredentials,
 )
+from app.core.keys.pasted_key import KEY_REFUSALS
 from app.core.url_errors import DnsUnavailable, UrlReason
 from app.credentials.records import CredentialRecord, VersionRecord
 from app.credentials.records import CredentialState as State
 from app.credentials.schemas import Credential, CredentialCreate, CredentialState, CredentialUpdate
 from app.credentials.service import CredentialService
 from app.credentials.version_schemas import CredentialVersion
-from app.idempotency.service import Hold
 
 router = APIRouter(prefix="/v1/organizations/{organization_id}/provider-credentials", tags=["credentials"])
-
-KEY_REFUSALS = (
-    "key_empty",
-    "key_too_long",
-    "key_has_whitespace",
-    "key_malformed",
-    "admin_key",
-    "oauth_token",
-    "session_key",
-)
 
 
 @router.post(
@@ -56,11 +47,13 @@ KEY_REFUSALS = (
     status_code=201,
     response_model=Credential,
     operation_id="createCredential",
-    response_description="The credential, masked, with the verdict on its key.",
-    summary="Save a key and check it",
-    responses=problems(
+    response_description="The credential, masked, with the validation result of its key.",
+    summary="Create a credential",
+    responses=response_headers("ETag", "Location", status=201)
+    | problems(
         InvalidInput,
         DuplicateKey,
+        TooManyCredentials,
         IdempotencyInProgress,
         IdempotencyKeyReused,
         InsufficientScope,
@@ -68,7 +61,7 @@ KEY_REFUSALS = (
         RateLimited,
         SecretStoreUnavailable,
         DnsUnavailable,
-        *OF_BODIES,
+        *BODY_ERRORS,
         codes={422: (*KEY_REFUSALS, "looks_like_key", "unknown_field", *UrlReason)},
     ),
 )
@@ -76,33 +69,38 @@ async def create_credential(
     request: Request,
     body: CredentialCreate,
     caller: CredentialWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     respond_async: RespondAsync,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Keep a key for later use and ask the provider whether it works. The key itself is never shown again.
+    """Save a provider key in the secret store, activate it and validate it at the provider.
 
-    The answer waits for the verdict, 15 seconds at most; with `Prefer: respond-async` it does not.
-    A key that the provider refuses is saved and shown as `invalid`.
+    No response ever contains the key. The credential is created whatever the validation result is; a key that
+    the provider rejects is shown as `invalid`. The response waits up to 15 seconds for the result. With
+    `Prefer: respond-async` it does not wait, and the validation runs in the background. With an
+    `Idempotency-Key`, repeating the request returns the first response. A key that another credential of the
+    organization already has is rejected with `duplicate_key`.
     """
     new = body.to_command()
 
-    async def make(held: Hold | None) -> Response:
-        record = None
-        if held is not None and held.is_resumed:
-            record = await services[CredentialService].resume(caller.organization_id, held.resource_id)
-            if record is None:
-                await held.rebind()
-        if record is None:
-            record = await services[CredentialService].register(
-                caller, new, credential_id=resource_id(held), wait=not respond_async
-            )
+    def to_response(record: CredentialRecord) -> Response:
         headers = {"Location": f"{request.url.path}/{record.id}", "ETag": etag(record.revision)}
         if respond_async:
             headers["Preference-Applied"] = "respond-async"
-        return answer(Credential.of(record), status=201, headers=headers)
+        return respond(Credential.of(record), status=201, headers=headers)
 
-    return await once(request, caller, services, idempotency_key, make)
+    return await once(
+        request,
+        caller,
+        services,
+        idempotency_key,
+        resume=lambda id_: services[CredentialService].resume(caller.organization_id, id_),
+        renews_id=True,
+        create=lambda id_: services[CredentialService].register(
+            caller, new, credential_id=id_, wait=not respond_async
+        ),
+        to_response=to_response,
+    )
 
 
 @router.get(
@@ -115,21 +113,23 @@ async def create_credential(
 )
 async def list_credentials(
     caller: CredentialReader,
-    services: ServicesOfApp,
+    services: AppServices,
     paging: Paging,
     state: Annotated[
         CredentialState | None,
-        Query(description="Only those in this state; without it, all that are not deleted."),
+        Query(
+            description="Return only credentials in this state. If absent, all credentials that are not deleted."
+        ),
     ] = None,
 ) -> Response:
-    """The newest first. Deleted ones only when asked for."""
+    """List the organization's credentials, newest first. Deleted ones are listed only with `state=deleted`."""
     records = await services[CredentialService].page(
         caller.organization_id,
         state=None if state is None else State(state),
         at_most=paging.at_most,
         before=paging.before_id(),
     )
-    return paging.answer(records, Credential.of, _id)
+    return paging.respond(records, Credential.of, _id)
 
 
 @router.get(
@@ -137,29 +137,34 @@ async def list_credentials(
     response_model=Credential,
     operation_id="getCredential",
     response_description="The credential, masked.",
-    summary="Read a credential",
-    responses=problems(InsufficientScope, NotFound),
+    summary="Get a credential",
+    responses=response_headers("ETag") | problems(InsufficientScope, NotFound),
 )
 async def get_credential(
-    credential_id: CredentialId, caller: CredentialReader, services: ServicesOfApp
+    credential_id: CredentialId, caller: CredentialReader, services: AppServices
 ) -> Response:
-    """Masked metadata: label, hint, fingerprint, version, verdict. A deleted one can still be read."""
-    return _answer(await services[CredentialService].read(caller.organization_id, credential_id))
+    """Get the masked metadata: label, key hint, fingerprint, version and validation result.
+
+    Deleted credentials can still be read.
+    """
+    return _respond(await services[CredentialService].read(caller.organization_id, credential_id))
 
 
 @router.patch(
     "/{credential_id}",
     response_model=Credential,
     operation_id="updateCredential",
-    response_description="The credential as it is now.",
-    summary="Change the label",
-    responses=problems(
+    response_description="The updated credential.",
+    summary="Update a credential",
+    responses=response_headers("ETag")
+    | problems(
         InvalidInput,
         InsufficientScope,
         NotFound,
         CredentialDeleted,
         PreconditionFailed,
-        *OF_BODIES,
+        SecretStoreUnavailable,
+        *BODY_ERRORS,
         codes={422: ("looks_like_key", "unknown_field", "destination_is_bound")},
     ),
 )
@@ -167,14 +172,17 @@ async def update_credential(
     body: CredentialUpdate,
     credential_id: CredentialId,
     caller: CredentialWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     revisions: Revisions,
 ) -> Response:
-    """A JSON merge patch of the label. The destination is bound to the key and changes only by a rotation."""
+    """Update the label by a JSON merge patch. An `If-Match` that names another revision fails.
+
+    The endpoint is bound to the key: only a rotation changes it.
+    """
     record = await services[CredentialService].rename(
         caller, credential_id, body.label if "label" in body.model_fields_set else None, revisions=revisions
     )
-    return _answer(record)
+    return _respond(record)
 
 
 @router.get(
@@ -186,17 +194,17 @@ async def update_credential(
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )
 async def list_versions(
-    credential_id: CredentialId, caller: CredentialReader, services: ServicesOfApp, paging: Paging
+    credential_id: CredentialId, caller: CredentialReader, services: AppServices, paging: Paging
 ) -> Response:
-    """Who brought which version and when, newest first."""
+    """List the key versions of a credential, newest first, with their states and who created them."""
     records = await services[CredentialService].versions(
         caller.organization_id, credential_id, at_most=paging.at_most, before=paging.before_number()
     )
-    return paging.answer(records, CredentialVersion.of, _number)
+    return paging.respond(records, CredentialVersion.of, _number)
 
 
-def _answer(record: CredentialRecord) -> Response:
-    return answer(Credential.of(record), headers={"ETag": etag(record.revision)})
+def _respond(record: CredentialRecord) -> Response:
+    return respond(Credential.of(record), headers={"ETag": etag(record.revision)})
 
 
 def _id(record: CredentialRecord) -> CredentialId:

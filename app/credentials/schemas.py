@@ -1,4 +1,4 @@
-"""Credentials on the wire. Only `CredentialCreate` has a field for a key, and it never goes out."""
+"""Wire models of credentials. Only request models have a field for a key."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -8,29 +8,37 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from app.api.schemas import (
-    Instant,
     KeyVersion,
     OrganizationId,
     RequestModel,
     ResponseModel,
     Subject,
+    Timestamp,
     without_default,
 )
 from app.api.text import has_controls, is_blank
-from app.core.api_key import MAX_LENGTH, ApiKey, looks_like_key
 from app.core.clock import now
 from app.core.errors import InvalidInput
+from app.core.keys.api_key import ApiKey
+from app.core.keys.pasted_key import MAX_CUSTOM_LENGTH
 from app.credentials.deletion import DeletionReceipt as Receipt
-from app.credentials.records import CredentialRecord
+from app.credentials.key_in_fields import reject_key_in
+from app.credentials.records import (
+    Activate,
+    CredentialRecord,
+    DestroyPrevious,
+    PendingRotationRecord,
+    is_safe_to_revoke,
+)
 from app.credentials.records import CredentialState as State
-from app.credentials.revocation import is_safe_to_revoke
+from app.credentials.rotations import ROTATION_RETRY_PERIOD
 from app.credentials.service import NewCredential
-from app.credentials.verdict_schemas import CredentialVerdict
+from app.credentials.validation_result_schemas import CredentialVerdict
 from app.credentials.version_schemas import PreviousVersion
 from app.provider_url.endpoint import AuthStyle
 from app.provider_url.url import OptionalProviderURL
 
-# An alias with a name of its own, so that generated clients have one type for it.
+# A named alias, so that generated clients have one type for it.
 CredentialState = TypeAliasType("CredentialState", Literal["active", "disabled", "deleted"])
 
 _PUBLIC_STATE: dict[State, CredentialState] = {
@@ -41,11 +49,11 @@ _PUBLIC_STATE: dict[State, CredentialState] = {
 }
 
 
-def _readable(label: str) -> str:
+def _require_readable(label: str) -> str:
     if has_controls(label):
-        raise PydanticCustomError("label_has_controls", "The label holds control or invisible characters.")
+        raise PydanticCustomError("label_has_controls", "Must not contain control or invisible characters.")
     if is_blank(label):
-        raise PydanticCustomError("label_blank", "The label is blank.")
+        raise PydanticCustomError("label_blank", "Must not be blank.")
     return label
 
 
@@ -54,49 +62,33 @@ Label = Annotated[
     Field(
         min_length=1,
         max_length=80,
-        description="Helps future billing admins identify the key. No control characters.",
+        description="Helps admins identify the key. Control characters are not allowed.",
         examples=["Acme production"],
     ),
-    AfterValidator(_readable),
+    AfterValidator(_require_readable),
 ]
 
 
 ApiKeyText = Annotated[
     SecretStr,
     Field(
-        description="The key, exactly as the provider shows it. Write-only: no answer ever has it.",
+        description="The key, exactly as the provider shows it. Write-only: no response contains it. At most 512"
+        " characters, or 4,096 with a base URL.",
         examples=["sk-ant-api03-EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE"],
-        json_schema_extra={"writeOnly": True, "minLength": 1, "maxLength": MAX_LENGTH},
+        json_schema_extra={"writeOnly": True, "minLength": 1, "maxLength": MAX_CUSTOM_LENGTH},
     ),
 ]
 KeyHint = Annotated[
     str | None,
     Field(
-        description="As Anthropic's console shows it; null for keys under 40 characters.",
+        description="The key, shortened as in Anthropic's console. Null for keys under 40 characters.",
         examples=["sk-ant-api03-R2D...igAA"],
     ),
 ]
 
 
-# A key of a compatible provider may be as short as a word, and then a label may hold it by chance.
-_RECOGNIZABLE = 8
-
-
-def refuse_key_in(field: str, value: str | None, key: str = "") -> None:
-    """Refuse a key pasted where it would be kept in clear and shown to others.
-
-    Raises:
-        InvalidInput
-    """
-    holds_it = len(key) >= _RECOGNIZABLE and key in (value or "")
-    if value and (looks_like_key(value) or holds_it):
-        raise InvalidInput.of(
-            field, "looks_like_key", "This field holds a key. Paste the key only into api_key."
-        )
-
-
 class CredentialCreate(RequestModel):
-    """A key to keep, with where it may be sent."""
+    """A new credential: a key and the endpoint that it may be sent to."""
 
     provider: Literal["anthropic"] = "anthropic"
     label: Label
@@ -104,35 +96,39 @@ class CredentialCreate(RequestModel):
     base_url: Annotated[
         OptionalProviderURL,
         Field(
-            description="HTTPS base URL of a compatible deployment; null or empty: Anthropic's own endpoint."
+            description="HTTPS base URL of a compatible provider. Null or empty: the service's default endpoint."
         ),
     ] = None
     auth_style: Annotated[
-        AuthStyle | None, Field(description="How the key travels; null: chosen by the provider's host.")
+        AuthStyle | None,
+        Field(description="The header that carries the key. Null: chosen by the host of `base_url`."),
     ] = None
     workspace_id: Annotated[
         str | None,
         Field(
             pattern=r"^[A-Za-z0-9_-]{1,100}$",
-            description="Needed by keys that are not scoped to a workspace.",
+            description="Required for keys that are not scoped to a workspace.",
         ),
     ] = None
     probe_model: Annotated[
         str | None,
-        Field(pattern=r"^[A-Za-z0-9._:/@-]{1,200}$", description="Model for checking a custom endpoint."),
+        Field(
+            pattern=r"^[A-Za-z0-9._:/@-]{1,200}$",
+            description="The model that validations of a custom endpoint use.",
+        ),
     ] = None
 
     def to_command(self) -> NewCredential:
-        """What was entered, checked.
+        """Convert to the service's input, and validate the key.
 
         Raises:
-            InvalidInput: the key stands in a field that is shown again.
+            InvalidInput: another field contains the key or a part of it.
             KeyRefused: the text cannot be a key.
         """
         text = self.api_key.get_secret_value()
-        key = ApiKey.parse(text, custom_destination=self.base_url is not None)
+        key = ApiKey.parse(text, is_custom_endpoint=self.base_url is not None)
         for name in ("label", "workspace_id", "probe_model", "base_url"):
-            refuse_key_in(name, getattr(self, name), text)
+            reject_key_in(name, getattr(self, name), key)
         return NewCredential(
             label=self.label,
             key=key,
@@ -143,35 +139,72 @@ class CredentialCreate(RequestModel):
         )
 
 
-_BOUND_TO_THE_KEY = ("base_url", "auth_style", "workspace_id", "probe_model")
+_BOUND_FIELDS = ("base_url", "auth_style", "workspace_id", "probe_model")
 
 
 class CredentialUpdate(RequestModel):
-    """A JSON merge patch. Only the label can be patched: a destination is bound to its key."""
+    """A JSON merge patch. Only the label can be changed, because the endpoint is bound to the key."""
 
     label: Annotated[Label, Field(json_schema_extra=without_default)] = ""
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_what_is_bound(cls, body: object) -> object:
+    def _reject_bound_fields(cls, body: object) -> object:
         if isinstance(body, dict):
-            for name in _BOUND_TO_THE_KEY:
+            for name in _BOUND_FIELDS:
                 if name in body:
                     raise InvalidInput.of(
                         name,
                         "destination_is_bound",
-                        "A destination belongs to its key: it changes only by a rotation that brings the key again.",
+                        "Cannot be changed, because the endpoint is bound to the key. Rotate the key to change it.",
                     )
         return body
 
     @model_validator(mode="after")
-    def _refuse_key(self) -> "CredentialUpdate":
-        refuse_key_in("label", self.label)
+    def _reject_key(self) -> "CredentialUpdate":
+        reject_key_in("label", self.label)
         return self
 
 
+class PendingRotation(ResponseModel):
+    """A rotation that is not decided yet. Get or cancel it by its id."""
+
+    id: UUID
+    state: Literal["pending"] = "pending"
+    key_version: KeyVersion
+    key_hint: KeyHint
+    activate: Annotated[Activate, Field(examples=[Activate.WHEN_VALID.value])]
+    destroy_previous: Annotated[DestroyPrevious, Field(examples=[DestroyPrevious.AFTER_RETENTION.value])]
+    validation: CredentialVerdict
+    retried_until: Annotated[
+        Timestamp,
+        Field(
+            description="Until then, an indeterminate validation is repeated. After that, the rotation is rejected."
+        ),
+    ]
+    created_at: Timestamp
+    created_by: Subject
+
+    @classmethod
+    def of(cls, record: PendingRotationRecord) -> "PendingRotation":
+        version = record.version
+        return cls(
+            id=record.id,
+            key_version=version.key_version,
+            key_hint=version.key_hint,
+            activate=record.activate,
+            destroy_previous=record.destroy_previous,
+            validation=CredentialVerdict.of(
+                version.result, version.latest, version.key_version, version.endpoint
+            ),
+            retried_until=record.created_at + ROTATION_RETRY_PERIOD,
+            created_at=record.created_at,
+            created_by=record.created_by,
+        )
+
+
 class Credential(ResponseModel):
-    """A credential as anybody may see it: masked."""
+    """The masked metadata of a credential."""
 
     id: UUID
     organization_id: OrganizationId
@@ -182,7 +215,7 @@ class Credential(ResponseModel):
     fingerprint: Annotated[
         str,
         Field(
-            description="Keyed digest: the same key in this organization has the same one.",
+            description="Keyed digest of the key. Equal keys of an organization have equal fingerprints.",
             examples=["v1:9f2c61d0c5a84a6e2f37b9d4e15a0c83b7f6d2948e01c35a7b6f90d2e4c81a57"],
         ),
     ]
@@ -194,30 +227,42 @@ class Credential(ResponseModel):
     probe_model: str | None
     validation: CredentialVerdict
     previous: PreviousVersion | None
-    created_at: Instant
+    rotation: Annotated[
+        PendingRotation | None,
+        Field(description="The pending rotation. The ETag does not depend on it.", examples=[None]),
+    ]
+    next_validation_at: Annotated[
+        Timestamp | None,
+        Field(
+            description="When the key is validated again. Null if no validation is scheduled. The ETag does not depend on it."
+        ),
+    ]
+    created_at: Timestamp
     created_by: Subject
-    updated_at: Instant
-    rotated_at: Instant | None
-    last_used_at: Instant | None
+    updated_at: Timestamp
+    rotated_at: Timestamp | None
+    last_used_at: Timestamp | None
 
     @classmethod
     def of(cls, record: CredentialRecord) -> "Credential":
-        current, previous = record.current, record.previous
+        active, previous = record.active_version, record.previous_version
         return cls(
             id=record.id,
             organization_id=record.organization_id,
             provider=record.provider,
             label=record.label,
             state=_PUBLIC_STATE[record.state],
-            key_hint=current.key_hint,
-            fingerprint=current.fingerprint,
-            key_version=current.key_version,
-            base_url=current.destination.base_url,
-            messages_url=current.destination.messages_url,
-            auth_style=current.destination.auth_style,
-            workspace_id=current.destination.workspace_id,
-            probe_model=current.destination.probe_model,
-            validation=CredentialVerdict.of(current.verdict, current.latest, current.key_version),
+            key_hint=active.key_hint,
+            fingerprint=active.fingerprint,
+            key_version=active.key_version,
+            base_url=active.endpoint.base_url,
+            messages_url=active.endpoint.messages_url,
+            auth_style=active.endpoint.auth_style,
+            workspace_id=active.endpoint.workspace_id,
+            probe_model=active.endpoint.probe_model,
+            validation=CredentialVerdict.of(
+                active.result, active.latest, active.key_version, active.endpoint
+            ),
             previous=None
             if previous is None
             else PreviousVersion(
@@ -225,9 +270,14 @@ class Credential(ResponseModel):
                 retires_at=previous.retires_at,
                 last_used_at=previous.last_used_at,
                 safe_to_revoke=is_safe_to_revoke(
-                    previous, checked_until=record.previous_checked_until, now=now()
+                    previous,
+                    validation_deadline=record.previous_validation_deadline,
+                    has_open_calls=record.has_previous_open_calls,
+                    now=now(),
                 ),
             ),
+            rotation=None if record.rotation is None else PendingRotation.of(record.rotation),
+            next_validation_at=record.next_validation_at,
             created_at=record.created_at,
             created_by=record.created_by,
             updated_at=record.updated_at,
@@ -237,10 +287,10 @@ class Credential(ResponseModel):
 
 
 class DeletionReceipt(ResponseModel):
-    """What a deletion destroyed. The masked record and its history stay."""
+    """When a credential was deleted, and which key versions were destroyed."""
 
     id: UUID
-    deleted_at: Instant
+    deleted_at: Timestamp
     versions_destroyed: Annotated[list[int], Field(examples=[[1, 2]])]
 
     @classmethod

@@ -1,49 +1,48 @@
-"""Keep a key for later use, list, read and rename credentials."""
+"""Create, list, get and rename credentials."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-import structlog
-
 from app.audit import service as audit
 from app.audit.events import AuditAction
 from app.auth.principal import Caller
-from app.core.api_key import ApiKey
 from app.core.clock import new_id, now
-from app.core.errors import CredentialDeleted, NotFound, SecretStoreUnavailable
+from app.core.errors import SecretStoreUnavailable, TooManyCredentials
+from app.core.keys.api_key import ApiKey
+from app.core.revisions import require_revision
+from app.credentials.key_in_fields import StoredKeyCheck
 from app.credentials.records import (
     DEFAULT_PROVIDER,
+    DELETED_STATES,
     CredentialRecord,
     CredentialState,
     VersionRecord,
     VersionState,
+    VersionStateError,
 )
 from app.credentials.repository import CredentialRepository
-from app.credentials.validator import Validator, answer_time
-from app.credentials.verdicts import Trigger, ValidationRecord
+from app.credentials.validation_results import Trigger, ValidationRecord
+from app.credentials.validator import Validator, response_deadline
 from app.credentials.version_repository import Intent, VersionRepository
-from app.credentials.write_protocol import WriteProtocol
-from app.database.unit_of_work import UnitsOfWork
-from app.jobs.queue import DueItem, JobKind, QueueRepository
+from app.credentials.write_protocol import WriteProtocol, reconciliation_of
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+from app.jobs.queue import QueueRepository
 from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
 from app.provider_url.endpoint_service import EndpointService
 from app.provider_url.url import ProviderURL
 from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.secret_store.port import SecretStore
 
-# Longer than any write to the store may take; after it the writer counts as dead.
+# Longer than any write to the store may take. After it, reconciliation abandons the intent.
 INTENT_DEADLINE = timedelta(seconds=30)
 LISTED_STATES = (CredentialState.ACTIVE, CredentialState.DISABLED)
-READABLE_AS_DELETED = (CredentialState.DELETING, CredentialState.DELETED)
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCredential:
-    """What an admin entered."""
+    """The validated input of a creation."""
 
     label: str
     key: ApiKey
@@ -60,132 +59,135 @@ class CredentialService:
         self,
         units: UnitsOfWork,
         store: SecretStore,
-        checks: Validator,
+        validator: Validator,
         rate_limits: RateLimiter,
-        destinations: EndpointService,
+        endpoints: EndpointService,
+        *,
+        max_credentials: int = 200,
     ) -> None:
+        self._max_credentials = max_credentials
         self._units = units
         self._store = store
-        self._writes = WriteProtocol(units, store)
-        self._checks = checks
+        self._write_protocol = WriteProtocol(units, store)
+        self._stored_keys = StoredKeyCheck(units, store)
+        self._validator = validator
         self._rate_limits = rate_limits
-        self._destinations = destinations
+        self._endpoints = endpoints
 
     async def register(
         self, caller: Caller, new: NewCredential, *, credential_id: UUID, wait: bool = True
     ) -> CredentialRecord:
-        """Seal a key, put it in use, and check it; with `wait` the answer has the verdict.
+        """Create a credential: store its key, activate it and validate it.
 
-        The credential stays, whatever the verdict: a refused key is shown as invalid.
+        The credential is created whatever the validation result is; a key that the provider rejects is shown
+        as invalid. With `wait`, the returned record has the validation result.
 
         Raises:
-            UrlRefused, DnsUnavailable, DuplicateKey, RateLimited, SecretStoreUnavailable, DatabaseUnavailable
+            UrlRefused, DnsUnavailable, DuplicateKey, TooManyCredentials, RateLimited, SecretStoreUnavailable,
+            DatabaseUnavailable
         """
-        answer_by = answer_time()
+        respond_by = response_deadline()
         await self._rate_limits.admit(caller.organization_id, RateLimitKind.CREDENTIAL_WRITES)
-        destination = await self._destinations.choose(
+        endpoint = await self._endpoints.build(
             base_url=new.base_url,
             auth_style=new.auth_style,
             workspace_id=new.workspace_id,
             probe_model=new.probe_model,
         )
         fingerprint = await self._store.fingerprint(caller.organization_id, new.key)
-        intent = await self._announce(
-            caller, new, credential_id, destination=destination, fingerprint=fingerprint
+        intent = await self._commit_intent(
+            caller, new, credential_id, endpoint=endpoint, fingerprint=fingerprint
         )
-        store_version = await self._writes.seal(caller.organization_id, intent, new.key)
-        validation = await self._put_in_use(caller, intent, store_version, key_hint=new.key.hint)
-        check = self._checks.launch(caller, validation, answer_by=answer_by if wait else None)
+        store_version = await self._write_protocol.write_secret(caller.organization_id, intent, new.key)
+        validation = await self._activate(caller, intent, store_version, key_hint=new.key.hint)
+        task = self._validator.launch(caller, validation, respond_by=respond_by if wait else None)
         if wait:
-            await self._checks.wait(check)
+            await self._validator.wait(task)
         return await self.read(caller.organization_id, credential_id)
 
     async def resume(self, organization_id: str, credential_id: UUID) -> CredentialRecord | None:
-        """What a vanished holder of an Idempotency-Key left behind: the credential, if it came to be.
+        """Return the credential that an interrupted request with the same Idempotency-Key created.
 
-        If it did not, what there is of it is cleared away, so that the key can be registered anew.
+        If that request did not get its key into the store, remove its rows and return None, so that the key
+        can be registered again.
         """
         async with self._units.reading(organization_id) as uow:
             record = await uow[CredentialRepository].find(credential_id)
-            unborn = (
+            incomplete = (
                 None
                 if record is not None
                 else await uow[VersionRepository].find_intent(credential_id, key_version=1)
             )
-        if unborn is not None:
-            await self._writes.settle(organization_id, unborn)
+        if incomplete is not None:
+            await self._write_protocol.reconcile(organization_id, incomplete)
         return record
 
     async def read(self, organization_id: str, credential_id: UUID) -> CredentialRecord:
-        """Raises NotFound; a deleted one is found."""
-        async with self._units.reading(organization_id) as uow:
-            record = await uow[CredentialRepository].find(credential_id)
-        if record is None:
-            raise NotFound
-        return record
+        """Get a credential, also a deleted one. Raises NotFound."""
+        return await self._units.autocommit_read(organization_id)[CredentialRepository].get(credential_id)
 
     async def page(
         self, organization_id: str, *, state: CredentialState | None, at_most: int, before: UUID | None
     ) -> Sequence[CredentialRecord]:
-        """Newest first; deleted ones only when asked for."""
+        """List credentials, newest first. Deleted ones are listed only for that state."""
         states: Sequence[CredentialState] = LISTED_STATES if state is None else (state,)
         if state is CredentialState.DELETED:
-            states = READABLE_AS_DELETED
-        async with self._units.reading(organization_id) as uow:
-            return await uow[CredentialRepository].page(states=states, at_most=at_most, before=before)
+            states = DELETED_STATES
+        uow = self._units.autocommit_read(organization_id, is_bulk=True)
+        return await uow[CredentialRepository].page(states=states, at_most=at_most, before=before)
 
     async def versions(
         self, organization_id: str, credential_id: UUID, *, at_most: int, before: int
     ) -> Sequence[VersionRecord]:
-        """Newest first. Raises NotFound where there is no such credential."""
-        async with self._units.reading(organization_id) as uow:
-            if await uow[CredentialRepository].find(credential_id) is None:
-                raise NotFound
+        """List key versions, newest first. Raises NotFound if the credential does not exist."""
+        async with self._units.reading_in_bulk(organization_id) as uow:
+            await uow[CredentialRepository].get(credential_id)
             return await uow[VersionRepository].page(credential_id, at_most=at_most, before=before)
 
     async def rename(
         self, caller: Caller, credential_id: UUID, label: str | None, *, revisions: frozenset[int] | None
     ) -> CredentialRecord:
-        """Change the label, if one is given. `revisions` are those that If-Match names; None where any will do.
+        """Change the label, if one is given.
+
+        Args:
+            caller: the client.
+            credential_id: the credential.
+            label: the new label; None to change nothing.
+            revisions: the revisions that If-Match names; None accepts any.
 
         Raises:
-            NotFound, CredentialDeleted, PreconditionFailed, DatabaseUnavailable
+            NotFound, CredentialDeleted, PreconditionFailed, SecretStoreUnavailable, DatabaseUnavailable
+            InvalidInput: the label contains a part of the credential's key.
         """
+        if label is not None:
+            await self._stored_keys.reject_key_in(
+                "label", label, organization_id=caller.organization_id, credential_id=credential_id
+            )
         async with self._units.writing(caller.organization_id) as uow:
-            locked = await uow[CredentialRepository].lock(credential_id)
-            record = await uow[CredentialRepository].find(credential_id)
-            if locked is None or record is None:
-                raise NotFound
-            if record.state in READABLE_AS_DELETED:
-                raise CredentialDeleted
-            record.require_revision(revisions)
+            await uow[CredentialRepository].lock(credential_id)
+            record = await uow[CredentialRepository].get_live(credential_id)
+            require_revision(record.revision, revisions)
             if label is not None and label != record.label:
                 await uow[CredentialRepository].rename(credential_id, label, now=now())
                 await audit.record(uow, caller, AuditAction.CREDENTIAL_RENAMED, credential_id)
-                record = await uow[CredentialRepository].find(credential_id)
-                assert record is not None
+                record = await uow[CredentialRepository].get(credential_id)
             await uow.commit()
         return record
 
-    async def _announce(
+    async def _commit_intent(
         self,
         caller: Caller,
         new: NewCredential,
         credential_id: UUID,
         *,
-        destination: ProviderEndpoint,
+        endpoint: ProviderEndpoint,
         fingerprint: str,
     ) -> Intent:
-        """Step 1: the intent, committed, with a job that abandons it should this process die."""
-        instant = now()
-        intent = Intent(
-            intent_id=new_id(),
-            credential_id=credential_id,
-            key_version=1,
-            state=VersionState.INTENT,
-            expected_store_version=0,
-        )
+        """Step 1: commit the intent, with a queue item that abandons it if this process dies."""
+        instant, intent = now(), _first_intent(credential_id)
         async with self._units.writing(caller.organization_id) as uow:
+            if await uow[CredentialRepository].count_for_insert() >= self._max_credentials:
+                raise TooManyCredentials
             await uow[CredentialRepository].insert(
                 credential_id,
                 provider=DEFAULT_PROVIDER,
@@ -196,38 +198,25 @@ class CredentialService:
             await uow[CredentialRepository].claim_fingerprint(fingerprint, credential_id)
             await uow[VersionRepository].insert_intent(
                 intent,
-                destination=destination,
+                endpoint=endpoint,
                 key_hint=new.key.hint,
                 fingerprint=fingerprint,
                 created_at=instant,
                 created_by=caller.subject,
             )
-            await uow[QueueRepository].add(_due(caller, intent), due_at=instant + INTENT_DEADLINE)
+            await uow[QueueRepository].add(
+                reconciliation_of(caller.organization_id, intent.intent_id), due_at=instant + INTENT_DEADLINE
+            )
             await uow.commit()
         return intent
 
-    async def _put_in_use(
+    async def _activate(
         self, caller: Caller, intent: Intent, store_version: int, *, key_hint: str | None
     ) -> ValidationRecord:
-        """Step 3: the first version goes into use at once, whatever its verdict will be."""
-        instant = now()
+        """Step 3: activate the first version, before its validation."""
         async with self._units.writing(caller.organization_id) as uow:
-            stored = await uow[VersionRepository].move(
-                intent.credential_id,
-                intent.key_version,
-                expected=VersionState.INTENT,
-                to=VersionState.STORED,
-                store_version=store_version,
-            )
-            if stored:
-                await uow[VersionRepository].move(
-                    intent.credential_id,
-                    intent.key_version,
-                    expected=VersionState.STORED,
-                    to=VersionState.ACTIVE,
-                    activated_at=instant,
-                )
-                await uow[CredentialRepository].activate(intent.credential_id)
+            is_active = await _move_to_active(uow, intent, store_version)
+            if is_active:
                 await audit.record(
                     uow,
                     caller,
@@ -236,17 +225,46 @@ class CredentialService:
                     key_version=intent.key_version,
                     key_hint=key_hint,
                 )
-                validation = await self._checks.start(
+                validation = await self._validator.start(
                     uow, caller, intent.credential_id, intent.key_version, trigger=Trigger.SAVE
                 )
-                await uow[QueueRepository].remove(_due(caller, intent))
+                await uow[QueueRepository].remove(reconciliation_of(caller.organization_id, intent.intent_id))
                 await uow.commit()
-        if not stored:
-            await self._writes.discard(caller.organization_id, intent.credential_id, store_version)
+        if not is_active:
+            await self._write_protocol.discard(caller.organization_id, intent.credential_id, store_version)
             raise SecretStoreUnavailable
-        assert validation is not None, "a credential that nobody has seen has no check running"
+        if validation is None:
+            raise VersionStateError("A credential that no client can see already has a pending validation.")
         return validation
 
 
-def _due(caller: Caller, intent: Intent) -> DueItem:
-    return DueItem(organization_id=caller.organization_id, kind=JobKind.SETTLE_INTENT, id=intent.intent_id)
+def _first_intent(credential_id: UUID) -> Intent:
+    return Intent(
+        intent_id=new_id(),
+        credential_id=credential_id,
+        key_version=1,
+        state=VersionState.INTENT,
+        expected_store_version=0,
+    )
+
+
+async def _move_to_active(uow: UnitOfWork, intent: Intent, store_version: int) -> bool:
+    """Activate the version and its credential. Returns False if the reconciler has abandoned the intent."""
+    versions = uow[VersionRepository]
+    stored = await versions.transition(
+        intent.credential_id,
+        intent.key_version,
+        expected=VersionState.INTENT,
+        to=VersionState.STORED,
+        store_version=store_version,
+    )
+    if stored:
+        await versions.transition(
+            intent.credential_id,
+            intent.key_version,
+            expected=VersionState.STORED,
+            to=VersionState.ACTIVE,
+            activated_at=now(),
+        )
+        await uow[CredentialRepository].activate(intent.credential_id)
+    return stored

@@ -1,10 +1,10 @@
-"""Credentials, their key versions, and which credential holds which key. There is no column for a key."""
+"""Tables of credentials, key versions, fingerprint claims, rotations and validations. No column holds a key."""
 
 import sqlalchemy as sa
 
-from app.credentials.records import CredentialState, VersionState
-from app.credentials.rotations import Activate, DestroyPrevious, RotationState
-from app.credentials.verdicts import Reason, Trigger, ValidationStatus
+from app.credentials.records import Activate, CredentialState, DestroyPrevious, VersionState
+from app.credentials.rotations import RotationState
+from app.credentials.validation_results import Reason, Trigger, ValidationStatus
 from app.database.columns import UUID, instant, metadata, one_of, organization
 from app.provider_url.endpoint import AuthStyle
 
@@ -17,7 +17,7 @@ provider_credential = sa.Table(
     sa.Column("label", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
-    # The version in use (or last in use) and the one a rollback would restore: reads join by primary key.
+    # The active (or last active) version and the one that a rollback would restore: reads join by primary key.
     sa.Column("current_key_version", sa.Integer, nullable=False),
     sa.Column("previous_key_version", sa.Integer),
     instant("created_at"),
@@ -37,11 +37,11 @@ credential_version = sa.Table(
     sa.Column("credential_id", UUID, primary_key=True),
     sa.Column("key_version", sa.Integer, primary_key=True),
     sa.Column("state", sa.Text, nullable=False),
-    # The order of writes: who writes, on top of which store version, and which number it became.
+    # The write protocol: the writer, the store version before its write, and the store version of its write.
     sa.Column("intent_id", UUID, nullable=False),
     sa.Column("expected_store_version", sa.Integer, nullable=False),
     sa.Column("store_version", sa.Integer),
-    # The destination is bound to the key version.
+    # The endpoint is bound to the key version.
     sa.Column("base_url", sa.Text),
     sa.Column("messages_url", sa.Text, nullable=False),
     sa.Column("auth_style", sa.Text, nullable=False),
@@ -55,10 +55,10 @@ credential_version = sa.Table(
     instant("retires_at", nullable=True),
     instant("destroyed_at", nullable=True),
     instant("last_used_at", nullable=True),
-    # When it last left use, and until when somebody may hold it by a lease: what makes it safe to revoke.
+    # When it was last replaced, and when its last lease expires. They decide when it is safe to revoke.
     instant("replaced_at", nullable=True),
     instant("leased_until", nullable=True),
-    # The last definite verdict on this key version, and the last attempt whatever it found.
+    # The last definite validation result of this version, and the latest result of any kind.
     sa.Column("definite_status", sa.Text),
     sa.Column("definite_reason", sa.Text),
     instant("definite_checked_at", nullable=True),
@@ -67,8 +67,11 @@ credential_version = sa.Table(
     sa.Column("latest_reason", sa.Text),
     instant("latest_checked_at", nullable=True),
     sa.Column("latest_request_id", sa.Text),
-    # Attempts in a row that found nothing definite: how long to wait before the next.
+    # Consecutive results that were not definite. They decide how long to wait before the next validation.
     sa.Column("indeterminate_streak", sa.Integer, nullable=False, server_default="0"),
+    # The first of two results that together make a valid key invalid. Null unless a second probe is scheduled.
+    sa.Column("suspected_reason", sa.Text),
+    instant("suspected_at", nullable=True),
     sa.ForeignKeyConstraint(
         ["organization_id", "credential_id"],
         ["provider_credential.organization_id", "provider_credential.id"],
@@ -79,6 +82,7 @@ credential_version = sa.Table(
     one_of("auth_style", *AuthStyle),
     one_of("definite_status", ValidationStatus.VALID, ValidationStatus.INVALID),
     one_of("latest_status", *ValidationStatus),
+    sa.CheckConstraint("(suspected_reason IS NULL) = (suspected_at IS NULL)", name="suspicion"),
     sa.Index("uq_credential_version_intent", "organization_id", "intent_id", unique=True),
     sa.Index(
         "uq_credential_version_active",
@@ -87,7 +91,7 @@ credential_version = sa.Table(
         unique=True,
         postgresql_where=sa.text("state = 'active'"),
     ),
-    # At most one version of a credential is on its way into use.
+    # At most one version of a credential is being activated.
     sa.Index(
         "uq_credential_version_pending",
         "organization_id",
@@ -97,8 +101,8 @@ credential_version = sa.Table(
     ),
 )
 
-# Which live credential holds a key: makes duplicate_key exact under concurrency, while versions
-# of one credential may bring the same key again.
+# Which live credential has a key. It makes `duplicate_key` exact under concurrency, while the versions of
+# one credential may have the same key.
 fingerprint_claim = sa.Table(
     "fingerprint_claim",
     metadata,
@@ -121,6 +125,8 @@ credential_rotation = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("activate", sa.Text, nullable=False),
     sa.Column("destroy_previous", sa.Text, nullable=False),
+    # The version that was active before the activation; null until then.
+    sa.Column("replaced_key_version", sa.Integer),
     instant("created_at"),
     sa.Column("created_by", sa.Text, nullable=False),
     instant("decided_at", nullable=True),
@@ -168,7 +174,7 @@ credential_validation = sa.Table(
     one_of("trigger", *Trigger),
     sa.CheckConstraint("(status = 'pending') = (reason IS NULL)", name="verdict"),
     sa.Index("ix_credential_validation_credential", "organization_id", "credential_id", "id"),
-    # Concurrent checks of one key version coalesce: there is at most one pending.
+    # At most one validation of a key version is pending, so that concurrent requests share it.
     sa.Index(
         "uq_credential_validation_pending",
         "organization_id",

@@ -1,4 +1,4 @@
-"""Key versions: the rows of the order of writes. Every move names the state it expects."""
+"""SQL of key versions. Every state transition names the state that it expects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,35 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.credentials.records import LEGAL_MOVES, VersionRecord, VersionState
+from app.core.clock import now
+from app.credentials.records import (
+    ALLOWED_TRANSITIONS,
+    LIVE_VERSION_STATES,
+    VersionRecord,
+    VersionState,
+    VersionStateError,
+)
 from app.credentials.tables import credential_version as t
-from app.credentials.verdicts import Verdict
-from app.credentials.version_rows import destination, destination_columns, version_columns, version_record
-from app.database.engine import Query, Row, Session
+from app.credentials.validation_results import (
+    Reason,
+    ResultEffect,
+    ResultHistory,
+    ValidationResult,
+    ValidationStatus,
+    effect_of,
+)
+from app.credentials.version_rows import endpoint_columns, provider_endpoint, version_columns, version_record
+from app.database.repository import Repository
+from app.database.statements import Query, Row
 from app.provider_url.endpoint import ProviderEndpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A write to the secret store that was announced: who writes, and on top of what."""
+    """The write-protocol fields of a key version: its state, and the store versions before and after its write.
+
+    `intent_id` identifies the writer in the secret store.
+    """
 
     intent_id: UUID
     credential_id: UUID
@@ -30,12 +48,12 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SealedVersion:
-    """Where a version's secret lies and where it may be sent."""
+class SecretLocation:
+    """The store version of a key version's secret, and the endpoint that it may be sent to."""
 
     key_version: int
     store_version: int
-    destination: ProviderEndpoint
+    endpoint: ProviderEndpoint
     was_valid: bool
 
 
@@ -69,7 +87,8 @@ _INTENT = Query(
     .with_for_update()
 )
 _INTENT_OF = Query(sa.select(t.c.intent_id).where(_OF_VERSION))
-_MOVE = Query(
+_STATE_OF = Query(sa.select(t.c.state).where(_OF_VERSION))
+_TRANSITION = Query(
     sa.update(t)
     .where(_OF_VERSION, t.c.state == sa.bindparam("expected", type_=sa.Text))
     .values(
@@ -86,13 +105,13 @@ _MOVE = Query(
         ),
     )
 )
-# Version 1 is there as long as its credential, so its row stands for all of them.
+# The row of version 1 exists as long as the credential. Its lock serializes changes of all versions.
 _LOCK = Query(
     sa.select(t.c.key_version)
     .where(_OF_CREDENTIAL, t.c.key_version == sa.literal_column("1"))
     .with_for_update()
 )
-_STANDING = Query(
+_LIVE_VERSIONS = Query(
     sa.select(*_INTENT_COLUMNS)
     .where(_OF_CREDENTIAL, t.c.destroyed_at.is_(None), t.c.state != sa.literal_column("'abandoned'"))
     .order_by(t.c.key_version)
@@ -103,15 +122,15 @@ _ACTIVE = Query(
     .where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'active'"))
     .with_for_update()
 )
-# By when it was last in use, not by number: a rollback may have made a higher one the earlier.
-_NEWEST_PREVIOUS = Query(
+# The version that was activated last, not the highest number: a rollback may have reversed their order.
+_FIND_ROLLBACK_TARGET = Query(
     sa.select(t.c.key_version)
     .where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'previous'"))
     .order_by(t.c.activated_at.desc())
     .limit(sa.literal_column("1"))
 )
-_LAST_NUMBER = Query(sa.select(sa.func.max(t.c.key_version).label("last")).where(_OF_CREDENTIAL))
-_STAMP_DESTROYED = Query(
+_HIGHEST_KEY_VERSION = Query(sa.select(sa.func.max(t.c.key_version).label("last")).where(_OF_CREDENTIAL))
+_SET_DESTROYED_AT = Query(
     sa.update(t)
     .where(_OF_VERSION, t.c.destroyed_at.is_(None))
     .values(destroyed_at=sa.bindparam("now", type_=t.c.destroyed_at.type))
@@ -131,10 +150,19 @@ _PAGE = Query(
     .order_by(t.c.key_version.desc())
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
-_SEALED_COLUMNS = (t.c.key_version, t.c.store_version, t.c.definite_status, *destination_columns(t))
-_SEALED = Query(sa.select(*_SEALED_COLUMNS).where(_OF_VERSION, t.c.store_version.is_not(None)))
-_ACTIVE_SEALED = Query(
-    sa.select(*_SEALED_COLUMNS).where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'active'"))
+_LOCATION_COLUMNS = (t.c.key_version, t.c.store_version, t.c.definite_status, *endpoint_columns(t))
+_FIND_LOCATION = Query(sa.select(*_LOCATION_COLUMNS).where(_OF_VERSION, t.c.store_version.is_not(None)))
+_FIND_ACTIVE_LOCATION = Query(
+    sa.select(*_LOCATION_COLUMNS).where(_OF_CREDENTIAL, t.c.state == sa.literal_column("'active'"))
+)
+_LIVE_LOCATIONS = Query(
+    sa.select(*_LOCATION_COLUMNS)
+    .where(
+        _OF_CREDENTIAL,
+        t.c.store_version.is_not(None),
+        t.c.state.in_([sa.literal_column(f"'{state.value}'") for state in LIVE_VERSION_STATES]),
+    )
+    .order_by(t.c.key_version)
 )
 _LATEST: dict[str, Any] = {
     "latest_status": sa.bindparam("status", type_=sa.Text),
@@ -142,37 +170,34 @@ _LATEST: dict[str, Any] = {
     "latest_checked_at": sa.bindparam("checked_at", type_=t.c.latest_checked_at.type),
     "latest_request_id": sa.bindparam("request_id", type_=sa.Text),
 }
-_RECORD = Query(
-    sa.update(t)
-    .where(_OF_VERSION)
-    .values(_LATEST | {"indeterminate_streak": t.c.indeterminate_streak + sa.literal_column("1")})
-    .returning(t.c.indeterminate_streak)
+_HISTORY = Query(
+    sa.select(t.c.definite_status, t.c.indeterminate_streak, t.c.suspected_reason, t.c.suspected_at).where(
+        _OF_VERSION
+    )
 )
+_EFFECT: dict[str, Any] = _LATEST | {
+    "indeterminate_streak": sa.bindparam("new_streak", type_=sa.Integer),
+    "suspected_reason": sa.bindparam("new_suspected_reason", type_=sa.Text),
+    "suspected_at": sa.bindparam("new_suspected_at", type_=t.c.suspected_at.type),
+}
+_RECORD = Query(sa.update(t).where(_OF_VERSION).values(_EFFECT))
 _RECORD_DEFINITE = Query(
     sa.update(t)
     .where(_OF_VERSION)
-    .values(
-        _LATEST
-        | {name.replace("latest", "definite"): value for name, value in _LATEST.items()}
-        | {"indeterminate_streak": sa.literal_column("0")}
-    )
-    .returning(t.c.indeterminate_streak)
+    .values(_EFFECT | {name.replace("latest", "definite"): value for name, value in _LATEST.items()})
 )
 _DELETE = Query(sa.delete(t).where(_OF_VERSION))
+_CLOCK = Query(sa.select(sa.func.clock_timestamp().label("now")))
 
 
-class VersionRepository:
-    """One organization's key versions."""
-
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
+class VersionRepository(Repository):
+    """The key versions of one organization."""
 
     async def insert_intent(
         self,
         intent: Intent,
         *,
-        destination: ProviderEndpoint,
+        endpoint: ProviderEndpoint,
         key_hint: str | None,
         fingerprint: str,
         created_at: datetime,
@@ -186,11 +211,11 @@ class VersionRepository:
             state=intent.state,
             intent_id=intent.intent_id,
             expected_store_version=intent.expected_store_version,
-            base_url=destination.base_url,
-            messages_url=destination.messages_url,
-            auth_style=destination.auth_style,
-            workspace_id=destination.workspace_id,
-            probe_model=destination.probe_model,
+            base_url=endpoint.base_url,
+            messages_url=endpoint.messages_url,
+            auth_style=endpoint.auth_style,
+            workspace_id=endpoint.workspace_id,
+            probe_model=endpoint.probe_model,
             key_hint=key_hint,
             fingerprint=fingerprint,
             created_at=created_at,
@@ -213,7 +238,7 @@ class VersionRepository:
         )
         return None if row is None else row["intent_id"]
 
-    async def move(
+    async def transition(
         self,
         credential_id: UUID,
         key_version: int,
@@ -225,10 +250,15 @@ class VersionRepository:
         retires_at: datetime | None = None,
         replaced_at: datetime | None = None,
     ) -> bool:
-        """Move a version from the expected state; False where somebody else moved it first."""
-        assert to in LEGAL_MOVES[expected], "not a legal move"
+        """Change the state of a version. Returns False if it is not in the expected state any more.
+
+        Raises:
+            VersionStateError: the transition is not allowed.
+        """
+        if to not in ALLOWED_TRANSITIONS[expected]:
+            raise VersionStateError("This state transition is not allowed.", expected, to)
         moved = await self._session.execute(
-            _MOVE,
+            _TRANSITION,
             organization_id=self._organization_id,
             credential_id=credential_id,
             key_version_=key_version,
@@ -242,59 +272,67 @@ class VersionRepository:
         return bool(moved)
 
     async def lock(self, credential_id: UUID) -> None:
-        """Whatever moves one version and looks at others takes this first, and then sees what is committed."""
+        """Serialize transactions that change one version depending on others. Take this lock before reading them."""
         await self._session.first(_LOCK, organization_id=self._organization_id, credential_id=credential_id)
 
-    async def lock_standing(self, credential_id: UUID) -> Sequence[Intent]:
-        """Every version whose secret is not known to be gone, oldest first, locked."""
+    async def clock(self) -> datetime:
+        """The later one of the database's clock, which dates relayed calls, and this process's, which dates leases."""
+        row = await self._session.one(_CLOCK)
+        database_now: datetime = row["now"]
+        return max(database_now, now())
+
+    async def lock_live_versions(self, credential_id: UUID) -> Sequence[Intent]:
+        """Lock every version whose secret is not known to be destroyed, oldest first."""
         await self.lock(credential_id)
         found = await self._session.rows(
-            _STANDING, organization_id=self._organization_id, credential_id=credential_id
+            _LIVE_VERSIONS, organization_id=self._organization_id, credential_id=credential_id
         )
         return [_intent(row) for row in found]
 
     async def lock_active(self, credential_id: UUID) -> Intent:
-        """The version in use, locked. There is always exactly one while the credential lives."""
-        row = await self._session.first(
+        """Lock the active version. A credential that is not deleted has exactly one.
+
+        Raises:
+            NoRow: the credential has no active version.
+        """
+        row = await self._session.one(
             _ACTIVE, organization_id=self._organization_id, credential_id=credential_id
         )
-        assert row is not None
         return _intent(row)
 
-    async def newest_previous(self, credential_id: UUID) -> int | None:
+    async def find_rollback_target(self, credential_id: UUID) -> int | None:
         """The version that a rollback would restore."""
         row = await self._session.first(
-            _NEWEST_PREVIOUS, organization_id=self._organization_id, credential_id=credential_id
+            _FIND_ROLLBACK_TARGET, organization_id=self._organization_id, credential_id=credential_id
         )
         return None if row is None else row["key_version"]
 
-    async def last_number(self, credential_id: UUID) -> int:
-        """The highest number ever given: numbers are never reused."""
-        row = await self._session.first(
-            _LAST_NUMBER, organization_id=self._organization_id, credential_id=credential_id
+    async def highest_key_version(self, credential_id: UUID) -> int:
+        """The highest version number so far. Numbers are never reused."""
+        row = await self._session.one(
+            _HIGHEST_KEY_VERSION, organization_id=self._organization_id, credential_id=credential_id
         )
-        assert row is not None
         last: int = row["last"]
         return last
 
-    async def stamp_destroyed(self, credential_id: UUID, key_version: int, *, now: datetime) -> None:
-        """The store has destroyed it: from when on."""
+    async def set_destroyed_at(self, credential_id: UUID, key_version: int, *, now: datetime) -> None:
+        """Record when the store destroyed the secret. A recorded time is never overwritten."""
         await self._session.execute(
-            _STAMP_DESTROYED,
+            _SET_DESTROYED_AT,
             organization_id=self._organization_id,
             credential_id=credential_id,
             key_version_=key_version,
             now=now,
         )
 
-    async def destroyed_numbers(self, credential_id: UUID) -> Sequence[int]:
+    async def destroyed_key_versions(self, credential_id: UUID) -> Sequence[int]:
         found = await self._session.rows(
             _DESTROYED, organization_id=self._organization_id, credential_id=credential_id
         )
         return [row["key_version"] for row in found]
 
     async def page(self, credential_id: UUID, *, at_most: int, before: int) -> Sequence[VersionRecord]:
-        """Newest first; abandoned intents are not shown."""
+        """List versions, newest first, without abandoned ones."""
         found = await self._session.rows(
             _PAGE,
             organization_id=self._organization_id,
@@ -304,43 +342,67 @@ class VersionRepository:
         )
         return [version_record(tuple(row.values())) for row in found]
 
-    async def find_sealed(self, credential_id: UUID, key_version: int) -> SealedVersion | None:
+    async def find_location(self, credential_id: UUID, key_version: int) -> SecretLocation | None:
         row = await self._session.first(
-            _SEALED,
+            _FIND_LOCATION,
             organization_id=self._organization_id,
             credential_id=credential_id,
             key_version_=key_version,
         )
-        return None if row is None else _sealed(row)
+        return None if row is None else _location(row)
 
-    async def find_active(self, credential_id: UUID) -> SealedVersion | None:
-        """The version in use; None once the credential is deleted."""
+    async def find_active_location(self, credential_id: UUID) -> SecretLocation | None:
+        """The location of the active version's secret; None if the credential is deleted."""
         row = await self._session.first(
-            _ACTIVE_SEALED, organization_id=self._organization_id, credential_id=credential_id
+            _FIND_ACTIVE_LOCATION, organization_id=self._organization_id, credential_id=credential_id
         )
-        return None if row is None else _sealed(row)
+        return None if row is None else _location(row)
 
-    async def record_verdict(self, credential_id: UUID, key_version: int, verdict: Verdict) -> int:
-        """The last attempt; and the standing verdict, if this one is definite.
+    async def live_locations(self, credential_id: UUID) -> Sequence[SecretLocation]:
+        """The locations of all secrets of the credential that may be used, or used again, oldest first."""
+        found = await self._session.rows(
+            _LIVE_LOCATIONS, organization_id=self._organization_id, credential_id=credential_id
+        )
+        return [_location(row) for row in found]
 
-        Returns how many attempts in a row found nothing definite.
+    async def record_result(
+        self, credential_id: UUID, key_version: int, result: ValidationResult
+    ) -> ResultEffect:
+        """Record a validation result as the latest one and, if it lasts, as the definite one.
+
+        Call it under `lock`: what the result changes depends on the results before it.
         """
+        version = {
+            "organization_id": self._organization_id,
+            "credential_id": credential_id,
+            "key_version_": key_version,
+        }
+        effect = effect_of(_history(await self._session.one(_HISTORY, **version)), result)
+        await self._session.execute(
+            _RECORD_DEFINITE if effect.is_definite else _RECORD,
+            **version,
+            status=result.status,
+            reason=result.reason,
+            checked_at=result.checked_at,
+            request_id=result.provider_request_id,
+            new_streak=effect.indeterminate_streak,
+            new_suspected_reason=effect.suspected_reason,
+            new_suspected_at=effect.suspected_at,
+        )
+        return effect
+
+    async def is_active(self, credential_id: UUID, key_version: int) -> bool:
+        """Whether this is the credential's active version."""
         row = await self._session.first(
-            _RECORD_DEFINITE if verdict.is_definite else _RECORD,
+            _STATE_OF,
             organization_id=self._organization_id,
             credential_id=credential_id,
             key_version_=key_version,
-            status=verdict.status,
-            reason=verdict.reason,
-            checked_at=verdict.checked_at,
-            request_id=verdict.provider_request_id,
         )
-        assert row is not None
-        streak: int = row["indeterminate_streak"]
-        return streak
+        return row is not None and row["state"] == VersionState.ACTIVE
 
     async def delete(self, credential_id: UUID, key_version: int) -> None:
-        """Remove the row of a version that never came to be."""
+        """Delete the row of a version whose secret was never stored."""
         await self._session.execute(
             _DELETE,
             organization_id=self._organization_id,
@@ -349,13 +411,23 @@ class VersionRepository:
         )
 
 
-def _sealed(row: Row) -> SealedVersion:
-    key_version, store_version, definite_status, *its_destination = row.values()
-    return SealedVersion(
+def _location(row: Row) -> SecretLocation:
+    key_version, store_version, definite_status, *endpoint_values = row.values()
+    return SecretLocation(
         key_version=key_version,
         store_version=store_version,
-        destination=destination(its_destination),
+        endpoint=provider_endpoint(endpoint_values),
         was_valid=definite_status == "valid",
+    )
+
+
+def _history(row: Row) -> ResultHistory:
+    definite, suspected = row["definite_status"], row["suspected_reason"]
+    return ResultHistory(
+        definite_status=None if definite is None else ValidationStatus(definite),
+        indeterminate_streak=row["indeterminate_streak"],
+        suspected_reason=None if suspected is None else Reason(suspected),
+        suspected_at=row["suspected_at"],
     )
 
 

@@ -1,12 +1,12 @@
-"""Key versions on the wire, masked."""
+"""Wire models of key versions, masked."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.api.schemas import Instant, KeyVersion, ResponseModel, Subject
+from app.api.schemas import KeyVersion, ResponseModel, Subject, Timestamp
 from app.credentials.records import PUBLIC_VERSION_STATE, VersionRecord
-from app.credentials.verdict_schemas import CredentialVerdict
+from app.credentials.validation_result_schemas import CredentialVerdict
 from app.provider_url.endpoint import AuthStyle
 
 
@@ -15,20 +15,20 @@ class PreviousVersion(ResponseModel):
 
     key_version: KeyVersion
     state: Literal["previous"] = "previous"
-    retires_at: Instant | None
-    last_used_at: Instant | None
+    retires_at: Timestamp | None
+    last_used_at: Timestamp | None
     safe_to_revoke: Annotated[
         bool,
         Field(
-            description="Nobody can be at work with it any more: leases of before the switch have expired,"
-            " no check is under way, and no later use is on record. Revoke it at the provider then.",
+            description="Whether the key can be revoked at the provider without breaking a consumer: all leases"
+            " from before the rotation have expired, no validation or relayed call is in progress, and no later use is recorded.",
             examples=[True],
         ),
     ]
 
 
 class CredentialVersion(ResponseModel):
-    """One key version: who brought it and when, where it may be sent, what the provider says of it."""
+    """One key version: its state, endpoint and validation result, and who created it and when."""
 
     key_version: KeyVersion
     state: Annotated[
@@ -43,12 +43,12 @@ class CredentialVersion(ResponseModel):
     auth_style: AuthStyle
     workspace_id: str | None
     validation: CredentialVerdict
-    created_at: Instant
+    created_at: Timestamp
     created_by: Subject
-    activated_at: Annotated[Instant | None, Field(examples=["2026-11-23T14:05:06.123456Z"])]
-    retires_at: Instant | None
-    destroyed_at: Instant | None
-    last_used_at: Instant | None
+    activated_at: Annotated[Timestamp | None, Field(examples=["2026-11-23T14:05:06.123456Z"])]
+    retires_at: Timestamp | None
+    destroyed_at: Timestamp | None
+    last_used_at: Timestamp | None
 
     @classmethod
     def of(cls, record: VersionRecord) -> "CredentialVersion":
@@ -58,11 +58,13 @@ class CredentialVersion(ResponseModel):
                 "state": PUBLIC_VERSION_STATE[record.state],
                 "key_hint": record.key_hint,
                 "fingerprint": record.fingerprint,
-                "base_url": record.destination.base_url,
-                "messages_url": record.destination.messages_url,
-                "auth_style": record.destination.auth_style,
-                "workspace_id": record.destination.workspace_id,
-                "validation": CredentialVerdict.of(record.verdict, record.latest, record.key_version),
+                "base_url": record.endpoint.base_url,
+                "messages_url": record.endpoint.messages_url,
+                "auth_style": record.endpoint.auth_style,
+                "workspace_id": record.endpoint.workspace_id,
+                "validation": CredentialVerdict.of(
+                    record.result, record.latest, record.key_version, record.endpoint
+                ),
                 "created_at": record.created_at,
                 "created_by": record.created_by,
                 "activated_at": record.activated_at,

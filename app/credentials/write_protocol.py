@@ -1,22 +1,22 @@
-"""The order of writes between the database and the secret store, and what undoes what.
+"""The write protocol: the order of writes to the database and the secret store, and how each is undone.
 
-A row and its secret live in two systems, and a crash may fall between any two steps:
+A row and its secret are in two systems, and the process may crash between any two steps:
 
-1. The intent is committed, with the store version it builds on.
-2. The secret is written with that version as check-and-set.
-3. The version moves on only from the state that this writer left it in.
+1. Commit the intent, with the latest store version.
+2. Write the secret, with that version as check-and-set.
+3. Change the state of the version, only from the state in which this writer left it.
 
-An intent that never got to step 3 is abandoned: first the row says so, then a tombstone takes the
-store version, so that a late write must fail, then a write that came before the tombstone is
-destroyed. Other orders leave orphans or dangling rows.
+Reconciliation abandons an intent that did not reach step 3: it marks the row as abandoned, writes a
+tombstone at the next store version so that a late write fails, and destroys a write that arrived
+before the tombstone. Other orders leave orphaned secrets or dangling rows.
 """
 
 from uuid import UUID
 
-from app.core.api_key import ApiKey
 from app.core.clock import now
-from app.core.errors import SecretStoreUnavailable
-from app.credentials.records import VersionState
+from app.core.errors import ByokError, CredentialDeleted, RotationInProgress, SecretStoreUnavailable
+from app.core.keys.api_key import ApiKey
+from app.credentials.records import DELETED_STATES, VersionState
 from app.credentials.repository import CredentialRepository
 from app.credentials.rotation_repository import RotationRepository
 from app.credentials.rotations import RotationState
@@ -26,18 +26,24 @@ from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.secret_store.port import CasMismatch, SecretRef, SecretStore
 
 
+def reconciliation_of(organization_id: str, intent_id: UUID) -> DueItem:
+    """The queue item that abandons an intent whose writer did not finish."""
+    return DueItem(organization_id=organization_id, kind=JobKind.SETTLE_INTENT, id=intent_id)
+
+
 class WriteProtocol:
-    """Steps shared by every use case that writes a secret."""
+    """The steps that all use cases share that write a secret."""
 
     def __init__(self, units: UnitsOfWork, store: SecretStore) -> None:
         self._units = units
         self._store = store
 
-    async def seal(self, organization_id: str, intent: Intent, key: ApiKey) -> int:
-        """Step 2. Returns the store version.
+    async def write_secret(self, organization_id: str, intent: Intent, key: ApiKey) -> int:
+        """Step 2: write the secret. Returns its store version.
 
         Raises:
-            SecretStoreUnavailable: not written as far as is known; the intent is abandoned.
+            RotationInProgress, CredentialDeleted: another request came first; the intent is abandoned.
+            SecretStoreUnavailable: the write failed or its outcome is unknown; the intent is abandoned.
         """
         ref = SecretRef(organization_id=organization_id, credential_id=intent.credential_id)
         try:
@@ -45,43 +51,53 @@ class WriteProtocol:
                 ref, key, intent_id=intent.intent_id, expected_version=intent.expected_store_version
             )
         except CasMismatch:
-            # A sweep took this writer for dead and barred its write.
-            raise SecretStoreUnavailable from None
+            abandoned = await self._abandon(organization_id, intent.intent_id)
+            if abandoned is not None and abandoned.state is VersionState.INTENT:
+                # Another rotation took the number after this one read it, and has ended since.
+                raise RotationInProgress from None
+            raise await self.refusal(organization_id, intent.credential_id) from None
         except SecretStoreUnavailable:
-            await self._give_up(organization_id, intent.intent_id)
+            await self._abandon(organization_id, intent.intent_id)
             raise
 
+    async def refusal(self, organization_id: str, credential_id: UUID) -> ByokError:
+        """Return the error for a writer whose intent was abandoned: by a deletion, or because it took too long."""
+        async with self._units.reading(organization_id) as uow:
+            credential = await uow[CredentialRepository].find(credential_id)
+        if credential is not None and credential.state in DELETED_STATES:
+            return CredentialDeleted()
+        return SecretStoreUnavailable()
+
     async def discard(self, organization_id: str, credential_id: UUID, store_version: int) -> None:
-        """The row did not move on: destroy the own write."""
+        """Destroy this writer's secret, because step 3 failed."""
         ref = SecretRef(organization_id=organization_id, credential_id=credential_id)
         await self._store.destroy(ref, store_version)
 
-    async def settle(self, organization_id: str, intent_id: UUID) -> None:
-        """Abandon an intent whose writer vanished, or finish abandoning it. Repeatable at any point.
+    async def reconcile(self, organization_id: str, intent_id: UUID) -> None:
+        """Abandon an intent whose writer did not finish. Repeatable after an interruption at any step.
 
         Raises:
-            SecretStoreUnavailable, DatabaseUnavailable: repeat later.
+            SecretStoreUnavailable, DatabaseUnavailable: retry later.
         """
-        intent = await self._give_up(organization_id, intent_id)
+        intent = await self._abandon(organization_id, intent_id)
         if intent is not None:
-            await self._bar(organization_id, intent)
+            await self._block_late_write(organization_id, intent)
         async with self._units.writing(organization_id) as uow:
-            if intent is not None and intent.key_version == 1:  # later numbers stay: they are never reused
+            # Rows of later versions stay, because version numbers are never reused.
+            if intent is not None and intent.key_version == 1:
                 await uow[VersionRepository].delete(intent.credential_id, intent.key_version)
-                await uow[CredentialRepository].delete_unborn(intent.credential_id)
-            await uow[QueueRepository].remove(
-                DueItem(organization_id=organization_id, kind=JobKind.SETTLE_INTENT, id=intent_id)
-            )
+                await uow[CredentialRepository].delete_incomplete(intent.credential_id)
+            await uow[QueueRepository].remove(reconciliation_of(organization_id, intent_id))
             await uow.commit()
 
-    async def _give_up(self, organization_id: str, intent_id: UUID) -> Intent | None:
-        """Mark the intent abandoned and free its key; None where it got to step 3 or is gone."""
+    async def _abandon(self, organization_id: str, intent_id: UUID) -> Intent | None:
+        """Mark the intent as abandoned and release its key. Returns None if it reached step 3 or does not exist."""
         async with self._units.writing(organization_id) as uow:
             intent = await uow[VersionRepository].lock_intent(intent_id)
             if intent is None or intent.state not in (VersionState.INTENT, VersionState.ABANDONED):
                 return None
             if intent.state is VersionState.INTENT:
-                await uow[VersionRepository].move(
+                await uow[VersionRepository].transition(
                     intent.credential_id,
                     intent.key_version,
                     expected=VersionState.INTENT,
@@ -94,9 +110,10 @@ class WriteProtocol:
             await uow.commit()
         return intent
 
-    async def _bar(self, organization_id: str, intent: Intent) -> None:
+    async def _block_late_write(self, organization_id: str, intent: Intent) -> None:
+        """Write a tombstone in place of the secret, or destroy the secret if its write was earlier."""
         ref = SecretRef(organization_id=organization_id, credential_id=intent.credential_id)
         expected = intent.expected_store_version
-        barred = await self._store.tombstone(ref, intent_id=intent.intent_id, expected_version=expected)
-        if not barred and await self._store.intent_at(ref, expected + 1) == intent.intent_id:
+        is_blocked = await self._store.tombstone(ref, intent_id=intent.intent_id, expected_version=expected)
+        if not is_blocked and await self._store.intent_at(ref, expected + 1) == intent.intent_id:
             await self._store.destroy(ref, expected + 1)

@@ -1,6 +1,6 @@
-"""Batches as arrays: a table made of one bind parameter a column, so that a thousand rows are one round trip.
+"""Bulk parameters: one array per column, so that a batch of a thousand rows is one round trip.
 
-The driver looks at every element of an array, so what all rows of a batch have in common goes as one value.
+The driver inspects every element of an array. A value that all rows of a batch share is therefore sent once.
 """
 
 from collections.abc import Sequence
@@ -10,32 +10,33 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 
-def given(**types: Any) -> sa.TableValuedAlias:
-    """Arrays of a batch as a table."""
-    arrays = (sa.bindparam(f"{name}_of_all", type_=ARRAY(kind)) for name, kind in types.items())
+def unnest(**types: Any) -> sa.TableValuedAlias:
+    """The batch as a table with these columns. `bulk_params` binds its values."""
+    params = (sa.bindparam(f"{name}_of_all", type_=ARRAY(kind)) for name, kind in types.items())
     columns = (sa.column(name, kind) for name, kind in types.items())
-    return sa.func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
+    return sa.func.unnest(*params).table_valued(*columns, name="given").render_derived()
 
 
-def given_or_shared(table: sa.TableValuedAlias, name: str) -> sa.ColumnElement[Any]:
-    """A column of it whose values come by `arrays_or_shared`."""
+def unnest_or_constant(table: sa.TableValuedAlias, name: str) -> sa.ColumnElement[Any]:
+    """A column of an `unnest` table. `bulk_params_or_constant` binds its values."""
     column = table.c[name]
     return sa.func.coalesce(column, sa.bindparam(f"{name}_of_each", type_=column.type))
 
 
-def arrays(**columns: Sequence[Any]) -> dict[str, Sequence[Any]]:
-    """The values of what `given` declares."""
+def bulk_params(**columns: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    """The bind values for an `unnest` table."""
     return {f"{name}_of_all": values for name, values in columns.items()}
 
 
-def arrays_or_shared(**columns: list[Any]) -> dict[str, Any]:
-    """The same, where a column of equal values is an empty array, which `unnest` fills up, and one value.
+def bulk_params_or_constant(**columns: list[Any]) -> dict[str, Any]:
+    """The bind values for columns that were declared with `unnest_or_constant`.
 
-    Another column of the batch has to be as long as the batch is.
+    A column of equal values becomes an empty array and one constant; `unnest` pads the empty array with nulls.
+    At least one other column of the batch must have its full length.
     """
     values: dict[str, Any] = {}
     for name, column in columns.items():
-        is_shared = bool(column) and column.count(column[0]) == len(column)
-        values[f"{name}_of_all"] = [] if is_shared else column
-        values[f"{name}_of_each"] = column[0] if is_shared else None
+        is_constant = bool(column) and column.count(column[0]) == len(column)
+        values[f"{name}_of_all"] = [] if is_constant else column
+        values[f"{name}_of_each"] = column[0] if is_constant else None
     return values

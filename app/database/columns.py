@@ -1,4 +1,4 @@
-"""What all tables share: the naming convention and the column kinds. `organization_id` leads every key."""
+"""Shared table definitions: the naming convention and column helpers. `organization_id` leads every key."""
 
 from typing import Any
 
@@ -20,16 +20,16 @@ JSONB = postgresql.JSONB()
 
 
 def organization() -> sa.Column[str]:
-    """The first column of every table and of every key: the unit of isolation and of sharding."""
+    """`organization_id`, the first column of every table and key: the unit of isolation and of sharding."""
     return sa.Column("organization_id", sa.Text, primary_key=True)
 
 
 def instant(name: str, *, nullable: bool = False, **options: Any) -> sa.Column[Any]:
-    """A point in time, always with its zone."""
+    """A timestamp with time zone."""
     return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, **options)
 
 
 def one_of(column: str, *values: str) -> sa.CheckConstraint:
-    """The column holds one of these words."""
-    words = ", ".join(f"'{value}'" for value in values)
-    return sa.CheckConstraint(f"{column} IN ({words})", name=column)
+    """A check constraint: the column holds one of these values."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=column)

@@ -1,189 +1,251 @@
-"""The database: pool, and sessions that see one organization's rows.
+"""The connection pool, and sessions that see the rows of one organization.
 
-Statements are written in SQLAlchemy Core and compiled once, at import. A `Session` runs them on
-the driver itself, asyncpg, from its own pool: through SQLAlchemy's execution layer the same read
-costs four times as much (docs/adr/0004-statements-on-the-driver.md).
+Statements are written in SQLAlchemy Core and compiled once. A `Session` runs them directly on the
+driver, asyncpg, with a separate pool: through SQLAlchemy's execution layer the same read costs four times as
+much (docs/explanation/adr/0004-statements-on-asyncpg.md).
 """
 
 import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from app.core.errors import DatabaseUnavailable
 from app.core.organizations import ORGANIZATION_PATTERN
+from app.database.cells import HAVE_BEEN_ADDED, HOME, NAMES, CellDirectory
+from app.database.connections import (
+    SERVICE_ROLE,
+    connect_arguments,
+    for_one_transaction,
+    is_pooled,
+    session_settings,
+)
+from app.database.pool_shares import PoolQuotas, PoolShares
+from app.database.sessions import AutocommitSelects, Session
+from app.database.statements import FixedStatement, Query, Row
 
-log = structlog.get_logger(__name__)
-
-SERVICE_ROLE = "byok_service"
-
-Row = Mapping[str, Any]
+log = structlog.get_logger("byok.database")
 
 _ORGANIZATION = re.compile(ORGANIZATION_PATTERN)
-_DIALECT = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
-# What says that the database, not the statement, is at fault; the work may be repeated.
-_UNREACHABLE = (
+# Errors that mean: the database is at fault, not the statement. The work may be repeated.
+_UNAVAILABLE = (
     OSError,  # includes TimeoutError
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.InsufficientResourcesError,
-    asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up, statement time-out
+    asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up, statement timeout
     asyncpg.exceptions.LockNotAvailableError,
     asyncpg.exceptions.DeadlockDetectedError,
-    asyncpg.exceptions.ReadOnlySQLTransactionError,  # a fail-over left us on a standby
+    asyncpg.exceptions.SerializationError,  # on a standby: replication removed rows that the statement might need
+    asyncpg.exceptions.ReadOnlySQLTransactionError,  # after a failover the connection leads to a standby
     asyncpg.exceptions.InvalidAuthorizationSpecificationError,
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     asyncpg.exceptions.InvalidCatalogNameError,
+    asyncpg.exceptions.TargetServerAttributeNotMatched,  # during a failover, no host may be the primary
+    asyncpg.exceptions.ObjectNotInPrerequisiteStateError,  # the operator stopped new connections to the database
 )
-# The connection lives: what it waited for did not come in time.
-_WAITED_IN_VAIN = (
+# Of these, the ones after which the connection still works: a wait timed out or was cancelled.
+_TIMED_OUT = (
     TimeoutError,
     asyncpg.exceptions.QueryCanceledError,
     asyncpg.exceptions.LockNotAvailableError,
     asyncpg.exceptions.DeadlockDetectedError,
+    asyncpg.exceptions.SerializationError,
 )
+
+
+# How often a transaction begins again because its organization has moved to another cell.
+_ENTRIES = 3
+_NAMES = Query(sa.text(NAMES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseLogin:
-    """How the service logs in. `set_role`: the login is another role, and takes on the service's."""
+    """How the service logs in.
+
+    Attributes:
+        url: the server, or a pooler before it.
+        set_role: the login is a different role and runs `SET ROLE byok_service`.
+        direct_url: the server without a pooler, for locks that belong to a session. None: `url` leads there.
+    """
 
     url: sa.URL
     set_role: bool
+    direct_url: sa.URL | None = None
 
-
-class Query:
-    """A Core statement compiled to the driver's text and parameter order. All values are bind parameters."""
-
-    __slots__ = ("_order", "text")
-
-    def __init__(self, statement: sa.sql.ClauseElement) -> None:
-        compiled = statement.compile(dialect=_DIALECT)
-        assert isinstance(compiled, SQLCompiler)
-        self.text = str(compiled)
-        self._order: tuple[str, ...] = tuple(compiled.positiontup or ())
-        assert all(compiled.binds[name].required for name in self._order), "a value is fixed in the statement"
-
-    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
-        return [values[name] for name in self._order]
-
-
-class Opening:
-    """A statement that begins transactions: one without values, which can only name the organization by its setting."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, statement: sa.sql.ClauseElement) -> None:
-        compiled = Query(statement)
-        assert not compiled.arguments({}), "it has no values"
-        self.text = compiled.text
-
-
-class Session:
-    """One transaction on one connection. Writing ones keep nothing unless `commit` is called."""
-
-    __slots__ = ("_connection", "is_open")
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self.is_open = True
-
-    async def rows(self, statement: Query, /, **values: Any) -> Sequence[Row]:
-        found: Sequence[Row] = await self._connection.fetch(statement.text, *statement.arguments(values))
-        return found
-
-    async def first(self, statement: Query, /, **values: Any) -> Row | None:
-        found: Row | None = await self._connection.fetchrow(statement.text, *statement.arguments(values))
-        return found
-
-    async def execute(self, statement: Query, /, **values: Any) -> int:
-        """Run a statement and return how many rows it touched."""
-        tag: str = await self._connection.execute(statement.text, *statement.arguments(values))
-        return int(tag.rpartition(" ")[2])
-
-    async def commit(self) -> None:
-        await self._connection.execute("COMMIT")
-        self.is_open = False
-
-    async def roll_back(self) -> None:
-        await self._connection.execute("ROLLBACK")
-        self.is_open = False
+    @property
+    def session_url(self) -> sa.URL:
+        """The URL of connections whose session stays theirs."""
+        return self.url if self.direct_url is None else self.direct_url
 
 
 class Database:
-    """A pool of connections that all run as the service's role.
+    """A pool of connections that all have the privileges of the role `byok_service`.
 
     Args:
-        login: where, as whom.
-        pool_size: connections kept, and opened at most.
-        timeout_seconds: bound of connecting, of waiting for a connection, and of one statement.
+        login: the server and the login role.
+        pool_size: the maximum number of connections. Idle connections stay open.
+        timeout_seconds: limit for connecting, for waiting for a free connection, and for one statement.
+        quotas: how organizations share the connections. None: without quotas, for commands.
+        is_replica: the server is a replica. There are no cells then, so none are looked for.
     """
 
-    def __init__(self, login: DatabaseLogin, *, pool_size: int = 10, timeout_seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        login: DatabaseLogin,
+        *,
+        pool_size: int = 10,
+        timeout_seconds: float = 5.0,
+        quotas: PoolQuotas | None = None,
+        is_replica: bool = False,
+    ) -> None:
         self._login = login
+        self._is_replica = is_replica
         self._pool_size = pool_size
         self._timeout_seconds = timeout_seconds
+        self._is_pooled = is_pooled(login.url)
+        self._local_settings = (
+            for_one_transaction(session_settings(timeout_seconds), set_role=login.set_role)
+            if self._is_pooled
+            else ""
+        )
+        self._shares = (
+            None if quotas is None else PoolShares(pool_size, quotas, timeout_seconds=timeout_seconds)
+        )
+        self._cells: CellDirectory | None = None  # None: all organizations live in the first cell
         self._pool: asyncpg.Pool | None = None
-        self._opening = asyncio.Lock()
+        self._pool_lock = asyncio.Lock()
 
     @asynccontextmanager
     async def session(
-        self, organization_id: str | None, *, read_only: bool = False, opening: Opening | None = None
+        self,
+        organization_id: str | None,
+        *,
+        read_only: bool = False,
+        is_bulk: bool = False,
+        is_snapshot: bool = False,
+        first_statement: FixedStatement | None = None,
     ) -> AsyncIterator[Session]:
-        """A transaction that sees the rows of one organization; without one, only unguarded tables.
+        """Open a transaction that sees the rows of one organization.
 
-        Leaving without `commit` rolls back, except that a read-only one has nothing to lose.
+        Leaving a writing session without `commit` rolls it back.
 
         Args:
-            organization_id: whose rows.
-            read_only: refuse writes.
-            opening: run first, in the round trip that begins the transaction.
+            organization_id: whose rows. None: only tables without row-level security.
+            read_only: PostgreSQL rejects writes.
+            is_bulk: never use the reserved connections.
+            is_snapshot: all statements see the same snapshot of the database.
+            first_statement: runs in the same round trip as BEGIN.
 
         Raises:
-            DatabaseUnavailable: no connection can be had, it broke, or a time-out passed.
+            DatabaseUnavailable: no connection became free, the connection broke, or a timeout passed.
+            ConcurrencyLimited: the organization uses as many connections as it may.
         """
-        begin = _begin(organization_id, read_only=read_only)
-        if opening is not None:
-            begin = f"{begin}; {opening.text}"
-        with unavailable_when_down():
-            async with self._connected(begin) as driver:
+        begin = _begin(organization_id, read_only=read_only, is_snapshot=is_snapshot) + self._local_settings
+        first = "" if first_statement is None else f"; {first_statement.text}"
+        share = self._share(organization_id, is_bulk=is_bulk)
+        with translate_database_errors():
+            async with share, self._connected(organization_id, begin, first) as driver:
                 session = Session(driver)
                 try:
                     yield session
                     if session.is_open:
                         await (session.commit if read_only else session.roll_back)()
                 except Exception:
-                    # An error of the use case: give the connection back clean, or not at all.
-                    await _abandon(driver, session)
+                    # An error of the use case: return a clean connection to the pool, or close it.
+                    await _roll_back_or_terminate(driver, session)
                     raise
                 except BaseException:
-                    # Cancelled in the middle of something: never hand this connection on.
-                    driver.terminate()
+                    # Cancelled: a statement may still be running, so never reuse this connection.
+                    _terminate(driver)
                     raise
 
+    def autocommit_read(self, organization_id: str, *, is_bulk: bool = False) -> AutocommitSelects:
+        """A session for SELECTs that see the rows of one organization, each in a separate transaction.
+
+        It has a connection only while a statement runs, so it needs no closing. Its statements raise the errors of `session`.
+
+        Args:
+            organization_id: whose rows.
+            is_bulk: never use the reserved connections.
+        """
+        return self._autocommit(organization_id, read_only=True, is_bulk=is_bulk)
+
+    def autocommit_call(self, organization_id: str) -> AutocommitSelects:
+        """A session for calls of database functions, each in a separate transaction that it commits.
+
+        If the connection breaks, the call is repeated on another one, although the first one may have been committed.
+        So call only functions that may be repeated. For the rest see `autocommit_read`.
+        """
+        return self._autocommit(organization_id, read_only=False, is_bulk=False)
+
+    def _autocommit(self, organization_id: str, *, read_only: bool, is_bulk: bool) -> AutocommitSelects:
+        async def fetch(statement: Query, values: Mapping[str, Any]) -> Sequence[Row]:
+            with translate_database_errors():
+                async with self._share(organization_id, is_bulk=is_bulk):
+                    return await self._fetch(
+                        statement.scoped_text, [*statement.arguments(values), organization_id]
+                    )
+
+        async def fetch_in_transaction(statement: Query, values: Mapping[str, Any]) -> Sequence[Row]:
+            async with self.session(organization_id, read_only=read_only, is_bulk=is_bulk) as session:
+                found = await session.rows(statement, **values)
+                await session.commit()
+            return found
+
+        async def fetch_once_known(statement: Query, values: Mapping[str, Any]) -> Sequence[Row]:
+            if self._pool is None:
+                with translate_database_errors():
+                    await self._get_pool()  # and learn if there are cells
+            # The driver sends a statement in two steps. Outside a transaction they could reach two sessions of a pooler,
+            # and an organization can only enter its cell in one.
+            in_transaction = self._is_pooled or self._cells is not None
+            return await (fetch_in_transaction if in_transaction else fetch)(statement, values)
+
+        return AutocommitSelects(fetch_once_known)
+
+    def _share(self, organization_id: str | None, *, is_bulk: bool) -> AbstractAsyncContextManager[None]:
+        """Hold one of the connections that the organization may use at the same time."""
+        return nullcontext() if self._shares is None else self._shares.share(organization_id, is_bulk=is_bulk)
+
+    async def _fetch(self, text: str, arguments: Sequence[Any]) -> Sequence[Row]:
+        """Run a SELECT outside a transaction. Repeats it on a second connection if the first one broke."""
+        pool = await self._get_pool()
+        for attempt in (1, 2):
+            driver = await pool.acquire(timeout=self._timeout_seconds)
+            try:
+                found: Sequence[Row] = await driver.fetch(text, *arguments)
+            except BaseException as error:
+                _terminate(driver)  # a cancelled statement may still be running
+                if attempt == 1 and _is_dead(error):
+                    continue
+                raise
+            else:
+                return found
+            finally:
+                await pool.release(driver)
+        raise DatabaseUnavailable  # not reached: the second attempt returns or raises
+
     @asynccontextmanager
-    async def _connected(self, begin: str) -> AsyncIterator[Any]:
-        """A pooled connection on which `begin` has run; once more on a fresh one if the pooled one had died."""
-        pool = await self._opened()
+    async def _connected(self, organization_id: str | None, begin: str, first: str) -> AsyncIterator[Any]:
+        """A pooled connection on which a transaction has begun. Tries a second one if the first one was dead."""
+        pool = await self._get_pool()
         for attempt in (1, 2):
             driver = await pool.acquire(timeout=self._timeout_seconds)
             try:
                 try:
-                    await driver.execute(begin)
+                    await self._enter(driver, organization_id, begin, first)
                 except BaseException as error:
-                    driver.terminate()
-                    is_dead = isinstance(error, _UNREACHABLE) and not isinstance(error, _WAITED_IN_VAIN)
-                    if attempt == 1 and is_dead:
+                    _terminate(driver)
+                    if attempt == 1 and _is_dead(error):
                         continue
                     raise
                 yield driver
@@ -191,46 +253,87 @@ class Database:
             finally:
                 await pool.release(driver)
 
-    async def _opened(self) -> asyncpg.Pool:
-        """The pool, made on first use: only then is there a loop for it to live in."""
+    async def _enter(self, driver: Any, organization_id: str | None, begin: str, first: str) -> None:
+        """Begin a transaction, in the organization's cell if there are cells."""
+        if self._cells is None:
+            await driver.execute(begin + first)
+            return
+        for _ in range(_ENTRIES):
+            try:
+                await driver.execute(begin + self._cells.entry(organization_id) + first)
+            except asyncpg.PostgresError as error:
+                if organization_id is None or not self._cells.learn(organization_id, error):
+                    raise
+                await driver.execute("ROLLBACK")
+            else:
+                return
+        raise DatabaseUnavailable
+
+    async def cells(self) -> Sequence[str]:
+        """The names of all cells, the first one first. Without cells, this takes no connection.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        with translate_database_errors():
+            await self._get_pool()  # and learn if there are cells
+        if self._cells is None:
+            return [HOME]
+        async with self.session(None, read_only=True) as session:
+            return [row["name"] for row in await session.rows(_NAMES)]
+
+    async def look_for_cells(self) -> None:
+        """Read again whether there are cells: while the instance lock was lost, the first one may have been added.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        if self._cells is None:
+            with translate_database_errors():
+                self._cells = await _read_cells(await self._get_pool(), self._timeout_seconds)
+
+    async def _get_pool(self) -> asyncpg.Pool:
+        """The pool. It is created on first use because it belongs to the running event loop."""
         if self._pool is None:
-            async with self._opening:
+            async with self._pool_lock:
                 if self._pool is None:
-                    self._pool = await self._open()
+                    pool = await self._create_pool()
+                    # Not on a replica: while it cannot be reached, each waiting report would take one timeout longer.
+                    if not self._is_replica:
+                        await self._read_cells_first(pool)
+                    self._pool = pool
         return self._pool
 
-    async def _open(self) -> asyncpg.Pool:
+    async def _create_pool(self) -> asyncpg.Pool:
         return await asyncpg.create_pool(
-            **self._where(),
+            **self._connect_args(self._login.url),
             min_size=0,
             max_size=self._pool_size,
-            init=_set_up_as_service if self._login.set_role else _set_up,
-            reset=_leave_as_it_is,
+            init=_set_up_with_role if self._login.set_role and not self._is_pooled else _set_up,
+            reset=_keep_session_state,
         )
 
-    async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """A connection beside the pool, for a lock that lasts longer than a transaction. The caller closes it."""
-        return await asyncpg.connect(**self._where())
+    async def _read_cells_first(self, pool: asyncpg.Pool) -> None:
+        """The first cell is added while no instance runs, so this is read once, and after the instance lock was lost."""
+        try:
+            self._cells = await _read_cells(pool, self._timeout_seconds)
+        except BaseException:
+            pool.terminate()
+            raise
 
-    def _where(self) -> dict[str, Any]:
-        milliseconds = str(int(self._timeout_seconds * 1000))
-        _, where = _DIALECT.create_connect_args(self._login.url)  # type: ignore[no-untyped-call]  # SQLAlchemy's
-        for own in ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"):
-            where.pop(own, None)  # SQLAlchemy's, not the driver's
-        return dict(where) | {
-            "timeout": self._timeout_seconds,
-            "command_timeout": self._timeout_seconds * 2,
-            "server_settings": {
-                "application_name": "byok",
-                "jit": "off",  # every statement here is short
-                "statement_timeout": milliseconds,
-                "lock_timeout": milliseconds,
-                "idle_in_transaction_session_timeout": "30000",
-            },
-        }
+    async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """Open a connection outside the pool, for a lock that outlasts a transaction. The caller closes it."""
+        return await asyncpg.connect(**self._connect_args(self._login.session_url))
+
+    def _connect_args(self, url: sa.URL) -> dict[str, Any]:
+        arguments = {"timeout": self._timeout_seconds} | connect_arguments(url)
+        arguments["command_timeout"] = self._timeout_seconds * 2
+        if not is_pooled(url):
+            arguments["server_settings"] |= session_settings(self._timeout_seconds)
+        return arguments
 
     async def ping(self) -> None:
-        """Raise DatabaseUnavailable unless a transaction runs right now."""
+        """Raise DatabaseUnavailable unless a transaction can be opened now."""
         async with self.session(None, read_only=True):
             pass
 
@@ -239,30 +342,47 @@ class Database:
         return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
 
     async def close(self) -> None:
-        """Wait for what is under way, as long as it may take, then close every connection."""
+        """Wait for open transactions, at most three timeouts, then close every connection."""
         if self._pool is not None:
-            with suppress(TimeoutError):  # a connection that never came back: cut off by the pool itself
+            with suppress(TimeoutError):  # the pool itself terminates connections that were not returned
                 async with asyncio.timeout(self._timeout_seconds * 3):
                     await self._pool.close()
             self._pool = None
 
 
 @contextmanager
-def unavailable_when_down() -> Iterator[None]:
-    """Turn every sign of an unreachable database into DatabaseUnavailable, without its cause.
+def translate_database_errors() -> Iterator[None]:
+    """Raise DatabaseUnavailable in place of every driver error that means so, without its cause.
 
-    Driver messages name hosts, users and statements; none of them goes further.
+    Driver messages contain hosts, users and statements, so they must not leave this module.
     """
     try:
         yield
-    except _UNREACHABLE as error:
+    except _UNAVAILABLE as error:
         log.warning("database_unavailable", error=type(error).__name__)
         raise DatabaseUnavailable from None
 
 
-def _begin(organization_id: str | None, *, read_only: bool) -> str:
-    """Begin and set the organization in one round trip. The pattern leaves nothing to quote wrongly."""
-    begin = "BEGIN READ ONLY" if read_only else "BEGIN"
+async def _read_cells(pool: asyncpg.Pool, timeout_seconds: float) -> CellDirectory | None:
+    """A directory, or None if there are no cells."""
+    async with pool.acquire(timeout=timeout_seconds) as driver, driver.transaction(readonly=True):
+        has_cells = await driver.fetchval(HAVE_BEEN_ADDED) and await driver.fetch(_NAMES.text)
+    return CellDirectory() if has_cells else None
+
+
+def _is_dead(error: BaseException) -> bool:
+    """Whether the connection broke, so that another one may work."""
+    return isinstance(error, _UNAVAILABLE) and not isinstance(error, _TIMED_OUT)
+
+
+def _begin(organization_id: str | None, *, read_only: bool, is_snapshot: bool) -> str:
+    """The SQL that begins a transaction and sets its organization, in one round trip.
+
+    The pattern of organization ids allows no character that needs quoting.
+    """
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ" if is_snapshot else "BEGIN"
+    if read_only:
+        begin += " READ ONLY"
     if organization_id is None:
         return begin
     if not _ORGANIZATION.fullmatch(organization_id):
@@ -270,24 +390,34 @@ def _begin(organization_id: str | None, *, read_only: bool) -> str:
     return f"{begin}; SET LOCAL byok.org = '{organization_id}'"
 
 
-async def _abandon(driver: Any, session: Session) -> None:
+async def _roll_back_or_terminate(driver: Any, session: Session) -> None:
     try:
         if session.is_open:
             await session.roll_back()
-    except BaseException:  # noqa: BLE001  # the first error is the one to tell
+    except BaseException:  # noqa: BLE001  # the caller raises the first error
+        _terminate(driver)
+
+
+def _terminate(driver: Any) -> None:
+    """Close a connection at once. If it broke while a statement ran, the pool has taken it back already."""
+    with suppress(asyncpg.InterfaceError):
         driver.terminate()
 
 
 async def _set_up(driver: asyncpg.Connection) -> None:
-    # Repositories write JSON as text and read it parsed.
+    # Repositories pass JSON as text and receive it parsed.
     await driver.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=json.loads)
 
 
-async def _set_up_as_service(driver: asyncpg.Connection) -> None:
+async def _set_up_with_role(driver: asyncpg.Connection) -> None:
     await _set_up(driver)
-    # Outside any transaction: within one, a rollback would give the owner's role back.
-    await driver.execute(f"SET ROLE {SERVICE_ROLE}")
+    # Outside any transaction: inside one, a rollback would restore the login's role.
+    try:
+        await driver.execute(f"SET ROLE {SERVICE_ROLE}")
+    except asyncpg.InsufficientPrivilegeError:
+        log.warning("service_role_refused")
+        raise DatabaseUnavailable from None
 
 
-async def _leave_as_it_is(_driver: asyncpg.Connection) -> None:
-    """Every session ends its transaction itself, and RESET ALL would give the owner's role back."""
+async def _keep_session_state(_driver: asyncpg.Connection) -> None:
+    """Do nothing: every session ends its own transaction, and RESET ALL would restore the login's role."""

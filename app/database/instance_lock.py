@@ -1,8 +1,9 @@
-"""Who works on a database: instances share a lock, and a command that needs them gone takes it alone.
+"""Advisory locks that keep instances of the service and operator commands apart.
 
-The lock is one of PostgreSQL's own, held by a connection, so it ends with its process. An instance
-whose connection broke takes it again as soon as it can. What must hold even in between is held by
-the row that `app.secret_store.binding` keeps.
+Every instance shares one lock. A command that needs all instances stopped takes it exclusively. A lock belongs to
+its connection, so it ends with the process. An instance that loses its connection takes the lock again as soon as
+possible, and then looks for cells that were added in the meantime. What else must hold in the meantime is guarded by the
+row in `app.secret_store.binding`.
 """
 
 import asyncio
@@ -15,25 +16,25 @@ import asyncpg
 import structlog
 
 from app.core.errors import DatabaseUnavailable
-from app.database.engine import Database, unavailable_when_down
+from app.database.engine import Database, translate_database_errors
 
-_PAUSE_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
 _CLOSE_SECONDS = 2.0
 
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("byok.database")
 
 
 class Lock(IntEnum):
-    """Numbers of advisory locks: "byok" and one more byte."""
+    """Keys of the advisory locks: the bytes of "byok" and one more."""
 
     INSTANCES = 0x62796F6B01
     OPERATOR = 0x62796F6B02
 
 
 class LockTaken(Exception):
-    """Somebody holds a lock that this one needs."""
+    """Another process holds the lock."""
 
     def __init__(self, lock: Lock) -> None:
         super().__init__("The lock is taken.")
@@ -41,18 +42,18 @@ class LockTaken(Exception):
 
 
 @asynccontextmanager
-async def present(database: Database) -> AsyncIterator[None]:
-    """Be one of the instances.
+async def share_instance_lock(database: Database) -> AsyncIterator[None]:
+    """Hold the instance lock, shared with all other instances.
 
     Raises:
-        LockTaken: a command needs all instances gone.
+        LockTaken: a command that needs all instances stopped is running.
         DatabaseUnavailable
     """
     lost = asyncio.Event()
-    connection = await _locked(database, Lock.INSTANCES, alone=False)
+    connection = await _acquire(database, Lock.INSTANCES, is_exclusive=False)
     connection.add_termination_listener(lambda _: lost.set())
     keeper = asyncio.create_task(_keep(database, connection, lost))
-    await asyncio.sleep(0)  # begun, it closes its connection however it ends
+    await asyncio.sleep(0)  # once the task has started, it closes its connection even if it is cancelled
     try:
         yield
     finally:
@@ -61,48 +62,56 @@ async def present(database: Database) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def alone(database: Database, *locks: Lock) -> AsyncIterator[None]:
-    """Hold these locks and nobody else, as an operator's command.
+async def take_exclusive_locks(database: Database, *locks: Lock) -> AsyncIterator[None]:
+    """Hold these locks exclusively, for an operator command.
 
     Raises:
         LockTaken, DatabaseUnavailable
     """
     async with AsyncExitStack() as stack:
         for lock in locks:
-            stack.push_async_callback(_close, await _locked(database, lock, alone=True))
+            stack.push_async_callback(_close, await _acquire(database, lock, is_exclusive=True))
         yield
 
 
 async def _keep(database: Database, connection: _Connection, lost: asyncio.Event) -> None:
+    """Take the lock again whenever its connection breaks, until cancelled."""
     try:
         while True:
             await lost.wait()
-            log.warning("presence_lost")
-            connection = await _again(database)
+            log.warning("instance_lock_lost")
+            connection = await _reacquire(database)
             lost.clear()
             connection.add_termination_listener(lambda _: lost.set())
     finally:
         await _close(connection)
 
 
-async def _again(database: Database) -> _Connection:
+async def _reacquire(database: Database) -> _Connection:
     while True:
         try:
-            return await _locked(database, Lock.INSTANCES, alone=False)
+            connection = await _acquire(database, Lock.INSTANCES, is_exclusive=False)
+            try:
+                await database.look_for_cells()
+            except BaseException:
+                connection.terminate()
+                raise
         except (LockTaken, DatabaseUnavailable):
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return connection
 
 
-async def _locked(database: Database, lock: Lock, *, alone: bool) -> _Connection:
-    with unavailable_when_down():
+async def _acquire(database: Database, lock: Lock, *, is_exclusive: bool) -> _Connection:
+    with translate_database_errors():
         connection = await database.connect()
         try:
-            take = "pg_try_advisory_lock" if alone else "pg_try_advisory_lock_shared"
-            is_taken = await connection.fetchval(f"SELECT {take}($1)", int(lock))
+            function = "pg_try_advisory_lock" if is_exclusive else "pg_try_advisory_lock_shared"
+            is_acquired = await connection.fetchval(f"SELECT {function}($1)", int(lock))
         except BaseException:
             connection.terminate()
             raise
-    if not is_taken:
+    if not is_acquired:
         await _close(connection)
         raise LockTaken(lock)
     return connection

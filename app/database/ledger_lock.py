@@ -1,12 +1,27 @@
-"""The organization's ledger lock: shared by what counts spend, exclusive for what changes the rules."""
+"""The organization's ledger lock, an advisory lock of PostgreSQL. No other module spells its key.
+
+The database function `reserve_spend` takes it too. A test checks that it waits for it.
+
+Ingestion, reservations and price backfills take it shared. A change of the usage mode, of spend limits, of price
+overrides or of the subscription, and the closing of a month, take it exclusively.
+"""
+
+from datetime import datetime
 
 import sqlalchemy as sa
 
-from app.database.engine import Opening, Query, Session
+from app.database.repository import Repository
+from app.database.statements import FixedStatement, Query
 
-# As LOCK_SHARED, in the round trip that begins the transaction. A statement after it sees whatever the lock waited for;
-# within one statement it would be seen as it was before.
-STAND_STILL = Opening(
+_KEY = "hashtext('byok.usage_mode'), hashtext(CAST(:organization_id AS text))"
+_LOCK = Query(sa.text(f"SELECT pg_advisory_xact_lock({_KEY})"))
+_TRY_LOCK = Query(sa.text(f"SELECT pg_try_advisory_xact_lock({_KEY}) AS is_held"))
+# PostgreSQL evaluates columns from left to right, so it reads the clock while the lock is held.
+_LOCK_SHARED = Query(sa.text(f"SELECT pg_advisory_xact_lock_shared({_KEY}), clock_timestamp() AS now"))
+
+# The shared lock in the round trip that begins the transaction. Later statements see the changes that were committed
+# while it waited. The statement that takes a lock still sees the state before them.
+BEGIN_WITH_SHARED_LOCK = FixedStatement(
     sa.text(
         "SELECT pg_advisory_xact_lock_shared("
         "hashtext('byok.usage_mode'), hashtext(current_setting('byok.org')))"
@@ -14,45 +29,20 @@ STAND_STILL = Opening(
 )
 
 
-# The lock that a switch of the usage mode and a change of limits take exclusively. Columns are worked out
-# from left to right, so the clock is read when the lock is held.
-LOCK_SHARED = Query(
-    sa.text(
-        "SELECT pg_advisory_xact_lock_shared(hashtext('byok.usage_mode'), hashtext(CAST(:organization_id AS text))),"
-        " clock_timestamp() AS now"
-    )
-)
+class LedgerLock(Repository):
+    """The ledger lock of one organization, held until the transaction ends."""
 
-_ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
-# Switches of one organization come one after the other; the ledger takes the same lock shared.
-_LOCK = Query(
-    sa.select(
-        sa.func.pg_advisory_xact_lock(
-            sa.func.hashtext(sa.literal_column("'byok.usage_mode'")), sa.func.hashtext(_ORGANIZATION)
-        )
-    )
-)
-_TRY_LOCK = Query(
-    sa.select(
-        sa.func.pg_try_advisory_xact_lock(
-            sa.func.hashtext(sa.literal_column("'byok.usage_mode'")), sa.func.hashtext(_ORGANIZATION)
-        ).label("is_held")
-    )
-)
+    async def lock_shared(self) -> datetime:
+        """Wait until no other transaction holds the lock exclusively; returns the database's time after that."""
+        row = await self._session.one(_LOCK_SHARED, organization_id=self._organization_id)
+        now: datetime = row["now"]
+        return now
 
-
-class LedgerLock:
-    """One organization's: held until the transaction ends."""
-
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
-
-    async def exclusive(self) -> None:
-        """Wait until nobody else changes rules or counts spend."""
+    async def lock_exclusively(self) -> None:
+        """Wait until no other transaction holds the lock, shared or exclusively."""
         await self._session.first(_LOCK, organization_id=self._organization_id)
 
-    async def try_exclusive(self) -> bool:
-        """As `exclusive`, but without waiting: whether it is held now."""
-        found = await self._session.first(_TRY_LOCK, organization_id=self._organization_id)
-        return found is not None and bool(found["is_held"])
+    async def try_lock_exclusively(self) -> bool:
+        """Like `lock_exclusively`, but return False instead of waiting."""
+        row = await self._session.one(_TRY_LOCK, organization_id=self._organization_id)
+        return bool(row["is_held"])

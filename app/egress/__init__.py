@@ -1,1 +1,1 @@
-"""The only way to the internet."""
+"""Egress: all connections to the internet are made here."""

@@ -1,4 +1,4 @@
-"""One request and its answer: a deadline over both, failures in httpx's words, hangs counted."""
+"""One HTTP exchange: a deadline for request and response together, httpx exceptions, and circuit breaker updates."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
@@ -9,12 +9,12 @@ import httpcore
 import httpx
 
 from app.egress.circuit_breaker import CircuitBreaker
-from app.egress.exceptions import AnswerTooLarge, AnswerTooSlow
+from app.egress.exceptions import ResponseTooLarge, ResponseTooSlow
 
 _T = TypeVar("_T")
-_LEAST_PIECE: Final = 64
+_MIN_CHUNK_COST: Final = 64
 
-COUNTERPARTS: dict[type[Exception], type[httpx.TransportError]] = {
+HTTPX_ERRORS: dict[type[Exception], type[httpx.TransportError]] = {
     httpcore.ConnectTimeout: httpx.ConnectTimeout,
     httpcore.ReadTimeout: httpx.ReadTimeout,
     httpcore.WriteTimeout: httpx.WriteTimeout,
@@ -33,12 +33,12 @@ COUNTERPARTS: dict[type[Exception], type[httpx.TransportError]] = {
 
 
 class Exchange:
-    """What the steps from request to last byte have in common.
+    """One exchange, from the request to the last byte of the response.
 
     Args:
-        url: of the request.
-        breaker: told how it went.
-        total_seconds: for all steps together, from now on.
+        url: the URL of the request.
+        breaker: notified of the outcome.
+        total_seconds: the limit for all steps together, starting now; `None` for no limit.
     """
 
     def __init__(self, url: httpx.URL, breaker: CircuitBreaker, *, total_seconds: float | None) -> None:
@@ -48,7 +48,7 @@ class Exchange:
         self._deadline = None if total_seconds is None else self._started_at + total_seconds
 
     async def step(self, awaitable: Awaitable[_T]) -> _T:
-        """Wait for the next piece.
+        """Wait for one step and translate its exceptions to httpx.
 
         Raises:
             httpx.TransportError
@@ -58,54 +58,60 @@ class Exchange:
             async with asyncio.timeout_at(self._deadline):
                 return await awaitable
         except TimeoutError:
-            failure: httpx.TransportError = AnswerTooSlow()
+            failure: httpx.TransportError = ResponseTooSlow()
         except httpcore.ProtocolError as error:
-            # Its message quotes what was sent or received, which may be the key. So the chain ends here.
-            failure = _counterpart(error)("The peers do not speak the same HTTP.")
-        except tuple(COUNTERPARTS) as error:
-            failure, cause = _counterpart(error)(str(error)), error
+            # Its message quotes what was sent or received, possibly the key. So it is not kept as the cause.
+            failure = _httpx_error(error)("HTTP protocol error.")
+        except tuple(HTTPX_ERRORS) as error:
+            failure, cause = _httpx_error(error)(str(error)), error
         except asyncio.CancelledError as error:
-            self._breaker.failed(self._url, error, waited_seconds=self._waited_seconds)
+            self._breaker.record_failure(self._url, error, waited_seconds=self._waited_seconds)
             raise
-        self._breaker.failed(self._url, failure, waited_seconds=self._waited_seconds)
+        self._breaker.record_failure(self._url, failure, waited_seconds=self._waited_seconds)
         raise failure from cause
 
     def complete(self) -> None:
-        self._breaker.answered(self._url)
+        """Record that the whole response arrived."""
+        self._breaker.record_success(self._url)
 
     @property
     def _waited_seconds(self) -> float:
         return asyncio.get_running_loop().time() - self._started_at
 
 
-class AnswerStream(httpx.AsyncByteStream):
-    """The body as it arrives. Closing it gives back the connection and the slot.
+class ResponseStream(httpx.AsyncByteStream):
+    """Streams the body of a response. Closing it releases the connection and the slot.
 
-    A chunk of one byte costs as much work as one of a thousand, so no piece counts for less than
-    `_LEAST_PIECE` bytes of the answer's size.
+    A chunk of one byte costs as much work as a chunk of a thousand bytes. So each chunk counts as at least
+    `_MIN_CHUNK_COST` bytes of the response's size.
     """
 
     def __init__(
-        self, answer: httpcore.Response, exchange: Exchange, *, answer_bytes: int, on_close: AsyncExitStack
+        self,
+        response: httpcore.Response,
+        exchange: Exchange,
+        *,
+        max_response_bytes: int,
+        on_close: AsyncExitStack,
     ) -> None:
-        self._answer = answer
+        self._response = response
         self._exchange = exchange
-        self._bytes_left = answer_bytes
+        self._bytes_left = max_response_bytes
         self._on_close = on_close
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        assert isinstance(self._answer.stream, AsyncIterable)
-        parts = aiter(self._answer.stream)
-        while (part := await self._exchange.step(anext(parts, None))) is not None:
-            self._bytes_left -= max(len(part), _LEAST_PIECE)
+        assert isinstance(self._response.stream, AsyncIterable)
+        chunks = aiter(self._response.stream)
+        while (chunk := await self._exchange.step(anext(chunks, None))) is not None:
+            self._bytes_left -= max(len(chunk), _MIN_CHUNK_COST)
             if self._bytes_left < 0:
-                raise AnswerTooLarge
-            yield part
+                raise ResponseTooLarge
+            yield chunk
         self._exchange.complete()
 
     async def aclose(self) -> None:
         await self._on_close.aclose()
 
 
-def _counterpart(error: Exception) -> type[httpx.TransportError]:
-    return next(COUNTERPARTS[kind] for kind in type(error).__mro__ if kind in COUNTERPARTS)
+def _httpx_error(error: Exception) -> type[httpx.TransportError]:
+    return next(HTTPX_ERRORS[kind] for kind in type(error).__mro__ if kind in HTTPX_ERRORS)

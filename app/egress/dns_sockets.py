@@ -1,7 +1,7 @@
-"""Sockets for dnspython that read no more of an answer than a look-up needs.
+"""Sockets for dnspython that limit the size of a response.
 
-Whoever owns a name decides how long the answer is: up to 64 KB over TCP, and the event loop stands
-still while dnspython parses that, for a fifth of a second.
+The owner of a name determines how long the response is: up to 64 KB over TCP. Parsing that in dnspython blocks the
+event loop for a fifth of a second.
 """
 
 from typing import Any, Final, Self
@@ -9,16 +9,16 @@ from typing import Any, Final, Self
 import dns.asyncbackend
 import dns.exception
 
-# What fits into a datagram anywhere, so servers keep to it too: more than forty addresses of either family.
-MAX_ANSWER_BYTES: Final = 1232
+# Fits into one datagram on any network, so servers keep to it too. Enough for over forty addresses of either family.
+MAX_RESPONSE_BYTES: Final = 1232
 
 
-class AnswerTooLong(dns.exception.FormError):
-    """Taken as any malformed answer is: its server is not asked again in this look-up."""
+class DnsResponseTooLong(dns.exception.FormError):
+    """The response exceeds the limit. dnspython treats it as malformed and does not retry its server in this lookup."""
 
 
-class BoundedBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,misc]  # exported without a word of it
-    """The sockets of asyncio, bounded."""
+class BoundedBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,misc]  # not exported explicitly
+    """The asyncio backend of dnspython with a size limit for responses."""
 
     def __init__(self) -> None:
         self._inner: Any = dns.asyncbackend.get_backend("asyncio")
@@ -34,7 +34,7 @@ class BoundedBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,mis
 
 
 class _BoundedSocket:
-    """A socket of dnspython's, for datagrams or for a stream."""
+    """A datagram or stream socket of dnspython with a size limit."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -49,12 +49,12 @@ class _BoundedSocket:
         await self._inner.close()
 
     async def recv(self, size: int, timeout: float | None) -> Any:  # noqa: ASYNC109  # dnspython's signature
-        # The length comes first, and then so many bytes are asked for.
-        if size > MAX_ANSWER_BYTES:
-            raise AnswerTooLong
+        # dnspython reads the length first and then requests that number of bytes.
+        if size > MAX_RESPONSE_BYTES:
+            raise DnsResponseTooLong
         return await self._inner.recv(size, timeout)
 
-    async def recvfrom(self, size: int, timeout: float | None) -> Any:  # noqa: ASYNC109  # likewise
-        # Cut, not refused: anybody can send us a datagram, and dnspython has yet to see whose this is.
+    async def recvfrom(self, size: int, timeout: float | None) -> Any:  # noqa: ASYNC109  # as above
+        # Truncate instead of raising: any host can send a datagram, and dnspython has not checked its sender yet.
         data, address = await self._inner.recvfrom(size, timeout)
-        return data[:MAX_ANSWER_BYTES], address
+        return data[:MAX_RESPONSE_BYTES], address

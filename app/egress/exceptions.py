@@ -1,4 +1,4 @@
-"""What goes wrong on the way out, as httpx exceptions with constant messages."""
+"""Errors of egress, as httpx exceptions with constant messages, so that no message quotes input."""
 
 import httpx
 
@@ -6,10 +6,10 @@ from app.core.url_errors import UrlReason
 
 
 class DestinationRefused(httpx.ConnectError):
-    """Policy forbids to connect there. Repeating does not help."""
+    """The URL policy forbids this destination. A retry does not help."""
 
     def __init__(self, reason: UrlReason) -> None:
-        super().__init__("The destination breaks the URL policy.")
+        super().__init__("The URL policy forbids this destination.")
         self.reason = reason
 
 
@@ -20,29 +20,29 @@ class NameNotFound(httpx.ConnectError):
         super().__init__("The host name has no addresses.")
 
 
-class NameUnavailable(httpx.ConnectError):
-    """No resolver could say where the host is. Says nothing about the host."""
+class NameLookupFailed(httpx.ConnectError):
+    """The DNS lookup failed. This does not mean that the host does not exist."""
 
     def __init__(self) -> None:
-        super().__init__("The host name could not be looked up.")
+        super().__init__("The DNS lookup of the host name failed.")
 
 
-class HostSuspended(httpx.ConnectTimeout):
-    """The host hung several times in a row and is left alone for a while."""
-
-    def __init__(self) -> None:
-        super().__init__("The host did not answer the last requests; it is left alone for a while.")
-
-
-class AnswerTooSlow(httpx.ReadTimeout):
-    """The whole exchange took longer than it may, however steadily it dripped."""
+class CircuitOpen(httpx.ConnectTimeout):
+    """Several consecutive requests timed out, so the circuit breaker sends no requests for some time."""
 
     def __init__(self) -> None:
-        super().__init__("The answer took too long.")
+        super().__init__("The last requests to this host timed out; requests are suspended for some time.")
 
 
-class AnswerTooLarge(httpx.RemoteProtocolError):
-    """Headers, framing and body together are longer than any answer we want."""
+class ResponseTooSlow(httpx.ReadTimeout):
+    """The exchange exceeded its total timeout, even if bytes kept arriving."""
 
     def __init__(self) -> None:
-        super().__init__("The answer is too large.")
+        super().__init__("The response took too long.")
+
+
+class ResponseTooLarge(httpx.RemoteProtocolError):
+    """The response exceeds a limit: of its head, of the informational responses before it, or of its total size."""
+
+    def __init__(self) -> None:
+        super().__init__("The response is too large.")

@@ -1,4 +1,4 @@
-"""The HTTP client of egress: no proxies, no redirects, no cookies, certificates always checked."""
+"""A plain HTTP client for egress: no proxies, redirects or cookies, and certificates are always verified."""
 
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -9,14 +9,14 @@ from app.core.tls import tls_context
 
 
 def http_client(*, ca_file: Path | None = None) -> httpx.AsyncClient:
-    """A client for the provider.
+    """Create the client.
 
     Args:
-        ca_file: PEM certificates trusted besides the public roots.
+        ca_file: PEM certificates that are trusted in addition to the public roots.
     """
     return httpx.AsyncClient(
         verify=tls_context(ca_file),
-        trust_env=False,  # a proxy from the environment would be handed the key
+        trust_env=False,  # a proxy from the environment would receive the key
         follow_redirects=False,  # httpx forwards x-api-key to other origins
         http1=True,
         http2=False,

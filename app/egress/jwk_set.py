@@ -1,4 +1,4 @@
-"""Which members of a JWK set may verify signatures. Pure: bytes in, keys out."""
+"""Selects the members of a JWK set that may verify signatures. Pure: bytes in, keys out."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jwt.exceptions import InvalidKeyError
 
 from app.auth.signing_keys import VerifyingKey, algorithm_of
 
-MOST_KEYS = 100
+MAX_KEYS = 100
 
 _PARSERS: dict[str, Callable[[dict[str, Any]], object]] = {
     "OKP": OKPAlgorithm.from_jwk,
@@ -20,16 +20,16 @@ _PARSERS: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 _PUBLIC = frozenset({"kty", "crv", "x", "y", "n", "e"})
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("byok.egress")
 
 
 class JwkSetRefused(Exception):
-    """Not a JWK set, or one too large. A member that we cannot use is passed over, not refused."""
+    """Not a JWK set, or too large. A member that cannot be used is skipped and does not raise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedKey:
-    """A key of the set. `algorithm` is the key's own, not what the set or a token says of it."""
+    """A key of the set. `algorithm` is derived from the key itself, not from the set or a token."""
 
     kid: str | None
     algorithm: str
@@ -37,7 +37,7 @@ class TrustedKey:
 
 
 def parse_jwk_set(content: bytes) -> tuple[TrustedKey, ...]:
-    """The keys that may verify signatures, each once. None at all is an answer too: nobody is trusted.
+    """Return the keys that may verify signatures, without duplicates. An empty set is valid: no token is trusted.
 
     Raises:
         JwkSetRefused
@@ -47,7 +47,7 @@ def parse_jwk_set(content: bytes) -> tuple[TrustedKey, ...]:
     except (ValueError, RecursionError):
         document = None
     entries = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(entries, list) or len(entries) > MOST_KEYS:
+    if not isinstance(entries, list) or len(entries) > MAX_KEYS:
         raise JwkSetRefused
     trusted: list[TrustedKey] = []
     for entry in entries:
@@ -61,7 +61,7 @@ def _trusted_key(jwk: dict[str, Any]) -> TrustedKey | None:
     kid = jwk.get("kid")
     if jwk.get("use", "sig") != "sig" or not (kid is None or isinstance(kid, str)):
         return None
-    # A published private key is everybody's: its public half proves nothing.
+    # If the private key is published, anyone can sign with it, so its public key proves nothing.
     if not _PRIVATE.isdisjoint(jwk):
         _log.warning("jwks.private_key_published")
         return None

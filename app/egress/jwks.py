@@ -1,32 +1,32 @@
-"""The identity provider's signing keys: a JWKS, fetched with bounds, kept while it may be trusted.
+"""The identity provider's signing keys: a JWKS that is fetched with limits and cached.
 
-A set is fetched anew in the background before its lifetime ends, so nobody waits; past its lifetime
-a request waits for the new one. While the issuer is down the last set works on, up to a limit.
+A set is refreshed in the background before its lifetime ends, so requests do not wait. After its lifetime a request
+waits for the new set. While the issuer is down, the last set stays usable up to a limit.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
-from ipaddress import ip_address
 
 import httpx
 import structlog
 
 from app.auth.signing_keys import VerifyingKey
 from app.core.errors import IdentityProviderUnavailable
+from app.core.loopback import is_loopback
+from app.egress.json_download import DownloadRefused, download_json
 from app.egress.jwk_set import JwkSetRefused, TrustedKey, parse_jwk_set
 
-LARGEST_ANSWER = 256 * 1024
-UNKNOWN_KID_SECONDS = 30.0  # so that made-up key names cannot hammer the issuer
+UNKNOWN_KID_SECONDS = 30.0  # minimum interval, so that tokens with random key ids cannot flood the issuer
 RETRY_SECONDS = 5.0
-OUTAGE_SECONDS = 30.0  # so long after a failure retries hold nobody up
+OUTAGE_SECONDS = 30.0  # after a failure, requests do not wait for retries for this long
 
 _REFRESH_AHEAD = 0.8
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("byok.egress")
 
 
 class _FetchFailed(Exception):
-    """No usable answer; `reason` is one of our constants, for the log."""
+    """The fetch failed. `reason` is a constant for the log."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -34,14 +34,14 @@ class _FetchFailed(Exception):
 
 
 class JwksClient:
-    """The keys at one URL, as a key source of the authenticator.
+    """The authenticator's source of verification keys, fetched from one URL.
 
     Args:
-        http: a client of ours; what its defaults allow beyond the bounds here is not used.
-        url: https, or http to a loopback address where `allow_loopback_http` says development.
-        lifetime_seconds: how long a set is taken for current.
-        max_stale_seconds: how long it works on while the issuer is down.
-        timeout_seconds: bound of one fetch, from connecting to the last byte.
+        http: the client for the fetch. The limits here apply in addition to its own.
+        url: an https URL. If `allow_loopback_http` is set (for development), also http to a loopback address.
+        lifetime_seconds: how long a set counts as fresh.
+        max_stale_seconds: how long a set stays usable while the issuer is down.
+        timeout_seconds: the limit for one fetch, from connecting to the last byte.
         clock: monotonic seconds.
     """
 
@@ -57,17 +57,17 @@ class JwksClient:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._http = http
-        self._url = _checked(url, allow_loopback_http=allow_loopback_http)
+        self._url = _validated_url(url, allow_loopback_http=allow_loopback_http)
         self._lifetime = lifetime_seconds
         self._max_stale = max(max_stale_seconds, lifetime_seconds)
         self._timeout = timeout_seconds
         self._clock = clock
         self._keys: tuple[TrustedKey, ...] = ()
         self._generation = 0
-        self._flight: asyncio.Task[None] | None = None
+        self._fetch_task: asyncio.Task[None] | None = None
         never = float("-inf")
-        self._asked_at = self._failed_at = never
-        self._due_at = self._current_until = self._usable_until = never
+        self._fetch_started_at = self._failed_at = never
+        self._due_at = self._fresh_until = self._usable_until = never
 
     @property
     def generation(self) -> int | None:
@@ -77,49 +77,49 @@ class JwksClient:
     async def key_for(self, kid: str | None, algorithm: str) -> VerifyingKey | None:
         now = self._clock()
         if now >= self._due_at:
-            self._start()
+            self._start_fetch()
         if self._must_wait(now):
-            await self._landing()
+            await self._wait_for_fetch()
         if self._clock() >= self._usable_until:
             raise IdentityProviderUnavailable
         found = self._find(kid, algorithm)
         if found is None and kid is not None:
-            if self._clock() >= self._asked_at + UNKNOWN_KID_SECONDS:
-                self._start()
-            await self._landing()
+            if self._clock() >= self._fetch_started_at + UNKNOWN_KID_SECONDS:
+                self._start_fetch()
+            await self._wait_for_fetch()
             found = self._find(kid, algorithm)
         return found
 
     async def close(self) -> None:
-        """End a fetch that is under way."""
-        if self._flight is not None:
-            self._flight.cancel()
-            await asyncio.wait([self._flight])
+        """Cancel a running fetch."""
+        if self._fetch_task is not None:
+            self._fetch_task.cancel()
+            await asyncio.wait([self._fetch_task])
 
     def _find(self, kid: str | None, algorithm: str) -> VerifyingKey | None:
-        """The one key that fits; where two do, none is trusted rather than one guessed."""
-        fitting = [it.key for it in self._keys if it.algorithm == algorithm and kid in {None, it.kid}]
-        return fitting[0] if len(fitting) == 1 else None
+        """Return the only key that matches. If several keys match, return `None` instead of guessing."""
+        matching = [it.key for it in self._keys if it.algorithm == algorithm and kid in {None, it.kid}]
+        return matching[0] if len(matching) == 1 else None
 
     def _must_wait(self, now: float) -> bool:
-        """Whether the set at hand is not good enough to answer with while another is on its way."""
-        if now < self._current_until:
+        """Whether a request must wait for a running fetch, because the current set is too old."""
+        if now < self._fresh_until:
             return False
         return now >= self._usable_until or now >= self._failed_at + OUTAGE_SECONDS
 
-    def _start(self) -> None:
-        """Fetch, unless a fetch is under way."""
-        if self._flight is None or self._flight.done():
-            self._asked_at = self._clock()
-            self._due_at = max(self._due_at, self._asked_at + RETRY_SECONDS)
-            self._flight = asyncio.create_task(self._refresh(self._asked_at))
+    def _start_fetch(self) -> None:
+        """Start a fetch, unless one is running."""
+        if self._fetch_task is None or self._fetch_task.done():
+            self._fetch_started_at = self._clock()
+            self._due_at = max(self._due_at, self._fetch_started_at + RETRY_SECONDS)
+            self._fetch_task = asyncio.create_task(self._refresh(self._fetch_started_at))
 
-    async def _landing(self) -> None:
-        """Wait for a fetch under way; who gives up waiting does not end it for the others."""
-        if self._flight is not None:
-            await asyncio.shield(self._flight)
+    async def _wait_for_fetch(self) -> None:
+        """Wait for a running fetch. Cancelling one waiter does not cancel the fetch for the others."""
+        if self._fetch_task is not None:
+            await asyncio.shield(self._fetch_task)
 
-    async def _refresh(self, asked_at: float) -> None:
+    async def _refresh(self, started_at: float) -> None:
         try:
             keys = await self._fetch()
         except _FetchFailed as error:
@@ -130,62 +130,38 @@ class JwksClient:
         if keys != self._keys:
             self._keys = keys
             self._generation += 1
-        self._due_at = asked_at + self._lifetime * _REFRESH_AHEAD
-        self._current_until = asked_at + self._lifetime
-        self._usable_until = asked_at + self._max_stale
+        self._due_at = started_at + self._lifetime * _REFRESH_AHEAD
+        self._fresh_until = started_at + self._lifetime
+        self._usable_until = started_at + self._max_stale
 
     async def _fetch(self) -> tuple[TrustedKey, ...]:
         try:
             async with asyncio.timeout(self._timeout):
-                return parse_jwk_set(await self._download())
+                return parse_jwk_set(
+                    await download_json(self._http, self._url, timeout_seconds=self._timeout)
+                )
         except JwkSetRefused:
             reason = "malformed"
         except (TimeoutError, httpx.TimeoutException):
             reason = "timeout"
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             reason = "unreachable"
+        except DownloadRefused as error:
+            reason = error.reason
         raise _FetchFailed(reason)
 
-    async def _download(self) -> bytes:
-        request = self._http.build_request(
-            "GET",
-            self._url,
-            # identity: a compressed answer would be counted only after it has been blown up.
-            headers={"accept": "application/jwk-set+json, application/json", "accept-encoding": "identity"},
-            timeout=self._timeout,
-        )
-        response = await self._http.send(request, stream=True, follow_redirects=False)
-        try:
-            if response.status_code != httpx.codes.OK:
-                raise _FetchFailed("redirect" if response.is_redirect else "status")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise _FetchFailed("encoded")
-            content = bytearray()
-            async for chunk in response.aiter_raw():
-                content += chunk
-                if len(content) > LARGEST_ANSWER:
-                    raise _FetchFailed("too_large")
-            return bytes(content)
-        finally:
-            await response.aclose()
 
-
-def _checked(url: str, *, allow_loopback_http: bool) -> str:
+def _validated_url(url: str, *, allow_loopback_http: bool) -> str:
     try:
         parts = httpx.URL(url)
     except httpx.InvalidURL:
-        raise ValueError("the JWKS URL is not a URL") from None
+        raise ValueError("the JWKS URL is not a valid URL") from None
     if not parts.host or parts.userinfo or parts.fragment:
-        raise ValueError("the JWKS URL needs a host, and no user, password or fragment")
+        raise ValueError("the JWKS URL must have a host and must not have a user, password or fragment")
     if parts.scheme != "https" and not (
-        parts.scheme == "http" and allow_loopback_http and _is_loopback(parts.host)
+        parts.scheme == "http" and allow_loopback_http and is_loopback(parts.host)
     ):
-        raise ValueError("the JWKS URL must be https; http is for loopback addresses in development")
+        raise ValueError(
+            "the JWKS URL must use https; http is allowed only for loopback addresses in development"
+        )
     return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

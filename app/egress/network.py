@@ -1,6 +1,6 @@
-"""Where connections are made: every name is looked up and vetted anew, and only what passed is dialled.
+"""Network backends of httpcore: each new connection resolves and validates the host and connects to the pinned address.
 
-The URL is never rewritten to an address, so pooling, SNI, Host and certificate check go by name.
+The URL is never rewritten to an address. So pooling, SNI, the Host header and the certificate check use the name.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
 from typing import Any, Final
@@ -15,30 +16,40 @@ from typing import Any, Final
 import httpcore
 
 from app.core.url_errors import DnsUnavailable, UrlReason, UrlRefused
-from app.egress.exceptions import AnswerTooLarge, DestinationRefused, NameNotFound, NameUnavailable
+from app.egress.exceptions import DestinationRefused, NameLookupFailed, NameNotFound, ResponseTooLarge
 from app.egress.resolver import Address, AddressGuard
-from app.provider_url.host_name import judge_host
+from app.egress.response_head import ResponseHeadLimit
+from app.provider_url.host_name import validate_host
 
 HTTPS_PORT: Final = 443
 CONNECT_SECONDS: Final = 5.0
 _MAX_ATTEMPTS: Final = 6
 
 
-class VettedNetwork(httpcore.AsyncNetworkBackend):
-    """Dials port 443 of vetted addresses.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseBounds:
+    """Limits for one response. `max_bytes` includes heads, framing and body; `max_head_bytes` all heads."""
+
+    max_bytes: int
+    max_head_bytes: int
+    max_informational: int
+
+
+class PinnedNetwork(httpcore.AsyncNetworkBackend):
+    """Connects to port 443 of validated addresses only.
 
     Args:
-        guard: asked at every new connection.
-        attempt_seconds: for one address, while there are others to try.
-        dialer: opens the connection to an address.
+        guard: resolves and validates the host for each new connection.
+        attempt_seconds: the timeout for one address if there are others to try.
+        network_backend: opens the connection to an address.
     """
 
     def __init__(
-        self, guard: AddressGuard, *, attempt_seconds: float, dialer: httpcore.AsyncNetworkBackend
+        self, guard: AddressGuard, *, attempt_seconds: float, network_backend: httpcore.AsyncNetworkBackend
     ) -> None:
         self._guard = guard
         self._attempt_seconds = attempt_seconds
-        self._dialer = dialer
+        self._network_backend = network_backend
 
     async def connect_tcp(
         self,
@@ -50,28 +61,28 @@ class VettedNetwork(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         if port != HTTPS_PORT:
             raise DestinationRefused(UrlReason.PORT_NOT_ALLOWED)
-        if judge_host(host) != host:
+        if validate_host(host) != host:
             raise DestinationRefused(UrlReason.HOST_INVALID)
         deadline = _deadline(CONNECT_SECONDS if timeout is None else timeout)
-        addresses = in_turn(await self._vet(host, deadline))[:_MAX_ATTEMPTS]
+        addresses = interleave_families(await self._resolve(host, deadline))[:_MAX_ATTEMPTS]
         for address in addresses[:-1]:
             seconds = min(self._attempt_seconds, _remaining(deadline))
             try:
-                return await self._dialer.connect_tcp(
+                return await self._network_backend.connect_tcp(
                     str(address), port, seconds, local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
-        return await self._dialer.connect_tcp(
+        return await self._network_backend.connect_tcp(
             str(addresses[-1]), port, _remaining(deadline), local_address, socket_options
         )
 
-    async def _vet(self, host: str, deadline: float) -> tuple[Address, ...]:
+    async def _resolve(self, host: str, deadline: float) -> tuple[Address, ...]:
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._guard.vet(host)
+                return await self._guard.resolve_and_validate(host)
         except (DnsUnavailable, TimeoutError):
-            raise NameUnavailable from None
+            raise NameLookupFailed from None
         except UrlRefused as refusal:
             if refusal.reason is UrlReason.DNS_NO_RECORDS:
                 raise NameNotFound from None
@@ -79,20 +90,20 @@ class VettedNetwork(httpcore.AsyncNetworkBackend):
 
 
 class BoundedNetwork(httpcore.AsyncNetworkBackend):
-    """Bounds what a peer can make us do: one deadline for look-up, connect and handshake, one size for an answer.
+    """Limits the time of a connection setup and the size of a response.
 
     Args:
-        inner: makes the connections.
-        connect_seconds: from the look-up to the end of the TLS handshake.
-        answer_bytes: for one answer, everything counted.
+        inner: opens the connections.
+        connect_seconds: the limit from the DNS lookup to the end of the TLS handshake.
+        bounds: the limits for one response.
     """
 
     def __init__(
-        self, inner: httpcore.AsyncNetworkBackend, *, connect_seconds: float, answer_bytes: int
+        self, inner: httpcore.AsyncNetworkBackend, *, connect_seconds: float, bounds: ResponseBounds
     ) -> None:
         self._inner = inner
         self._connect_seconds = connect_seconds
-        self._answer_bytes = answer_bytes
+        self._bounds = bounds
 
     async def connect_tcp(
         self,
@@ -105,53 +116,59 @@ class BoundedNetwork(httpcore.AsyncNetworkBackend):
         seconds = self._connect_seconds if timeout is None else min(timeout, self._connect_seconds)
         deadline = _deadline(seconds)
         stream = await self._inner.connect_tcp(host, port, seconds, local_address, socket_options)
-        return _BoundedStream(stream, host=host, deadline=deadline, answer_bytes=self._answer_bytes)
+        return _BoundedStream(stream, host=host, deadline=deadline, bounds=self._bounds)
 
-    # connect_unix_socket is the base class's: not implemented. A socket file is no destination.
+    # The base class does not implement `connect_unix_socket`. A socket file is not a valid destination.
 
 
 class _BoundedStream(httpcore.AsyncNetworkStream):
-    """One connection. In HTTP/1.1 what is read since the last write is one answer."""
+    """One connection. In HTTP/1.1 the bytes read since the last write belong to one response."""
 
     def __init__(
-        self, inner: httpcore.AsyncNetworkStream, *, host: str, deadline: float, answer_bytes: int
+        self, inner: httpcore.AsyncNetworkStream, *, host: str, deadline: float, bounds: ResponseBounds
     ) -> None:
         self._inner = inner
         self._host = host
         self._deadline = deadline
-        self._answer_bytes = answer_bytes
-        self._bytes_left = answer_bytes
+        self._bounds = bounds
+        self._expect_response()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # httpcore's signature
         data = await self._inner.read(max_bytes, timeout)
         self._bytes_left -= len(data)
         if self._bytes_left < 0:
-            raise AnswerTooLarge
+            raise ResponseTooLarge
+        self._head.receive(data)
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # httpcore's signature
-        self._bytes_left = self._answer_bytes
+        self._expect_response()
         await self._inner.write(buffer, timeout)
+
+    def _expect_response(self) -> None:
+        bounds = self._bounds
+        self._bytes_left = bounds.max_bytes
+        self._head = ResponseHeadLimit(
+            max_bytes=bounds.max_head_bytes, max_informational=bounds.max_informational
+        )
 
     async def start_tls(
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ARG002, ASYNC109  # httpcore's signature; ours started with the look-up
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109  # httpcore's signature; the deadline started with the lookup
     ) -> httpcore.AsyncNetworkStream:
         if server_hostname != self._host:
             await self._inner.aclose()
             raise DestinationRefused(UrlReason.HOST_INVALID)
         stream = await self._inner.start_tls(ssl_context, server_hostname, _remaining(self._deadline))
-        return _BoundedStream(
-            stream, host=self._host, deadline=self._deadline, answer_bytes=self._answer_bytes
-        )
+        return _BoundedStream(stream, host=self._host, deadline=self._deadline, bounds=self._bounds)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
     def get_extra_info(self, info: str) -> Any:
-        # The pool asks every idle connection at every request; looking for the socket costs ten times the answer.
+        # The pool calls this for every idle connection at every request. Finding the socket is ten times slower.
         if info == "is_readable":
             return _is_readable(self._socket)
         return self._inner.get_extra_info(info)
@@ -162,11 +179,11 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
         return found
 
 
-def in_turn(addresses: Iterable[Address]) -> list[Address]:
-    """Families by turns, so that one that is broken costs one attempt.
+def interleave_families(addresses: Iterable[Address]) -> list[Address]:
+    """Alternate between IPv4 and IPv6 addresses, so that a broken family costs only one attempt.
 
-    IPv4 first, as attempts are made one after the other: where there is no IPv4, connecting
-    fails at once, while a broken IPv6 tends to swallow packets.
+    IPv4 comes first, because attempts are sequential: without IPv4, connecting fails immediately, but a broken
+    IPv6 network tends to drop packets silently.
     """
     ordered = list(addresses)
     families = ([address for address in ordered if address.version == version] for version in (4, 6))
@@ -174,7 +191,7 @@ def in_turn(addresses: Iterable[Address]) -> list[Address]:
 
 
 def _is_readable(connection: socket.socket | None) -> bool:
-    """Whether an idle connection has something to say, which can only be that it ends. Without a socket: as if so."""
+    """Whether an idle connection is readable, which means that the peer closed it. True if the socket is missing."""
     if connection is None or connection.fileno() < 0:
         return True
     poll = select.poll()

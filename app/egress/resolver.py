@@ -1,4 +1,4 @@
-"""Names to addresses: the resolver port, its DNS implementation, and the guard that vets every answer."""
+"""DNS lookups, and the guard that validates every response."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ import dns.resolver
 
 from app.core.url_errors import DnsUnavailable, UrlReason, UrlRefused
 from app.egress.dns_sockets import BoundedBackend
-from app.provider_url.address_policy import NAT64_PREFIX_LENGTHS, AddressVerdict, classify, parse_address
+from app.provider_url.address_policy import NAT64_PREFIX_LENGTHS, AddressClass, classify, parse_address
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -28,26 +28,26 @@ _logger = logging.getLogger(__name__)
 
 
 class Resolver(Protocol):
-    """Whoever knows the addresses of a name."""
+    """Resolves host names."""
 
     async def addresses(self, host: str) -> Sequence[str]:
-        """All addresses of the absolute name `host`, of both families; empty if it has none.
+        """Return all IPv4 and IPv6 addresses of the absolute name `host`; empty if it has no addresses.
 
         Raises:
-            DnsUnavailable: it could not be found out, or the answer is longer than we read.
+            DnsUnavailable: the lookup failed, or the response exceeds the size limit.
         """
 
 
 class DnsResolver:
-    """Asks name servers, and nothing else: no hosts file, no search domains, no cache.
+    """Queries name servers only: it uses no hosts file, no search domains and no cache.
 
-    Unlike `getaddrinfo` it can be cancelled, keeps its deadlines, and takes no number for a name.
-    A family whose answer is longer than `MAX_ANSWER_BYTES` counts as one that could not be found out.
+    Unlike `getaddrinfo` it can be cancelled, keeps its deadlines, and does not accept a number as a name.
+    A response longer than `dns_sockets.MAX_RESPONSE_BYTES` counts as a failed lookup of that address family.
 
     Args:
-        nameservers: `address`, `address:port` or `[address]:port`; none: those of the system.
-        timeout_seconds: for the whole look-up.
-        attempt_seconds: for one question to one server.
+        nameservers: `address`, `address:port` or `[address]:port`; if empty, the name servers of the system.
+        timeout_seconds: the limit for the whole lookup.
+        attempt_seconds: the limit for one query to one server.
     """
 
     def __init__(
@@ -61,33 +61,33 @@ class DnsResolver:
     async def addresses(self, host: str) -> Sequence[str]:
         name = dns.name.from_text(f"{host}.")
         ipv4, ipv6 = await asyncio.gather(
-            self._ask(name, dns.rdatatype.A), self._ask(name, dns.rdatatype.AAAA)
+            self._query(name, dns.rdatatype.A), self._query(name, dns.rdatatype.AAAA)
         )
         found = (ipv4 or ()) + (ipv6 or ())
-        # One family may fail while the other answers. That nothing is there takes the word of both.
+        # One family may fail if the other has addresses. "No addresses" needs a response for both.
         if not found and (ipv4 is None or ipv6 is None):
             raise DnsUnavailable
         return found
 
-    async def _ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> tuple[str, ...] | None:
-        """Addresses of one family, or None if no server could say."""
+    async def _query(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> tuple[str, ...] | None:
+        """Return the addresses of one family, or `None` if the lookup failed."""
         try:
-            answer = await self._stub.resolve(
+            response = await self._stub.resolve(
                 name, kind, search=False, raise_on_no_answer=False, backend=self._sockets
             )
         except dns.resolver.NXDOMAIN:
             return ()
         except (dns.exception.DNSException, OSError):
             return None
-        return tuple(record.address for record in answer)
+        return tuple(record.address for record in response)
 
 
 class AddressGuard:
-    """Lets a name through only if all of its addresses are public.
+    """Accepts a host only if all of its addresses are public.
 
     Args:
-        resolver: asked at every call; nothing is remembered.
-        allowed_hosts: names that the operator exempts from the address rule, and from nothing else.
+        resolver: queried at every call; results are not cached.
+        allowed_hosts: hosts that the operator exempts from the address policy, but not from any other rule.
         nat64: prefixes of the operator's own NAT64; see `classify`.
     """
 
@@ -99,36 +99,37 @@ class AddressGuard:
         nat64: Collection[IPv6Network] = (),
     ) -> None:
         if any(prefix.prefixlen not in NAT64_PREFIX_LENGTHS for prefix in nat64):
-            raise ValueError("a NAT64 prefix is 32, 40, 48, 56, 64 or 96 bits long")
+            raise ValueError("a NAT64 prefix must be 32, 40, 48, 56, 64 or 96 bits long")
         self._resolver = resolver
         self._allowed_hosts = frozenset(host.lower().removesuffix(".") for host in allowed_hosts)
         self._nat64 = tuple(nat64)
 
-    async def vet(self, host: str, *, field: str = "base_url") -> tuple[Address, ...]:
-        """The addresses that may be dialled for `host`, each once, in the resolver's order.
+    async def resolve_and_validate(self, host: str, *, field: str = "base_url") -> tuple[Address, ...]:
+        """Resolve `host` and return its addresses without duplicates, in the resolver's order.
 
-        One bad address spoils the answer: whoever mixes them hopes that we check one and dial another.
+        One forbidden address is enough to refuse the host. A mix of addresses is an attempt to pass the validation
+        with one address and to get a connection to another.
 
         Raises:
             UrlRefused: dns_no_records or dns_private_address.
-            DnsUnavailable: also for more addresses than anybody needs; each takes its time to judge.
+            DnsUnavailable: the lookup failed, or there are more than 64 addresses.
         """
-        answer = await self._resolver.addresses(host)
-        if len(answer) > _MAX_ADDRESSES:
-            _logger.info("addresses not judged: %s has %d", host, len(answer))
+        response = await self._resolver.addresses(host)
+        if len(response) > _MAX_ADDRESSES:
+            _logger.info("too many addresses: %s has %d", host, len(response))
             raise DnsUnavailable
-        if not answer:
+        if not response:
             raise UrlRefused(UrlReason.DNS_NO_RECORDS, field=field)
         is_exempt = host in self._allowed_hosts
-        vetted: dict[Address, None] = {}
-        for text in answer:
+        validated: dict[Address, None] = {}
+        for text in response:
             address = parse_address(text)
-            verdict = classify(text, nat64=self._nat64)
-            if address is None or not (is_exempt or verdict is AddressVerdict.PUBLIC):
-                _logger.info("address refused: %s is %s", host, verdict.value)
+            address_class = classify(text, nat64=self._nat64)
+            if address is None or not (is_exempt or address_class is AddressClass.PUBLIC):
+                _logger.info("address refused: %s is %s", host, address_class.value)
                 raise UrlRefused(UrlReason.DNS_PRIVATE_ADDRESS, field=field)
-            vetted[address] = None
-        return tuple(vetted)
+            validated[address] = None
+        return tuple(validated)
 
 
 def _stub_of(nameservers: Sequence[str]) -> dns.asyncresolver.Resolver:
@@ -139,7 +140,7 @@ def _stub_of(nameservers: Sequence[str]) -> dns.asyncresolver.Resolver:
     try:
         return dns.asyncresolver.Resolver()
     except dns.resolver.NoResolverConfiguration:
-        # What the C library does without /etc/resolv.conf.
+        # The C library does the same without /etc/resolv.conf.
         return _stub_of(["127.0.0.1"])
 
 
@@ -148,5 +149,7 @@ def _nameserver(text: str) -> dns.nameserver.Do53Nameserver:
     if parse_address(text) is None and (parts := _ADDRESS_AND_PORT.fullmatch(text)):
         host, port = parts["ipv6"] or parts["ipv4"], parts["port"]
     if parse_address(host) is None or not 0 < int(port) <= _MAX_PORT:
-        raise ValueError("a name server is an IP address, or one with a port: 192.0.2.1:53, [2001:db8::1]:53")
+        raise ValueError(
+            "a name server must be an IP address, with an optional port: 192.0.2.1:53, [2001:db8::1]:53"
+        )
     return dns.nameserver.Do53Nameserver(host, int(port))

@@ -1,4 +1,4 @@
-"""Deliveries to webhook endpoints: signed by the Standard Webhooks scheme, to vetted addresses, answers unread."""
+"""Sends webhook deliveries, signed by the Standard Webhooks scheme, over a pinned transport. Response bodies are not read."""
 
 import asyncio
 import base64
@@ -10,33 +10,33 @@ from datetime import datetime
 import httpx
 
 from app.core.clock import now
-from app.core.signing_secret import SigningSecret
-from app.egress.exceptions import DestinationRefused, NameUnavailable
+from app.core.keys.signing_secret import SigningSecret
+from app.egress.exceptions import DestinationRefused, NameLookupFailed
 from app.egress.transport import EgressLimits
 
 TIMEOUT_SECONDS = 10.0
-# A receiver says whether it has the message, and that is all we want to hear.
+# Only the status of a response matters, so its size limit is small.
 LIMITS = EgressLimits(
-    total_seconds=TIMEOUT_SECONDS, answer_bytes=32 * 1024, connections=32, connections_per_host=4
+    total_seconds=TIMEOUT_SECONDS, max_response_bytes=32 * 1024, connections=32, connections_per_host=4
 )
 USER_AGENT = "pharaoh-byok-webhooks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """How an attempt went, in our words: `status_<n>`, or why there was no answer."""
+class AttemptResult:
+    """The result of one delivery attempt. `outcome` is `status_<n>`, or a reason why the receiver sent no response."""
 
     is_delivered: bool
     outcome: str
 
 
 class WebhookClient:
-    """Makes one attempt at a time; repeating is the outbox's business.
+    """Makes one delivery attempt. `DeliveryWorker` does the retries.
 
     Args:
-        http: over the vetted transport, which judges URL and addresses anew at every request.
-        timeout_seconds: for a whole attempt.
-        clock: what time it is, for the signature.
+        http: a client over `pinned_transport`, which validates the URL and the addresses of every request.
+        timeout_seconds: the limit for a whole attempt.
+        clock: returns the current time, for the signature.
     """
 
     def __init__(
@@ -50,20 +50,20 @@ class WebhookClient:
         self._timeout_seconds = timeout_seconds
         self._clock = clock
 
-    async def deliver(self, url: str, secret: SigningSecret, *, message_id: str, body: str) -> Attempt:
-        """POST the body, signed for this moment. Whatever happens on the way is an outcome."""
+    async def deliver(self, url: str, secret: SigningSecret, *, message_id: str, body: str) -> AttemptResult:
+        """POST the body, signed with the current time. Never raises: every failure is an outcome."""
         content = body.encode()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 status = await self._post(url, self._headers(secret, message_id, content), content)
         except Exception as error:  # noqa: BLE001  # a library's error may quote the headers, and so the signature
-            return Attempt(is_delivered=False, outcome=_outcome(error))
-        return Attempt(is_delivered=httpx.codes.is_success(status), outcome=f"status_{status}")
+            return AttemptResult(is_delivered=False, outcome=_outcome(error))
+        return AttemptResult(is_delivered=httpx.codes.is_success(status), outcome=f"status_{status}")
 
     async def _post(self, url: str, headers: dict[str, str], content: bytes) -> int:
         connect = min(5.0, self._timeout_seconds / 2)
         timeout = httpx.Timeout(self._timeout_seconds, connect=connect)
-        # Not the client's build_request: that would add cookies and default headers.
+        # Do not use the client's `build_request`: it adds cookies and default headers.
         request = httpx.Request(
             "POST", url, headers=headers, content=content, extensions={"timeout": timeout.as_dict()}
         )
@@ -91,7 +91,7 @@ def _outcome(error: Exception) -> str:
     match error:
         case DestinationRefused():
             return "address_refused"
-        case NameUnavailable():
+        case NameLookupFailed():
             return "dns_unavailable"
         case httpx.TimeoutException() | TimeoutError():
             return "timeout"

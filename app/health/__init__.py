@@ -1,1 +1,1 @@
-"""Liveness, readiness of dependencies, metrics."""
+"""Liveness, readiness of the dependencies, and metrics."""

@@ -1,42 +1,50 @@
-"""Whether the process answers, whether its dependencies do, and its metrics."""
+"""Liveness of the process, readiness of its dependencies, and metrics."""
 
 from fastapi import APIRouter, Response
 
-from app.api.dependencies import ServicesOfApp
-from app.api.responses import answer
+from app.api.dependencies import AppServices
+from app.api.problems import problems
+from app.api.responses import respond
 from app.health.schemas import Liveness, Readiness
 from app.health.service import HealthService
 from app.observability.metrics import metrics_text
+from app.observability.metrics_app import METRICS_MEDIA_TYPE
 
 router = APIRouter(tags=["health"])
 
+# The server refuses these requests before any handler runs.
+_PROBLEMS = problems(431, needs_token=False)
 _METRICS = 'byok_validations_total{reason="ok",status="valid"} 1.0\n'
 
 
-@router.head("/livez", include_in_schema=False)  # load balancers ask like this
+@router.head("/livez", include_in_schema=False)  # some load balancers send HEAD
 @router.get(
     "/livez",
     response_model=Liveness,
     operation_id="getLiveness",
-    response_description="It is.",
-    summary="Is the process alive?",
+    response_description="The process is alive.",
+    summary="Check liveness",
+    responses=_PROBLEMS,
 )
 async def livez() -> Response:
-    """Looks at nothing but itself: restart the process when this fails."""
-    return answer(Liveness())
+    """Succeeds whenever the process can respond; checks no dependency. Restart the process if this fails."""
+    return respond(Liveness())
 
 
-@router.head("/readyz", include_in_schema=False)  # load balancers ask like this
+@router.head("/readyz", include_in_schema=False)  # some load balancers send HEAD
 @router.get(
     "/readyz",
     response_model=Readiness,
     operation_id="getReadiness",
-    response_description="All dependencies answer.",
-    summary="Are the dependencies up?",
-    responses={503: {"model": Readiness, "description": "At least one dependency is down."}},
+    response_description="All dependencies respond.",
+    summary="Check readiness",
+    responses=_PROBLEMS | {503: {"model": Readiness, "description": "At least one dependency is down."}},
 )
-async def readyz(services: ServicesOfApp) -> Response:
-    """Per dependency. Send no traffic here while this fails."""
+async def readyz(services: AppServices) -> Response:
+    """Ping the database and the secret store, and report the state of each.
+
+    Do not route traffic to this instance while this fails.
+    """
     found = await services[HealthService].check()
     problems = {name: code for name, code in found.items() if code is not None}
     readiness = Readiness(
@@ -44,21 +52,22 @@ async def readyz(services: ServicesOfApp) -> Response:
         dependencies={name: "down" if name in problems else "up" for name in found},
         problems=problems,
     )
-    return answer(readiness, status=503 if problems else 200)
+    return respond(readiness, status=503 if problems else 200)
 
 
 @router.get(
     "/metrics",
     operation_id="getMetrics",
-    summary="Metrics in Prometheus' text format",
+    summary="Export metrics",
     response_class=Response,
-    responses={
+    responses=_PROBLEMS
+    | {
         200: {
             "content": {"text/plain": {"schema": {"type": "string", "examples": [_METRICS]}}},
-            "description": "Metrics.",
+            "description": "The metrics.",
         }
     },
 )
 async def metrics() -> Response:
-    """Labels are routes, codes and reasons: nothing that a client typed."""
-    return Response(metrics_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    """Return metrics in the text format of Prometheus. Labels are routes, codes and reasons, never client input."""
+    return Response(metrics_text(), media_type=METRICS_MEDIA_TYPE)

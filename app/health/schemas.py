@@ -1,4 +1,4 @@
-"""Health on the wire."""
+"""Wire models of liveness and readiness."""
 
 from typing import Annotated, Literal
 
@@ -8,13 +8,13 @@ from app.api.schemas import ResponseModel
 
 
 class Liveness(ResponseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(ResponseModel):
-    """Whether each dependency answers right now."""
+    """Whether each dependency responds."""
 
     status: Literal["ready", "not_ready"]
     dependencies: Annotated[
@@ -23,7 +23,7 @@ class Readiness(ResponseModel):
     problems: Annotated[
         dict[str, str],
         Field(
-            description="Of each dependency that is down the code of what is wrong, as problems have it.",
+            description="Error code of each dependency that is down, by name. The codes are those of problem responses.",
             examples=[{}],
         ),
     ]

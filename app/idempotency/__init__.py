@@ -1,1 +1,1 @@
-"""Idempotency-Key: the same request twice is done once."""
+"""Idempotency-Key: a repeated request is executed once."""

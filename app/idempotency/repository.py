@@ -1,4 +1,4 @@
-"""Claims on Idempotency-Keys, exact under concurrency: the primary key settles who is first."""
+"""Claims on Idempotency-Keys. Exact under concurrency: the primary key decides which request is first."""
 
 import json
 from dataclasses import dataclass
@@ -8,13 +8,14 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database.engine import Query, Session
+from app.database.repository import Repository
+from app.database.statements import Query
 from app.idempotency.tables import idempotency_key as t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptAnswer:
-    """The first answer, as it went out."""
+class StoredResponse:
+    """The first response, as it was sent."""
 
     status_code: int
     headers: dict[str, str]
@@ -22,16 +23,16 @@ class KeptAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class KeyState:
     """The state of a key after an attempt to claim it.
 
-    `resource_id` was chosen by the first holder: a later one finds there what a crash left behind.
+    `resource_id` was chosen by the first request. A later one finds the resource that a crashed request left under it.
     """
 
     request_digest: bytes
     holder_id: UUID
     resource_id: UUID
-    answer: KeptAnswer | None
+    response: StoredResponse | None
 
 
 def _bind(name: str) -> sa.BindParameter[object]:
@@ -49,7 +50,7 @@ _NEW = insert(t).values(
 )
 _NOW = sa.bindparam("now", type_=t.c.held_until.type)
 _EXPIRED = t.c.expires_at <= _NOW
-# A holder that crashed frees the key; whoever takes it over keeps the resource id.
+# The claim of a crashed request times out. The request that claims the key after that keeps the resource id.
 _ABANDONED = sa.and_(
     t.c.status_code.is_(None), t.c.held_until <= _NOW, t.c.request_digest == _NEW.excluded.request_digest
 )
@@ -69,42 +70,40 @@ _CLAIM = Query(
         where=sa.or_(_EXPIRED, _ABANDONED),
     )
 )
-_OF_KEY = sa.and_(t.c.organization_id == _bind("organization_id"), t.c.key_digest == _bind("key_digest"))
-_FIND = Query(sa.select(t).where(_OF_KEY))
-_KEEP = Query(
+_IS_KEY = sa.and_(t.c.organization_id == _bind("organization_id"), t.c.key_digest == _bind("key_digest"))
+_IS_CLAIM = sa.and_(_IS_KEY, t.c.holder_id == sa.bindparam("holder", type_=t.c.holder_id.type))
+_HAS_NO_RESPONSE = t.c.status_code.is_(None)
+_FIND = Query(sa.select(t).where(_IS_KEY))
+_STORE = Query(
     sa.update(t)
-    .where(_OF_KEY, t.c.holder_id == sa.bindparam("holder", type_=t.c.holder_id.type))
+    .where(_IS_CLAIM)
     .values(status_code=_bind("status_code"), headers=_bind("headers"), body=_bind("body"))
 )
-_REBIND = Query(
-    sa.update(t)
-    .where(_OF_KEY, t.c.holder_id == sa.bindparam("holder", type_=t.c.holder_id.type))
-    .values(resource_id=_bind("resource_id"))
-)
-_LET_GO = Query(
-    sa.update(t)
-    .where(
-        _OF_KEY,
-        t.c.holder_id == sa.bindparam("holder", type_=t.c.holder_id.type),
-        t.c.status_code.is_(None),
-    )
-    .values(held_until=_bind("held_until"))
-)
-_RELEASE = Query(
-    sa.delete(t).where(
-        _OF_KEY,
-        t.c.holder_id == sa.bindparam("holder", type_=t.c.holder_id.type),
-        t.c.status_code.is_(None),
+_RENEW_RESOURCE_ID = Query(sa.update(t).where(_IS_CLAIM).values(resource_id=_bind("resource_id")))
+_ALLOW_RETRY = Query(sa.update(t).where(_IS_CLAIM, _HAS_NO_RESPONSE).values(held_until=_bind("held_until")))
+_RELEASE = Query(sa.delete(t).where(_IS_CLAIM, _HAS_NO_RESPONSE))
+
+
+_AT_MOST = sa.bindparam("at_most", type_=sa.Integer)
+_COUNT = Query(
+    sa.select(sa.func.count().label("n")).select_from(
+        sa.select(sa.literal_column("1"))
+        .select_from(t)
+        .where(t.c.organization_id == _bind("organization_id"))
+        .limit(_AT_MOST)
+        .subquery()
     )
 )
 
 
-class IdempotencyRepository:
-    """One organization's kept answers."""
+class IdempotencyRepository(Repository):
+    """The idempotency keys of one organization."""
 
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
+    async def count(self, *, at_most: int) -> int:
+        """Count the organization's keys, up to `at_most`."""
+        row = await self._session.one(_COUNT, organization_id=self._organization_id, at_most=at_most)
+        count: int = row["n"]
+        return count
 
     async def claim(
         self,
@@ -116,11 +115,11 @@ class IdempotencyRepository:
         now: datetime,
         held_until: datetime,
         expires_at: datetime,
-    ) -> Claim:
-        """Take the key if it is free, and return its state either way."""
+    ) -> KeyState:
+        """Claim the key if it is free, and return its state in either case."""
         values = {"organization_id": self._organization_id, "key_digest": key_digest}
         row = None
-        while row is None:  # the holder may release the key between the two statements
+        while row is None:  # the claiming request may release the key between the two statements
             await self._session.execute(
                 _CLAIM,
                 request_digest=request_digest,
@@ -132,43 +131,43 @@ class IdempotencyRepository:
                 **values,
             )
             row = await self._session.first(_FIND, **values)
-        answer = None
+        response = None
         if row["status_code"] is not None:
-            answer = KeptAnswer(
+            response = StoredResponse(
                 status_code=row["status_code"], headers=row["headers"], body=bytes(row["body"])
             )
-        return Claim(
+        return KeyState(
             request_digest=bytes(row["request_digest"]),
             holder_id=row["holder_id"],
             resource_id=row["resource_id"],
-            answer=answer,
+            response=response,
         )
 
-    async def keep(self, key_digest: bytes, *, holder_id: UUID, answer: KeptAnswer) -> None:
+    async def store(self, key_digest: bytes, *, holder_id: UUID, response: StoredResponse) -> None:
         await self._session.execute(
-            _KEEP,
+            _STORE,
             organization_id=self._organization_id,
             key_digest=key_digest,
             holder=holder_id,
-            status_code=answer.status_code,
-            headers=json.dumps(answer.headers),
-            body=answer.body,
+            status_code=response.status_code,
+            headers=json.dumps(response.headers),
+            body=response.body,
         )
 
-    async def rebind(self, key_digest: bytes, *, holder_id: UUID, resource_id: UUID) -> None:
-        """What the former holder began is gone; the new one makes another resource."""
+    async def renew_resource_id(self, key_digest: bytes, *, holder_id: UUID, resource_id: UUID) -> None:
+        """Replace the resource id, because nothing is left under the old one."""
         await self._session.execute(
-            _REBIND,
+            _RENEW_RESOURCE_ID,
             organization_id=self._organization_id,
             key_digest=key_digest,
             holder=holder_id,
             resource_id=resource_id,
         )
 
-    async def let_go(self, key_digest: bytes, *, holder_id: UUID, now: datetime) -> None:
-        """End the hold, and keep what it names."""
+    async def allow_retry(self, key_digest: bytes, *, holder_id: UUID, now: datetime) -> None:
+        """End the claim now, but keep the request digest and the resource id."""
         await self._session.execute(
-            _LET_GO,
+            _ALLOW_RETRY,
             organization_id=self._organization_id,
             key_digest=key_digest,
             holder=holder_id,
@@ -176,7 +175,7 @@ class IdempotencyRepository:
         )
 
     async def release(self, key_digest: bytes, *, holder_id: UUID) -> None:
-        """Give the key back unused."""
+        """Delete the claim, so that any request may use the key."""
         await self._session.execute(
             _RELEASE, organization_id=self._organization_id, key_digest=key_digest, holder=holder_id
         )

@@ -1,4 +1,4 @@
-"""Answers kept for repeated requests. Digests only: neither the Idempotency-Key nor the body is stored."""
+"""Responses stored for repeated requests. The Idempotency-Key and the request body are stored only as digests."""
 
 import sqlalchemy as sa
 

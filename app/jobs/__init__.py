@@ -1,1 +1,1 @@
-"""The job queue and the scheduler."""
+"""The job queue, and the scheduler of periodic jobs."""

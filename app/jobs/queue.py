@@ -1,4 +1,4 @@
-"""The job queue: what is due, taken by any number of instances without getting in each other's way."""
+"""The job queue. Any number of instances claim due items without waiting for each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,39 +10,41 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database.bulk import arrays, given
-from app.database.engine import Query, Row, Session
+from app.database.bulk import bulk_params, unnest
+from app.database.repository import Repository
+from app.database.statements import FixedStatement, Query, Row
 from app.jobs.tables import job_queue as q
 
 
 class JobKind(StrEnum):
-    """What a due item asks for; `id` names the intent, validation, rotation or credential."""
+    """The kind of work. The comment states what an item's `id` refers to."""
 
-    SETTLE_INTENT = "settle_intent"
-    SETTLE_VALIDATION = "settle_validation"
-    RETRY_ROTATION = "retry_rotation"  # a rotation that could not be checked yet
-    DESTROY_VERSION = "destroy_version"  # by its intent: retired, or marked destroyed and not yet gone
-    PURGE_CREDENTIAL = "purge_credential"  # a deleted credential whose secrets are not all gone
-    SETTLE_WEBHOOK = "settle_webhook"  # an endpoint whose secret is on the way into the store, or out of it
-    DELIVER_WEBHOOK = "deliver_webhook"  # a delivery; put off from attempt to attempt
-    FOLD_USAGE = "fold_usage"  # an organization whose ledger has rows that are not in the sums yet
-    SETTLE_REWRAP = "settle_rewrap"  # by its intent: a rewrap that was announced
-    # An operator's commands alone take these, so that a run that was stopped can go on.
-    REWRAP_SECRETS = "rewrap_secrets"  # a credential or an endpoint
+    SETTLE_INTENT = "settle_intent"  # the intent of an interrupted write
+    SETTLE_VALIDATION = "settle_validation"  # an interrupted validation
+    RETRY_ROTATION = "retry_rotation"  # a rotation whose key could not be validated yet
+    DESTROY_VERSION = "destroy_version"  # the intent of a version whose key must be destroyed
+    PURGE_CREDENTIAL = "purge_credential"  # a deleted credential whose keys are not all destroyed
+    SETTLE_WEBHOOK = "settle_webhook"  # an endpoint whose secret is being stored or destroyed
+    DELIVER_WEBHOOK = "deliver_webhook"  # a delivery; rescheduled after each failed attempt
+    NOTIFY_USAGE_MODE = "notify_usage_mode"  # the time of a scheduled change, in microseconds from 1970
+    FOLD_USAGE = "fold_usage"  # an organization whose ledger has unaggregated rows
+    SETTLE_REWRAP = "settle_rewrap"  # the intent of an announced rewrap
+    # Only operator commands process these. They let a command that was stopped continue.
+    REWRAP_SECRETS = "rewrap_secrets"  # a credential or a webhook endpoint
     ROTATE_TRANSIT_KEY = "rotate_transit_key"  # an organization
-    REVALIDATE = "revalidate"  # a credential; one item for good, put off from check to check
+    REVALIDATE = "revalidate"  # a credential; a permanent item, rescheduled after each validation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueItem:
-    """One thing to do for one organization."""
+    """One item of work for one organization."""
 
     organization_id: str
     kind: JobKind
     id: UUID
 
 
-_OF_ITEM = sa.and_(
+_IS_ITEM = sa.and_(
     q.c.organization_id == sa.bindparam("organization_id", type_=sa.Text),
     q.c.kind == sa.bindparam("kind", type_=sa.Text),
     q.c.id == sa.bindparam("id", type_=q.c.id.type),
@@ -57,6 +59,14 @@ _ADD = Query(
     )
     .on_conflict_do_nothing()
 )
+# The organization's item of the kind `FOLD_USAGE`, added with the round trip that commits its rows.
+ENQUEUE_ROLLUP = FixedStatement(
+    sa.text(
+        "INSERT INTO job_queue (organization_id, kind, id, due_at)"
+        " VALUES (current_setting('byok.org'), 'fold_usage', '00000000-0000-0000-0000-000000000000',"
+        " clock_timestamp()) ON CONFLICT DO NOTHING"
+    )
+)
 _SCHEDULE = Query(
     (
         _NEW := insert(q).values(
@@ -69,11 +79,11 @@ _SCHEDULE = Query(
         index_elements=[q.c.organization_id, q.c.kind, q.c.id], set_={"due_at": _NEW.excluded.due_at}
     )
 )
-_REMOVE = Query(sa.delete(q).where(_OF_ITEM))
+_REMOVE = Query(sa.delete(q).where(_IS_ITEM))
 
 
 def _due(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
-    """The first of what is due, locked until the transaction ends."""
+    """The items that have been due longest, locked until the transaction ends."""
     return (
         sa.select(q.c.organization_id, q.c.kind, q.c.id, q.c.due_at)
         .where(
@@ -88,7 +98,7 @@ def _due(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
     )
 
 
-def _take(due: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> Query:
+def _claim(due: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> Query:
     return Query(
         sa.update(q)
         .where(
@@ -97,32 +107,34 @@ def _take(due: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> Query:
             q.c.id == due.c.id,
             *conditions,
         )
-        .values(due_at=sa.bindparam("again_at", type_=q.c.due_at.type))
+        .values(due_at=sa.bindparam("visible_at", type_=q.c.due_at.type))
         .returning(q.c.organization_id, q.c.kind, q.c.id)
     )
 
 
-_TAKE = _take(_due())
-# What is under way, one row an item: a share counts that too.
-_UNDER_WAY = given(organization=sa.Text)
-_SHARE = sa.bindparam("share", type_=sa.Integer)
-_WITH_A_FULL_SHARE = (
-    sa.select(_UNDER_WAY.c.organization).group_by(_UNDER_WAY.c.organization).having(sa.func.count() >= _SHARE)
+_CLAIM = _claim(_due())
+# Items in progress, one row each. They count towards the quota of their organization.
+_IN_PROGRESS = unnest(organization=sa.Text)
+_QUOTA = sa.bindparam("quota", type_=sa.Integer)
+_AT_QUOTA = (
+    sa.select(_IN_PROGRESS.c.organization)
+    .group_by(_IN_PROGRESS.c.organization)
+    .having(sa.func.count() >= _QUOTA)
 )
-_DUE_FAIRLY = _due(q.c.organization_id.not_in(_WITH_A_FULL_SHARE))
+_DUE_FAIRLY = _due(q.c.organization_id.not_in(_AT_QUOTA))
 _NUMBERED = sa.select(
     _DUE_FAIRLY,
     (
         sa.func.row_number().over(partition_by=_DUE_FAIRLY.c.organization_id, order_by=_DUE_FAIRLY.c.due_at)
         + sa.select(sa.func.count())
-        .select_from(_UNDER_WAY)
-        .where(_UNDER_WAY.c.organization == _DUE_FAIRLY.c.organization_id)
+        .select_from(_IN_PROGRESS)
+        .where(_IN_PROGRESS.c.organization == _DUE_FAIRLY.c.organization_id)
         .scalar_subquery()
     ).label("number"),
 ).subquery("numbered")
-_TAKE_FAIRLY = _take(_NUMBERED, _NUMBERED.c.number <= _SHARE)
+_CLAIM_FAIRLY = _claim(_NUMBERED, _NUMBERED.c.number <= _QUOTA)
 
-# Owner-owned too: names of organizations, and nothing else of them.
+# A function that runs as the owner. It returns ids of organizations and no other data.
 _USAGE_ORGANIZATIONS = Query(
     sa.select(
         sa.func.usage_organizations(
@@ -130,14 +142,14 @@ _USAGE_ORGANIZATIONS = Query(
         ).label("organization_id")
     )
 )
-_HOLDER = sa.func.credentials_with_keys().table_valued(
+_KEY_HOLDER = sa.func.credentials_with_keys().table_valued(
     sa.column("organization_id", sa.Text), sa.column("credential_id", q.c.id.type)
 )
 
 
-def _fill(kind: JobKind, key: sa.ColumnElement[Any]) -> Query:
+def _enqueue_all(kind: JobKind, key: sa.ColumnElement[Any]) -> Query:
     item: tuple[sa.ColumnElement[Any], ...] = (
-        _HOLDER.c.organization_id,
+        _KEY_HOLDER.c.organization_id,
         sa.literal_column(f"'{kind}'"),
         key,
         sa.func.now(),
@@ -145,23 +157,23 @@ def _fill(kind: JobKind, key: sa.ColumnElement[Any]) -> Query:
     columns = [q.c.organization_id, q.c.kind, q.c.id, q.c.due_at]
     return Query(
         insert(q)
-        .from_select(columns, sa.select(*item).select_from(_HOLDER).distinct())
+        .from_select(columns, sa.select(*item).select_from(_KEY_HOLDER).distinct())
         .on_conflict_do_nothing()
     )
 
 
-_FILL = {
-    JobKind.REWRAP_SECRETS: _fill(JobKind.REWRAP_SECRETS, _HOLDER.c.credential_id),
-    JobKind.ROTATE_TRANSIT_KEY: _fill(
+_ENQUEUE_ALL = {
+    JobKind.REWRAP_SECRETS: _enqueue_all(JobKind.REWRAP_SECRETS, _KEY_HOLDER.c.credential_id),
+    JobKind.ROTATE_TRANSIT_KEY: _enqueue_all(
         JobKind.ROTATE_TRANSIT_KEY, sa.literal_column("'00000000-0000-0000-0000-000000000000'::uuid")
     ),
 }
-_OF_KIND = q.c.kind == sa.bindparam("kind", type_=sa.Text)
-_COUNT = Query(sa.select(sa.func.count().label("n")).where(_OF_KIND))
-_WAITING = Query(
+_IS_KIND = q.c.kind == sa.bindparam("kind", type_=sa.Text)
+_COUNT = Query(sa.select(sa.func.count().label("n")).where(_IS_KIND))
+_PAGE = Query(
     sa.select(q.c.organization_id, q.c.kind, q.c.id)
     .where(
-        _OF_KIND,
+        _IS_KIND,
         sa.tuple_(q.c.organization_id, q.c.id)
         > sa.tuple_(
             sa.bindparam("after_organization", type_=sa.Text), sa.bindparam("after_id", type_=q.c.id.type)
@@ -171,7 +183,7 @@ _WAITING = Query(
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
 
-# Owner-owned functions: the only deletions that reach across organizations.
+# Functions that run as the owner: the only statements that delete rows of all organizations.
 _PURGES = tuple(
     Query(sa.select(function))
     for function in (
@@ -179,15 +191,16 @@ _PURGES = tuple(
         sa.func.purge_rate_counters(),
         sa.func.purge_spend_reservations(),
         sa.func.purge_webhook_deliveries(),
+        sa.func.purge_export_links(),
     )
 )
 
 
-class QueueRepository:
-    """Adds in the transaction of the work, so that no crash separates the two."""
+class QueueRepository(Repository):
+    """Adds, claims and removes items.
 
-    def __init__(self, session: Session, organization_id: str = "") -> None:  # noqa: ARG002  # of all
-        self._session = session
+    An item is added in the same transaction as the change that requires it, so a crash cannot separate the two.
+    """
 
     async def add(self, item: DueItem, *, due_at: datetime) -> None:
         await self._session.execute(
@@ -195,73 +208,85 @@ class QueueRepository:
         )
 
     async def schedule(self, item: DueItem, *, due_at: datetime) -> None:
-        """Add, or put off or bring forward what is there."""
+        """Add the item, or change the due time of an existing one."""
         await self._session.execute(
             _SCHEDULE, organization_id=item.organization_id, kind=item.kind, id=item.id, due_at=due_at
         )
 
-    async def remove(self, item: DueItem) -> None:
-        await self._session.execute(_REMOVE, organization_id=item.organization_id, kind=item.kind, id=item.id)
+    async def remove(self, item: DueItem) -> bool:
+        """Remove the item. Returns False if it does not exist, for example because another instance removed it."""
+        return bool(
+            await self._session.execute(
+                _REMOVE, organization_id=item.organization_id, kind=item.kind, id=item.id
+            )
+        )
 
-    async def take(
+    async def claim(
         self,
         kind: JobKind,
         *,
         now: datetime,
         at_most: int = 100,
-        again_after: timedelta = timedelta(seconds=30),
+        visibility_timeout: timedelta = timedelta(seconds=30),
     ) -> Sequence[DueItem]:
-        """Due items, put off by `again_after`: a taker that dies loses nothing, the item comes again."""
+        """Claim due items: no worker sees them again before `visibility_timeout` has passed.
+
+        A worker removes or reschedules an item when it is done. If the worker dies, the item becomes due again.
+        """
         found = await self._session.rows(
-            _TAKE, kind=kind, now=now, at_most=at_most, again_at=now + again_after
+            _CLAIM, kind=kind, now=now, at_most=at_most, visible_at=now + visibility_timeout
         )
         return _items(found)
 
-    async def take_fairly(
+    async def claim_fairly(
         self,
         kind: JobKind,
         *,
         now: datetime,
         at_most: int,
-        again_after: timedelta,
-        under_way: Sequence[str],
-        share: int,
+        visibility_timeout: timedelta,
+        in_progress: Sequence[str],
+        per_organization: int,
     ) -> Sequence[DueItem]:
-        """The same, with no organization beyond its `share`. `under_way` has the organization of each item not ended yet.
+        """Claim due items like `claim`, but at most `per_organization` of one organization at a time.
 
-        Those looked at are the first `at_most` of organizations that have room. Where cutting the shares
-        leaves fewer, one of them is full now, and others may be due behind it: take again.
+        Looks at the first `at_most` items of organizations that are below their quota. If it returns fewer than
+        `at_most`, a quota may have cut off the rest: call again, because items of other organizations may be due.
+        `in_progress` has the organization of each item that this worker has not finished yet; those count
+        towards `per_organization` too.
         """
         found = await self._session.rows(
-            _TAKE_FAIRLY,
+            _CLAIM_FAIRLY,
             kind=kind,
             now=now,
             at_most=at_most,
-            again_at=now + again_after,
-            share=share,
-            **arrays(organization=under_way),
+            visible_at=now + visibility_timeout,
+            quota=per_organization,
+            **bulk_params(organization=in_progress),
         )
         return _items(found)
 
     async def usage_organizations(self, *, after: str, at_most: int) -> Sequence[str]:
-        """Organizations with events in the ledger, in order."""
+        """Ids of organizations that have events in the ledger, in ascending order."""
         found = await self._session.rows(_USAGE_ORGANIZATIONS, after=after, at_most=at_most)
         return [row["organization_id"] for row in found]
 
-    async def fill(self, kind: JobKind) -> None:
-        """One item for each credential and endpoint, or for each organization, that has secrets."""
-        await self._session.execute(_FILL[kind])
+    async def enqueue_all(self, kind: JobKind) -> None:
+        """Add an item for each credential and webhook endpoint, or for each organization, that has secrets."""
+        await self._session.execute(_ENQUEUE_ALL[kind])
 
     async def count(self, kind: JobKind) -> int:
-        row = await self._session.first(_COUNT, kind=kind)
-        assert row is not None
+        row = await self._session.one(_COUNT, kind=kind)
         count: int = row["n"]
         return count
 
-    async def waiting(self, kind: JobKind, *, after: DueItem | None, at_most: int) -> Sequence[DueItem]:
-        """Items behind the last one seen, due or not. For a command that runs once at a time."""
+    async def page(self, kind: JobKind, *, after: DueItem | None, at_most: int) -> Sequence[DueItem]:
+        """Items after `after`, due or not, without claiming them.
+
+        For commands that hold an exclusive lock, so that no two process the same items.
+        """
         found = await self._session.rows(
-            _WAITING,
+            _PAGE,
             kind=kind,
             after_organization="" if after is None else after.organization_id,
             after_id=UUID(int=0) if after is None else after.id,
@@ -270,7 +295,7 @@ class QueueRepository:
         return _items(found)
 
     async def purge_expired(self) -> None:
-        """Drop kept answers and rate counters whose time is over."""
+        """Delete expired idempotency keys, rate counters, spend reservations, webhook deliveries and links."""
         for purge in _PURGES:
             await self._session.first(purge)
 

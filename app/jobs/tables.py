@@ -1,4 +1,4 @@
-"""What jobs have to do: narrow rows outside row-level security. The work itself is read per organization."""
+"""The job queue: narrow rows outside row-level security. Workers read the work itself per organization."""
 
 import sqlalchemy as sa
 

@@ -1,1 +1,1 @@
-"""Short-lived single-use access to the active key, through Vault."""
+"""Leases: short-lived, single-use access to the active key, through Vault."""

@@ -1,4 +1,4 @@
-"""Leases handed out, so that they can be revoked with the key."""
+"""Stored leases, so that their tokens can be revoked when the key is destroyed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ import sqlalchemy as sa
 
 from app.credentials.tables import credential_version as v
 from app.credentials.tables import provider_credential as c
-from app.database.engine import Query, Session
+from app.database.repository import Repository
+from app.database.statements import Query
 from app.leases.tables import credential_lease as t
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _VALUES = {column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns}
-# One statement: row locks that many leases of one key wait for are held for one round trip less each.
-_used = (
+# One statement, so that the row locks that concurrent leases of one key wait for are held for one round trip less.
+_used_version = (
     sa.update(v)
     .where(
         v.c.organization_id == _ORGANIZATION,
@@ -28,27 +29,29 @@ _used = (
         leased_until=sa.func.greatest(v.c.leased_until, _VALUES["expires_at"]),
     )
     .returning(v.c.organization_id, v.c.credential_id)
-    .cte("used")
+    .cte("used_version")
 )
-_in_use = (
+_active_credential = (
     sa.update(c)
     .where(
-        c.c.organization_id == _used.c.organization_id,
-        c.c.id == _used.c.credential_id,
+        c.c.organization_id == _used_version.c.organization_id,
+        c.c.id == _used_version.c.credential_id,
         c.c.state == sa.literal_column("'active'"),
     )
     .values(last_used_at=sa.func.greatest(c.c.last_used_at, _VALUES["created_at"]))
     .returning(c.c.id)
-    .cte("in_use")
+    .cte("active_credential")
 )
-_RECORD = Query(sa.insert(t).from_select(list(_VALUES), sa.select(*_VALUES.values()).select_from(_in_use)))
+_RECORD = Query(
+    sa.insert(t).from_select(list(_VALUES), sa.select(*_VALUES.values()).select_from(_active_credential))
+)
 _UNEXPIRED = (
     t.c.organization_id == _ORGANIZATION,
     t.c.credential_id == sa.bindparam("credential_id", type_=t.c.credential_id.type),
     t.c.expires_at > sa.bindparam("now", type_=t.c.expires_at.type),
 )
-_OF_CREDENTIAL = Query(sa.select(t.c.accessor).where(*_UNEXPIRED))
-_OF_VERSION = Query(
+_CREDENTIAL_ACCESSORS = Query(sa.select(t.c.accessor).where(*_UNEXPIRED))
+_VERSION_ACCESSORS = Query(
     sa.select(t.c.accessor).where(
         *_UNEXPIRED, t.c.key_version == sa.bindparam("key_version", type_=sa.Integer)
     )
@@ -57,7 +60,7 @@ _OF_VERSION = Query(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRow:
-    """One lease. The accessor can revoke the wrapping token, not open it."""
+    """A stored lease. The accessor can revoke the wrapping token, but not unwrap it."""
 
     id: UUID
     credential_id: UUID
@@ -68,15 +71,11 @@ class LeaseRow:
     expires_at: datetime
 
 
-class LeaseRepository:
+class LeaseRepository(Repository):
     """One organization's leases."""
 
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
-
     async def record(self, lease: LeaseRow) -> bool:
-        """Put a lease on record as a use of its key; False where that key is not in use any more."""
+        """Store a lease and mark its key as used. Returns False if that key is no longer active."""
         recorded = await self._session.execute(
             _RECORD,
             organization_id=self._organization_id,
@@ -90,13 +89,13 @@ class LeaseRepository:
         )
         return bool(recorded)
 
-    async def unexpired(
+    async def unexpired_accessors(
         self, credential_id: UUID, key_version: int | None = None, *, now: datetime
     ) -> Sequence[str]:
-        """Accessors of what may not have been opened yet; of one version, or of all."""
+        """Accessors of tokens that may still be unwrapped, of one version or of all versions."""
         values = {"organization_id": self._organization_id, "credential_id": credential_id, "now": now}
         if key_version is None:
-            found = await self._session.rows(_OF_CREDENTIAL, **values)
+            found = await self._session.rows(_CREDENTIAL_ACCESSORS, **values)
         else:
-            found = await self._session.rows(_OF_VERSION, key_version=key_version, **values)
+            found = await self._session.rows(_VERSION_ACCESSORS, key_version=key_version, **values)
         return [row["accessor"] for row in found]

@@ -1,12 +1,12 @@
-"""Lease the key in force to an internal service."""
+"""HTTP endpoint for leases: internal services get single-use access to the active key."""
 
 from datetime import timedelta
 
 from fastapi import APIRouter, Response
 
-from app.api.dependencies import Leaser, ServicesOfApp
-from app.api.problems import OF_BODIES, problems
-from app.api.responses import answer
+from app.api.dependencies import AppServices, LeaseCreator
+from app.api.problems import BODY_ERRORS, problems
+from app.api.responses import respond
 from app.core.errors import (
     ConcurrentChange,
     InsufficientScope,
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/credential-leases
     status_code=201,
     response_model=Lease,
     operation_id="createLease",
-    summary="Lease the key in force",
+    summary="Lease the active key",
     response_description="The lease.",
     responses=problems(
         InvalidInput,
@@ -41,14 +41,16 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/credential-leases
         ConcurrentChange,
         LeaseRequiresVault,
         SecretStoreUnavailable,
-        *OF_BODIES,
+        *BODY_ERRORS,
         codes={422: ("unknown_field",)},
     ),
 )
-async def create_lease(body: LeaseCreate, caller: Leaser, services: ServicesOfApp) -> Response:
-    """A single-use wrapping token; the key goes from Vault to the consumer and never passes through here.
+async def create_lease(body: LeaseCreate, caller: LeaseCreator, services: AppServices) -> Response:
+    """Create a single-use wrapping token with which an internal service fetches the active key from Vault.
 
-    For internal services alone. Idempotency-Key is ignored: a token is never handed out twice.
+    The key does not pass through this API. The lease counts as a use of the key and is in the audit log before the
+    response is sent. Requires a token for internal services (`org=*`) with the scope `leases:create`, and keys stored in
+    Vault. Not idempotent: every request creates a new token, and `Idempotency-Key` is ignored.
     """
     lease = await services[LeaseService].create(caller, ttl=timedelta(seconds=body.ttl_seconds))
-    return answer(Lease.of(lease), status=201)
+    return respond(Lease.of(lease), status=201)

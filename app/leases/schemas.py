@@ -1,34 +1,34 @@
-"""Leases on the wire. The wrapping token is a secret; the key itself never passes through here."""
+"""Request and response bodies of leases. The wrapping token is a secret; the key itself is not in the response."""
 
 from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
 
-from app.api.schemas import Instant, KeyVersion, RequestModel, ResponseModel
-from app.leases.service import LONGEST_TTL
+from app.api.schemas import KeyVersion, RequestModel, ResponseModel, Timestamp
+from app.leases.service import MAX_TTL
 from app.leases.service import Lease as LeaseRecord
 from app.provider_url.endpoint import AuthStyle
 
 
 class LeaseCreate(RequestModel):
-    """How long the token may be opened."""
+    """`ttl_seconds`: how long the token can be unwrapped."""
 
-    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=int(LONGEST_TTL.total_seconds()))] = 60
+    ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=int(MAX_TTL.total_seconds()))] = 60
 
 
 class Lease(ResponseModel):
-    """Unwrap the token at `vault_address`, once, after checking that it was created at `creation_path`."""
+    """Unwrap the token once, at `vault_address`, after checking that Vault created it at `creation_path`."""
 
     lease_id: UUID
     wrapping_token: Annotated[
         str,
         Field(
-            description="Opens once. Holds the key, base64-encoded, as `plaintext`.",
+            description="Can be unwrapped once. Holds the base64-encoded key as `plaintext`.",
             examples=["hvs.CAESIExample"],
         ),
     ]
-    expires_at: Instant
+    expires_at: Timestamp
     vault_address: Annotated[str, Field(examples=["https://vault.example.com:8200"])]
     creation_path: Annotated[str, Field(examples=["byok-transit/decrypt/org_acme"])]
     encoding: Literal["base64"]
@@ -50,8 +50,8 @@ class Lease(ResponseModel):
             encoding="base64",
             credential_id=lease.credential_id,
             key_version=lease.key_version,
-            messages_url=lease.destination.messages_url,
+            messages_url=lease.endpoint.messages_url,
             auth_style=lease.auth_style,
-            workspace_id=lease.destination.workspace_id,
+            workspace_id=lease.endpoint.workspace_id,
             usage_mode="byo",
         )

@@ -1,4 +1,4 @@
-"""Leases handed out: what can still be revoked. The wrapping token itself is never kept."""
+"""The table of leases, for revocation. The wrapping token itself is never stored."""
 
 import sqlalchemy as sa
 

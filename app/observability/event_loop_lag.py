@@ -1,4 +1,4 @@
-"""How late the event loop comes back: the one number that shows a call that blocks it."""
+"""Measures how late the event loop runs a timer, which shows calls that block the loop."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,18 +10,18 @@ TICK_SECONDS = 0.025
 
 
 @asynccontextmanager
-async def watched_loop() -> AsyncIterator[None]:
-    """Measures while the block runs."""
-    watch = asyncio.create_task(_watch(), name="event loop lag")
+async def measure_event_loop_lag() -> AsyncIterator[None]:
+    """Record the lag every 25 ms while the block runs."""
+    measuring = asyncio.create_task(_measure(), name="event loop lag")
     try:
         yield
     finally:
-        watch.cancel()
+        measuring.cancel()
         with suppress(asyncio.CancelledError):
-            await watch
+            await measuring
 
 
-async def _watch() -> None:
+async def _measure() -> None:
     clock = asyncio.get_running_loop().time
     while True:
         due_at = clock() + TICK_SECONDS

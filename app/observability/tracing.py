@@ -1,34 +1,34 @@
-"""OpenTelemetry traces: off, and nothing loaded, unless an exporter is configured.
+"""OpenTelemetry traces. Without a configured exporter they are off and OpenTelemetry is not loaded.
 
-Spans carry route templates, codes and ids, set one by one; never headers, URLs or bodies, which is
-why the automatic instrumentations are not used.
+Spans carry route templates, codes and ids, each set explicitly. They never carry headers, URLs or bodies, which is why
+the automatic instrumentations are not used.
 """
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-
-from opentelemetry import propagate, trace
-from opentelemetry.trace import Span, SpanKind
+from typing import TYPE_CHECKING, Any
 
 from app import __version__
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
 _EXPORTERS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_tracer = trace.get_tracer("byok", __version__)
 
 
-class _Switch:
+class _TracingState:
     is_on = False
 
 
 def configure_tracing(environ: Mapping[str, str] = os.environ, *, exporter: Any = None) -> None:
-    """Start exporting if the standard OTEL_ variables name an exporter, or one is given."""
+    """Start exporting if the standard `OTEL_` variables name an exporter, or if one is passed."""
     if exporter is None and not any(environ.get(name) for name in _EXPORTERS):
         return
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # 15 MB that most processes need not carry
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  # likewise
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415  # likewise
+    from opentelemetry import trace  # noqa: PLC0415  # slow to import, and only traced processes need it
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # 15 MB of memory that only traced processes need
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  # for the same reason
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415  # for the same reason
 
     provider = TracerProvider(
         resource=Resource.create(
@@ -36,7 +36,7 @@ def configure_tracing(environ: Mapping[str, str] = os.environ, *, exporter: Any 
         )
     )
     if exporter is None:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415  # likewise
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415  # for the same reason
             OTLPSpanExporter,
         )
 
@@ -44,36 +44,50 @@ def configure_tracing(environ: Mapping[str, str] = os.environ, *, exporter: Any 
     else:
         provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
-    _Switch.is_on = True
+    _TracingState.is_on = True
 
 
 def flush_tracing() -> None:
-    """Send what is still buffered."""
+    """Send the spans that are still buffered."""
+    if not _TracingState.is_on:
+        return
+    from opentelemetry import trace  # noqa: PLC0415  # see above
+
     shutdown = getattr(trace.get_tracer_provider(), "shutdown", None)
-    if _Switch.is_on and shutdown is not None:
+    if shutdown is not None:
         shutdown()
 
 
+def is_tracing() -> bool:
+    """Whether spans are exported."""
+    return _TracingState.is_on
+
+
 @contextmanager
-def server_span(traceparent: str | None) -> Iterator[Span | None]:
-    """The span of a request, child of the caller's; None while tracing is off."""
-    if not _Switch.is_on:
-        yield None
-        return
+def server_span(traceparent: str | None) -> "Iterator[Span]":
+    """Open the span of a request as a child of the caller's span. Only while tracing is on."""
+    from opentelemetry import propagate, trace  # noqa: PLC0415  # see above
+
     parent = propagate.extract({"traceparent": traceparent}) if traceparent else None
-    with _tracer.start_as_current_span(
-        "request", context=parent, kind=SpanKind.SERVER, record_exception=False, set_status_on_exception=False
+    with trace.get_tracer("byok", __version__).start_as_current_span(
+        "request",
+        context=parent,
+        kind=trace.SpanKind.SERVER,
+        record_exception=False,
+        set_status_on_exception=False,
     ) as span:
         yield span
 
 
 @contextmanager
-def client_span(name: str) -> Iterator[Span | None]:
-    """The span of a call to a dependency; None while tracing is off."""
-    if not _Switch.is_on:
+def client_span(name: str) -> "Iterator[Span | None]":
+    """Open the span of a call to a dependency; None while tracing is off."""
+    if not _TracingState.is_on:
         yield None
         return
-    with _tracer.start_as_current_span(
-        name, kind=SpanKind.CLIENT, record_exception=False, set_status_on_exception=False
+    from opentelemetry import trace  # noqa: PLC0415  # see above
+
+    with trace.get_tracer("byok", __version__).start_as_current_span(
+        name, kind=trace.SpanKind.CLIENT, record_exception=False, set_status_on_exception=False
     ) as span:
         yield span

@@ -1,1 +1,1 @@
-"""What usage costs: the price list and overrides."""
+"""Pricing: the price list, price overrides, and the backfill of missing prices."""

@@ -1,4 +1,4 @@
-"""Events of the ledger without a cost, and the corrections that give them one."""
+"""Reads ledger rows without a cost and their usage objects, and appends the corrections that add a cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,30 +8,22 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from app.credentials.tables import credential_version as v
-from app.database.engine import Query, Row, Session
+from app.database.bulk import bulk_params, unnest
+from app.database.ledger_lock import LedgerLock
+from app.database.repository import Repository
+from app.database.statements import Query, Row
 from app.pricing.corrections import Correction, UnpricedEvent
-from app.usage.records import LedgerRow, Outcome, TokenUsage, UsageFlag, UsageSource
+from app.usage.correction_repository import CorrectionRepository
 from app.usage.tables import usage_event as t
+from app.usage.tables import usage_object as o
+from app.usage_events.kept_usage import month_of
+from app.usage_events.records import LedgerRow, Outcome, TokenUsage, UsageFlag, UsageSource
 from app.usage_mode.modes import UsageMode
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
-_HASHED_ORGANIZATION = sa.func.hashtext(_ORGANIZATION)
-
-
-def _lock_word(word: str) -> sa.ColumnElement[int]:
-    return sa.func.hashtext(sa.literal_column(f"'{word}'"))
-
-
-# The ledger's lock first, as everybody who writes to it; then one back-fill at a time.
-_LOCK_LEDGER = Query(
-    sa.select(sa.func.pg_advisory_xact_lock_shared(_lock_word("byok.usage_mode"), _HASHED_ORGANIZATION))
-)
-_LOCK = Query(
-    sa.select(sa.func.pg_advisory_xact_lock(_lock_word("byok.price_backfill"), _HASHED_ORGANIZATION))
-)
 _CLOCK = Query(sa.select(sa.func.clock_timestamp().label("now")))
 
-# A look-up for each event of a page. As a condition it would be a join that reads the ledger from its beginning.
+# A subquery per event of a page. As a condition it would become a join that reads the whole ledger.
 _corrected = t.alias("corrected")
 _CORRECTED_BY = (
     sa.select(sa.func.max(_corrected.c.correction))
@@ -39,11 +31,13 @@ _CORRECTED_BY = (
         _corrected.c.organization_id == _ORGANIZATION,
         _corrected.c.started_at == t.c.started_at,
         _corrected.c.event_id == t.c.event_id,
-        _corrected.c.cost.is_not(None),
+        _corrected.c.part == t.c.part,
+        # Priced, or cancelled because another event corrects it.
+        sa.or_(_corrected.c.cost.is_not(None), _corrected.c.correction < sa.literal_column("0")),
     )
     .scalar_subquery()
 )
-# As ingestion decides: by the key's own destination, or by any of them where the version is not known.
+# Like ingestion: by the endpoint of the key version, or of any version if the version is not known.
 _IS_COMPATIBLE = sa.exists(
     sa.select(sa.literal_column("1")).where(
         v.c.organization_id == _ORGANIZATION,
@@ -57,23 +51,27 @@ _UNPRICED = Query(
     .where(
         t.c.organization_id == _ORGANIZATION,
         t.c.cost.is_(None),
-        sa.tuple_(t.c.started_at, t.c.event_id)
+        sa.tuple_(t.c.started_at, t.c.event_id, t.c.part)
         > sa.tuple_(
             sa.bindparam("after_instant", type_=t.c.started_at.type),
             sa.bindparam("after_event", type_=sa.Text),
+            sa.bindparam("after_part", type_=sa.Integer),
         ),
         t.c.correction == sa.literal_column("0"),
     )
-    .order_by(t.c.started_at, t.c.event_id)
+    .order_by(t.c.started_at, t.c.event_id, t.c.part)
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
 
-_GIVEN = {
-    name: t.c[name].type for name in ("started_at", "event_id", "cost", "billed", "price_version", "flags")
+_CORRECTION_COLUMNS = {
+    name: t.c[name].type
+    for name in ("started_at", "event_id", "part", "cost", "billed", "price_version", "flags")
 }
-_given = (
-    sa.func.unnest(*(sa.bindparam(f"{name}_of_all", type_=ARRAY(kind)) for name, kind in _GIVEN.items()))
-    .table_valued(*(sa.column(name, kind) for name, kind in _GIVEN.items()), name="given")
+_corrections = (
+    sa.func.unnest(
+        *(sa.bindparam(f"{name}_of_all", type_=ARRAY(kind)) for name, kind in _CORRECTION_COLUMNS.items())
+    )
+    .table_valued(*(sa.column(name, kind) for name, kind in _CORRECTION_COLUMNS.items()), name="given")
     .render_derived()
 )
 _COUNTERS = tuple(column.name for column in t.columns if column.name.endswith(("_tokens", "_requests")))
@@ -84,103 +82,123 @@ _NEXT_CORRECTION = (
         _earlier.c.organization_id == _ORGANIZATION,
         _earlier.c.started_at == t.c.started_at,
         _earlier.c.event_id == t.c.event_id,
+        _earlier.c.part == t.c.part,
     )
     .scalar_subquery()
 )
-_OWN = {
+_CORRECTION_VALUES = {
     "correction": _NEXT_CORRECTION,
     "ingested_at": sa.bindparam("now", type_=t.c.ingested_at.type),
-    "ingest_xid": sa.literal_column("(SELECT pg_current_xact_id()::text::bigint)"),
-    **{name: _given.c[name] for name in ("cost", "billed", "price_version", "flags")},
+    "ingest_xid": sa.bindparam("ingest_xid", type_=t.c.ingest_xid.type),
+    **{name: _corrections.c[name] for name in ("cost", "billed", "price_version", "flags")},
     **dict.fromkeys(_COUNTERS, sa.literal_column("0")),
 }
 _APPEND = Query(
     insert(t)
     .from_select(
         [column.name for column in t.columns],
-        sa.select(*(_OWN.get(column.name, column) for column in t.columns))
+        sa.select(*(_CORRECTION_VALUES.get(column.name, column) for column in t.columns))
         .select_from(
-            t.join(_given, sa.and_(t.c.started_at == _given.c.started_at, t.c.event_id == _given.c.event_id))
+            t.join(
+                _corrections,
+                sa.and_(*(t.c[name] == _corrections.c[name] for name in ("started_at", "event_id", "part"))),
+            )
         )
         .where(t.c.organization_id == _ORGANIZATION, t.c.correction == sa.literal_column("0"))
-        .order_by(t.c.started_at, t.c.event_id),
+        .order_by(t.c.started_at, t.c.event_id, t.c.part),
     )
     .returning(*t.columns)
 )
 
 
-Position = tuple[datetime, str]
-BEGINNING: Position = (datetime(1970, 1, 1, tzinfo=UTC), "")
+_batches = unnest(month=o.c.month.type, ingested_at=o.c.ingested_at.type)
+_OBJECTS = Query(
+    sa.select(o.c.objects).where(
+        o.c.organization_id == _ORGANIZATION,
+        o.c.month == _batches.c.month,
+        o.c.ingested_at == _batches.c.ingested_at,
+    )
+)
+
+Position = tuple[datetime, str, int]
+BEGINNING: Position = (datetime(1970, 1, 1, tzinfo=UTC), "", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpricedPage:
-    """Events without a cost. `last`: where the next page begins; None at the end."""
+    """Events without a cost. `last` is the position to continue after; `None` on the last page."""
 
     events: Sequence[UnpricedEvent]
     last: Position | None
 
 
-class PriceBackfillRepository:
-    """One organization's events without a cost."""
+class PriceBackfillRepository(Repository):
+    """Unpriced events of one organization."""
 
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
-
-    async def begin(self) -> datetime:
-        """Wait for other back-fills of this organization; the instant from which on none is under way."""
-        await self._session.first(_LOCK_LEDGER, organization_id=self._organization_id)
-        await self._session.first(_LOCK, organization_id=self._organization_id)
-        row = await self._session.first(_CLOCK)
-        assert row is not None
+    async def lock_ledger(self) -> datetime:
+        """Take the ledger lock shared, then wait for other corrections in this organization; returns the time after that."""
+        await LedgerLock(self._session, self._organization_id).lock_shared()
+        await CorrectionRepository(self._session, self._organization_id).lock()
+        row = await self._session.one(_CLOCK)
         now: datetime = row["now"]
         return now
 
     async def unpriced(self, *, after: Position, at_most: int) -> UnpricedPage:
-        """The next ones, by instant and id, but for those that a correction has given a cost."""
+        """Return the next events by start and id, without those that a correction has priced."""
         found = await self._session.rows(
             _UNPRICED,
             organization_id=self._organization_id,
             after_instant=after[0],
             after_event=after[1],
+            after_part=after[2],
             at_most=at_most,
         )
-        last = (found[-1]["started_at"], found[-1]["event_id"]) if len(found) == at_most else None
+        end = found[-1] if len(found) == at_most else None
+        last = None if end is None else (end["started_at"], end["event_id"], end["part"])
         events = [_event_of(row) for row in found if row["corrected_by"] is None]
         return UnpricedPage(events=events, last=last)
 
+    async def usage_objects(self, events: Sequence[UnpricedEvent]) -> Sequence[bytes]:
+        """Return the packed usage objects of the batches that these events came in. Earlier releases kept none."""
+        batches = {(month_of(event.started_at), event.ingested_at) for event in events}
+        found = await self._session.rows(
+            _OBJECTS,
+            organization_id=self._organization_id,
+            **bulk_params(
+                month=[month for month, _ in batches], ingested_at=[ingested_at for _, ingested_at in batches]
+            ),
+        )
+        return [row["objects"] for row in found]
+
     async def append(self, corrections: Sequence[Correction], *, now: datetime) -> Sequence[LedgerRow]:
-        """Each beside the event that it corrects, with its dimensions. Call `begin` first."""
-        arrays = {f"{name}_of_all": [getattr(one, name) for one in corrections] for name in _GIVEN}
-        # As plain numbers: flags can be iterated over, and the driver would take them for arrays.
+        """Insert the corrections with the dimensions of their events. Call `lock_ledger` first."""
+        arrays = {
+            f"{name}_of_all": [getattr(one, name) for one in corrections] for name in _CORRECTION_COLUMNS
+        }
+        # As plain integers: flags are iterable, so the driver would treat them as arrays.
         arrays["flags_of_all"] = [int(one.flags) for one in corrections]
-        found = await self._session.rows(_APPEND, organization_id=self._organization_id, now=now, **arrays)
+        found = await self._session.rows(
+            _APPEND,
+            organization_id=self._organization_id,
+            now=now,
+            ingest_xid=await self._transaction_id(),
+            **arrays,
+        )
         return [_row_of(row) for row in found]
-
-
-def _tokens_of(row: Row) -> TokenUsage:
-    return TokenUsage(
-        uncached_input=row["uncached_input_tokens"],
-        cache_write_5m=row["cache_write_5m_tokens"],
-        cache_write_1h=row["cache_write_1h_tokens"],
-        cache_read=row["cache_read_tokens"],
-        output=row["output_tokens"],
-        web_search_requests=row["web_search_requests"],
-    )
 
 
 def _event_of(row: Row) -> UnpricedEvent:
     return UnpricedEvent(
         started_at=row["started_at"],
         event_id=row["event_id"],
+        part=row["part"],
         ingested_at=row["ingested_at"],
         mode=UsageMode(row["mode"]),
         model=row["model"],
         service_tier=row["service_tier"],
         speed=row["speed"],
         inference_geo=row["inference_geo"],
-        tokens=_tokens_of(row),
+        tokens=TokenUsage.of_columns(row),
         flags=UsageFlag(row["flags"]),
         is_compatible_endpoint=row["is_compatible"],
     )
@@ -188,16 +206,16 @@ def _event_of(row: Row) -> UnpricedEvent:
 
 def _row_of(row: Row) -> LedgerRow:
     same = (
-        *("started_at", "event_id", "correction", "completed_at", "ingested_at", "credential_id"),
+        *("started_at", "event_id", "part", "correction", "completed_at", "ingested_at", "credential_id"),
         *("key_version", "model", "endpoint_id", "feature", "session_id", "prompt_id", "service_tier"),
         *("speed", "inference_geo", "cost", "billed", "price_version", "provider_request_id"),
-        "reservation_id",
+        *("reservation_id", "corrects", "corrected_by"),
     )
     return LedgerRow(
         mode=UsageMode(row["mode"]),
         outcome=Outcome(row["outcome"]),
         usage_source=UsageSource(row["usage_source"]),
-        tokens=_tokens_of(row),
+        tokens=TokenUsage.of_columns(row),
         flags=UsageFlag(row["flags"]),
         **{name: row[name] for name in same},
     )

@@ -1,19 +1,23 @@
-"""Prices for usage that had none when it came: corrections, which add what the first row lacked and change nothing."""
+"""Computes corrections: prices for events that had no known price when they were ingested."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from app.pricing.prices import OrganizationPrices, Priced
-from app.usage.records import ModelUsage, TokenUsage, UsageFlag
+from app.pricing.prices import UNPRICED, OrganizationPrices, Priced
+from app.usage_events.kept_usage import KeptUsage
+from app.usage_events.priced_event import price_event
+from app.usage_events.records import ModelUsage, TokenUsage, UsageFlag
 from app.usage_mode.modes import UsageMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpricedEvent:
-    """An event of the ledger whose cost nobody has known so far."""
+    """A ledger row, one part of an event, without a known cost."""
 
     started_at: datetime
     event_id: str
+    part: int
     ingested_at: datetime
     mode: UsageMode
     model: str
@@ -27,27 +31,64 @@ class UnpricedEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """What an event costs after all, in pico-USD."""
+    """The cost of a part that was unpriced, in pico-USD. It becomes an additional ledger row."""
 
     started_at: datetime
     event_id: str
+    part: int
     cost: int
     billed: int
     price_version: str
     flags: UsageFlag
 
 
-def correction_of(
-    event: UnpricedEvent, prices: OrganizationPrices, *, overrides_of: datetime | None = None
+def correction_for(
+    event: UnpricedEvent,
+    prices: OrganizationPrices,
+    *,
+    kept: KeptUsage | None = None,
+    overrides_at: datetime | None = None,
 ) -> Correction | None:
-    """By the prices of its own instant; None where it has no price there, or what was used is not known well enough.
+    """Price a part of an event with the prices at its start.
+
+    Returns None if the part still has no price, or if the service does not have enough detail about the usage.
 
     Args:
-        event: it.
-        prices: of its organization.
-        overrides_of: where its own instant has none, take the overrides in force at this one: they never
-            start in the past by themselves, so somebody has to ask for it.
+        event: the unpriced part.
+        prices: the prices of its organization.
+        kept: the usage object as it was sent; None if it was not kept.
+        overrides_at: if the event has no price at its start, use the overrides that are active at this time.
+            Overrides never start in the past, so the operator must request this.
     """
+    price_at = _from_row if kept is None else partial(_from_usage_object, kept)
+    # Like ingestion: if an event starts after the server's clock, its ingestion time counts.
+    at = min(event.started_at, event.ingested_at)
+    priced = price_at(event, prices, at=at, is_compatible_endpoint=event.is_compatible_endpoint)
+    if priced.cost is None and overrides_at is not None:
+        priced = price_at(event, prices, at=overrides_at, is_compatible_endpoint=True)
+    return _correction(event, priced)
+
+
+def _from_usage_object(
+    kept: KeptUsage,
+    event: UnpricedEvent,
+    prices: OrganizationPrices,
+    *,
+    at: datetime,
+    is_compatible_endpoint: bool,
+) -> Priced:
+    """Read the usage object again. It has every call, so each one is priced by its own model and prompt length."""
+    found = price_event(kept.read(), prices, at=at, is_compatible_endpoint=is_compatible_endpoint)
+    part = next((part for part in found if part.model == event.model), None)
+    if part is None:
+        return UNPRICED
+    return Priced(cost=part.cost, price_version=part.price_version, flags=UsageFlag(part.flags))
+
+
+def _from_row(
+    event: UnpricedEvent, prices: OrganizationPrices, *, at: datetime, is_compatible_endpoint: bool
+) -> Priced:
+    """Price the tokens of the row: the total of a request's parts, without model and prompt length of each part."""
     used = ModelUsage(
         model=event.model,
         tokens=event.tokens,
@@ -55,17 +96,10 @@ def correction_of(
         speed=event.speed,
         inference_geo=event.inference_geo,
     )
-    # As ingestion does: what starts ahead of our clock counts from when it came.
-    at = min(event.started_at, event.ingested_at)
-    # The ledger keeps the sum of a request's parts: not the model of each, nor the length of its prompt.
-    if UsageFlag.COMPACTION_ADDED in event.flags and (
-        UsageFlag.MIXED_MODELS in event.flags or prices.has_bands(used, at=at)
-    ):
-        return None
-    priced = prices.price([used], at=at, is_compatible_endpoint=event.is_compatible_endpoint)
-    if priced.cost is None and overrides_of is not None:
-        priced = prices.price([used], at=overrides_of, is_compatible_endpoint=True)
-    return _correction(event, priced)
+    is_total = UsageFlag.COMPACTION_ADDED in event.flags
+    if is_total and (UsageFlag.MIXED_MODELS in event.flags or prices.has_bands(used, at=at)):
+        return UNPRICED
+    return prices.price([used], at=at, is_compatible_endpoint=is_compatible_endpoint)
 
 
 def _correction(event: UnpricedEvent, priced: Priced) -> Correction | None:
@@ -75,6 +109,7 @@ def _correction(event: UnpricedEvent, priced: Priced) -> Correction | None:
     return Correction(
         started_at=event.started_at,
         event_id=event.event_id,
+        part=event.part,
         cost=priced.cost,
         billed=priced.cost if is_billed else 0,
         price_version=priced.price_version,

@@ -1,12 +1,13 @@
-"""What usage costs an organization: its own prices before the list's. Pure: where prices come from is others' business.
+"""Computes what usage costs an organization: its price overrides take precedence over the price list. No I/O.
 
-A model without a price costs None: never 0, never a guess.
+The cost of a model without a price is `None`, never 0 and never a guess.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from app.core.model_identity import model_identity, without_snapshot_date
 from app.core.money import LARGEST_AMOUNT_PICO
 from app.pricing.rates import (
     STANDARD_GEOGRAPHIES,
@@ -17,17 +18,15 @@ from app.pricing.rates import (
     Rates,
     Terms,
 )
-from app.usage.records import ModelUsage, UsageFlag
-
-_SNAPSHOT_DIGITS = 8  # claude-haiku-4-5-20251001
+from app.usage_events.records import ModelUsage, TokenUsage, UsageFlag
 
 
 class PriceList:
-    """Prices of models that hold for every organization.
+    """The model prices that apply to all organizations.
 
     Args:
-        version: names the list for good; stored with every row that it priced.
-        models: by the model's id, the newest price first.
+        version: permanent name of the list. It is stored with every row that the list priced.
+        models: the prices by model id, the newest first.
     """
 
     def __init__(self, version: str, models: Mapping[str, Sequence[DatedPrice]]) -> None:
@@ -35,42 +34,43 @@ class PriceList:
         self.models = {name: tuple(prices) for name, prices in models.items()}
 
     def terms(self, part: ModelUsage, at: datetime) -> Terms | None:
-        """None: the model has no known price at that instant."""
+        """Return the terms of a model at a time; None if it has no known price."""
         dated = self.models.get(part.model)
         if dated is None:
-            dated = self.models.get(without_snapshot(part.model), ())
+            dated = self.models.get(without_snapshot_date(part.model), ())
         for price in dated:
             if at >= price.starts_at:
-                return price.under(part)
+                return price.terms_for(part)
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceOverride:
-    """An organization's own price of a model. `model` is an id, or ends in `*` and stands for all that begin so.
+    """An organization's own price of a model. `model` is an id, or a pattern in which `*` matches any text.
 
-    It is taken as it is, under whatever tier, speed and geography; rows where these are not standard are flagged.
+    The price applies to every tier, speed and geography. Rows with non-standard values are flagged.
     """
 
     model: str
     rates: Rates
 
     @property
-    def is_beginning(self) -> bool:
-        return self.model.endswith("*")
+    def is_pattern(self) -> bool:
+        return "*" in self.model
 
 
 class OverrideList:
-    """All overrides of an organization from an instant on, until a list with a higher number is in force.
+    """All overrides of an organization from `effective_from` until a list with a higher number becomes active.
 
-    Numbers count the lists in the order in which they were set, so a list that is set today also takes the
-    place of one that was set earlier for a later day; where it counts from an even later one itself, the
-    repository leaves out the one replaced. None starts in the past, so no past price ever changes.
+    Lists are numbered in the order in which they are set. A new list therefore also replaces an earlier list that is
+    scheduled for later. If the new list starts even later, the repository omits the replaced one. No list starts in
+    the past, so past prices never change.
     """
 
     __slots__ = (
+        "_by_identity",
         "_exact",
-        "_prefixes",
+        "_patterns",
         "effective_from",
         "number",
         "overrides",
@@ -94,95 +94,148 @@ class OverrideList:
         self.set_at = set_at
         self.set_by = set_by
         self.version = f"override-{number}"
-        self._exact = {one.model: one.rates for one in self.overrides if not one.is_beginning}
-        beginnings = [(one.model[:-1], one.rates) for one in self.overrides if one.is_beginning]
-        self._prefixes = sorted(beginnings, key=lambda prefix: -len(prefix[0]))
+        exact = [one for one in self.overrides if not one.is_pattern]
+        self._exact = {one.model: one.rates for one in exact}
+        # The last one of several spellings counts: the bare id, else `-latest`, else the newest snapshot.
+        self._by_identity = {
+            model_identity(one.model): one.rates for one in sorted(exact, key=lambda one: _rank(one.model))
+        }
+        patterns = [one for one in self.overrides if one.is_pattern]
+        self._patterns = sorted(patterns, key=lambda one: (one.model.count("*") - len(one.model), one.model))
 
     def rates(self, model: str) -> Rates | None:
-        """The id itself before its dated snapshots, before the longest beginning."""
-        found = self._exact.get(model) or self._exact.get(without_snapshot(model))
+        """Return the rates of a model: by its exact id, else by another spelling of it, else by the most specific pattern."""
+        found = self._exact.get(model)
+        if found is not None or not self.overrides:
+            return found
+        identity = model_identity(model)
+        found = self._by_identity.get(identity)
         if found is not None:
             return found
-        return next((rates for prefix, rates in self._prefixes if model.startswith(prefix)), None)
+        return next(
+            (
+                one.rates
+                for one in self._patterns
+                if matches_pattern(one.model, model) or matches_pattern(one.model, identity)
+            ),
+            None,
+        )
 
 
-def in_force_at(lists: Iterable[OverrideList], at: datetime) -> OverrideList | None:
-    """The last one set among those that have begun."""
+def _rank(model: str) -> tuple[bool, str]:
+    """Sort snapshots by date, then `-latest`, then the bare id."""
+    return model == model_identity(model), model
+
+
+def matches_pattern(pattern: str, model: str) -> bool:
+    """Return whether a model id matches a pattern in which each `*` matches any text, also for none."""
+    first, *others = pattern.split("*")
+    if not others:
+        return model == pattern
+    *middle, last = others
+    if not model.startswith(first) or not model.endswith(last) or len(model) < len(first) + len(last):
+        return False
+    at, end = len(first), len(model) - len(last)
+    for part in middle:
+        found = model.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
+def active_list_at(lists: Iterable[OverrideList], at: datetime) -> OverrideList | None:
+    """Return the last list that was set, among those that have started."""
     return max((one for one in lists if one.effective_from <= at), key=lambda one: one.number, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Priced:
-    """What a request costs, in pico-USD. `cost` and `price_version` are None where no price is known."""
+    """The cost of a request in pico-USD. `cost` and `price_version` are `None` if no price is known."""
 
     cost: int | None
     price_version: str | None
     flags: UsageFlag
 
 
-_UNPRICED = Priced(cost=None, price_version=None, flags=UsageFlag.NONE)
+UNPRICED = Priced(cost=None, price_version=None, flags=UsageFlag.NONE)
+_FREE = Priced(cost=0, price_version=None, flags=UsageFlag.NONE)
+
+
+def total_price(priced: Sequence[Priced]) -> Priced:
+    """Return the sum of several prices. It is unknown if one of them is unknown, or if it does not fit a ledger row."""
+    if len(priced) == 1:
+        return priced[0]
+    flags = UsageFlag.NONE
+    for one in priced:
+        flags |= one.flags
+    costs = [one.cost for one in priced if one.cost is not None]
+    total = sum(costs)
+    if len(costs) < len(priced) or total > LARGEST_AMOUNT_PICO:
+        return Priced(cost=None, price_version=None, flags=flags)
+    versions = dict.fromkeys(one.price_version for one in priced if one.price_version is not None)
+    return Priced(cost=total, price_version=" ".join(versions) or None, flags=flags)
 
 
 class OrganizationPrices:
-    """Prices as one organization pays them: its own before the list's."""
+    """The prices of one organization: its overrides, else the price list."""
 
-    def __init__(self, listed: PriceList, overrides: Iterable[OverrideList] = ()) -> None:
-        self._listed = listed
+    def __init__(self, price_list: PriceList, overrides: Iterable[OverrideList] = ()) -> None:
+        self._listed = price_list
         self._overrides = tuple(overrides)
 
     def price(
         self, parts: Sequence[ModelUsage], *, at: datetime, is_compatible_endpoint: bool = False
     ) -> Priced:
-        """What the parts of one request cost together, at prices of an instant.
+        """Return the total cost of the parts of one request. If a part has no price, neither has the request.
 
         Args:
-            parts: the message itself, then what its counters leave out: compaction, work of other models.
-            at: when it started.
-            is_compatible_endpoint: not Anthropic's own, so Anthropic's prices say nothing: only overrides count.
+            parts: the message, then the parts that its counters do not include, such as compaction by other models.
+            at: when the request started.
+            is_compatible_endpoint: the endpoint is not Anthropic's, so list prices do not apply, only overrides.
         """
-        if len(parts) == 1:
-            return self._price(parts[0], at, is_compatible_endpoint=is_compatible_endpoint)
-        priced = [self._price(part, at, is_compatible_endpoint=is_compatible_endpoint) for part in parts]
-        flags = UsageFlag.NONE
-        for part, one in zip(parts, priced, strict=True):
-            flags |= one.flags
-            if part.model != parts[0].model:
-                flags |= UsageFlag.MIXED_MODELS
-            elif part is not parts[0]:
-                flags |= UsageFlag.COMPACTION_ADDED
-        costs = [one.cost for one in priced if one.cost is not None]
-        total = sum(costs)
-        if len(costs) < len(parts) or total > LARGEST_AMOUNT_PICO:
-            return Priced(cost=None, price_version=None, flags=flags)
-        versions = dict.fromkeys(one.price_version for one in priced if one.price_version is not None)
-        return Priced(cost=total, price_version=" ".join(versions), flags=flags)
+        return total_price(self.price_each(parts, at=at, is_compatible_endpoint=is_compatible_endpoint))
+
+    def price_each(
+        self, parts: Sequence[ModelUsage], *, at: datetime, is_compatible_endpoint: bool = False
+    ) -> Sequence[Priced]:
+        """Return the cost of each part. The arguments are those of `price`."""
+        return [self._price(part, at, is_compatible_endpoint=is_compatible_endpoint) for part in parts]
 
     def has_bands(self, part: ModelUsage, *, at: datetime) -> bool:
-        """Whether the price depends on the length of a prompt, so that a sum of prompts cannot be priced."""
-        listed = self._listed.terms(part, at)
-        return listed is not None and len(listed.bands) > 1
+        """Return whether the price depends on the prompt length, so that a total over several prompts cannot be priced."""
+        price_list = self._listed.terms(part, at)
+        return price_list is not None and len(price_list.bands) > 1
 
     def _price(self, part: ModelUsage, at: datetime, *, is_compatible_endpoint: bool) -> Priced:
-        own = self._override_of(part, at) if self._overrides else None
+        if part.is_free:
+            if not part.tokens.web_search_requests:
+                return _FREE
+            # The provider does not bill the tokens. Searches are billed separately.
+            part = replace(part, tokens=TokenUsage(web_search_requests=part.tokens.web_search_requests))
+        own = self._override_terms(part, at) if self._overrides else None
         if own is not None:
             version, terms = own
         elif is_compatible_endpoint:
-            return _UNPRICED
+            return UNPRICED
         else:
-            listed = self._listed.terms(part, at)
-            if listed is None:
-                return _UNPRICED
-            version, terms = self._listed.version, listed
-        cost = terms.cost(part.tokens)
-        # What no row of the ledger can hold is left unpriced rather than spoil the batch that it came in.
+            price_list = self._listed.terms(part, at)
+            if price_list is None:
+                return UNPRICED
+            version, terms = self._listed.version, price_list
+        cost = terms.cost(part.tokens, part.calls)
+        # A cost that does not fit a ledger row is left unpriced, so that the rest of the batch is not affected.
         if cost is None or cost > LARGEST_AMOUNT_PICO:
-            return _UNPRICED
-        return Priced(cost=cost, price_version=version, flags=terms.flags)
+            return UNPRICED
+        flags = terms.flags
+        if not part.calls and terms.assumes_band(part.tokens):  # combining flags takes longer than the price
+            flags |= UsageFlag.BAND_ASSUMED
+        return Priced(cost=cost, price_version=version, flags=flags)
 
-    def _override_of(self, part: ModelUsage, at: datetime) -> tuple[str, Terms] | None:
-        in_force = in_force_at(self._overrides, at)
-        rates = None if in_force is None else in_force.rates(part.model)
-        if in_force is None or rates is None:
+    def _override_terms(self, part: ModelUsage, at: datetime) -> tuple[str, Terms] | None:
+        active_list = active_list_at(self._overrides, at)
+        rates = None if active_list is None else active_list.rates(part.model)
+        if active_list is None or rates is None:
             return None
         flags = UsageFlag.NONE
         if part.service_tier not in STANDARD_TIERS:
@@ -191,11 +244,4 @@ class OrganizationPrices:
             flags |= UsageFlag.SPEED_ASSUMED
         if part.inference_geo not in STANDARD_GEOGRAPHIES:
             flags |= UsageFlag.GEOGRAPHY_ASSUMED
-        return in_force.version, Terms(bands=(Band(longer_than=-1, rates=rates),), flags=flags)
-
-
-def without_snapshot(model: str) -> str:
-    """`claude-haiku-4-5` of `claude-haiku-4-5-20251001`; any other text as it is."""
-    name, dash, digits = model.rpartition("-")
-    is_snapshot = dash and len(digits) == _SNAPSHOT_DIGITS and digits.isascii() and digits.isdigit()
-    return name if is_snapshot else model
+        return active_list.version, Terms(bands=(Band(longer_than=-1, rates=rates),), flags=flags)

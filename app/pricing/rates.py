@@ -1,22 +1,21 @@
-"""Rates in whole pico-USD, and what they depend on: prompt length, tier, speed, geography, date.
+"""Rates in whole pico-USD by prompt length, tier, speed, geography and date.
 
-A price is looked up, never worked out of something else while a request waits: every combination of
-tier, speed and geography that is known lies ready. What is not known is priced as standard, and says so
-by a flag.
+The rates of all known combinations of tier, speed and geography are computed in advance, so that pricing a request is
+a lookup. An unknown value is priced as standard, and the row gets a flag.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import product
 
-from app.usage.records import ModelUsage, TokenUsage, UsageFlag
+from app.usage_events.records import ModelUsage, TokenUsage, UsageFlag
 
 BATCH = "batch"
 FAST = "fast"
 UNITED_STATES = "us"
 
-# What the provider says where the standard price holds. None: it said nothing.
+# The provider's values for the standard price. None: the response did not contain the field.
 STANDARD_TIERS = (None, "standard")
 STANDARD_SPEEDS = (None, "standard")
 STANDARD_GEOGRAPHIES = (None, "global", "not_available")
@@ -29,7 +28,7 @@ Conditions = tuple[str | None, str | None, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Pico-USD per token by class, and per web search. None: that class has no known price."""
+    """Pico-USD per token by class, and per web search. `None` means that the class has no known price."""
 
     uncached_input: int | None
     cache_write_5m: int | None
@@ -39,24 +38,30 @@ class Rates:
     web_search: int | None
 
     def cost(self, tokens: TokenUsage) -> int | None:
-        """None where tokens were used of a class without a price."""
-        try:
-            return (
-                tokens.uncached_input * self.uncached_input  # type: ignore[operator]  # None raises, see below
-                + tokens.cache_write_5m * self.cache_write_5m  # type: ignore[operator]
-                + tokens.cache_write_1h * self.cache_write_1h  # type: ignore[operator]
-                + tokens.cache_read * self.cache_read  # type: ignore[operator]
-                + tokens.output * self.output  # type: ignore[operator]
-                + tokens.web_search_requests * self.web_search  # type: ignore[operator]
-            )
-        except TypeError:
+        """Return the cost in pico-USD; None if the request used a class without a price."""
+        if (
+            self.uncached_input is None
+            or self.cache_write_5m is None
+            or self.cache_write_1h is None
+            or self.cache_read is None
+            or self.output is None
+            or self.web_search is None
+        ):
             return self._cost_by_class(tokens)
+        return (
+            tokens.uncached_input * self.uncached_input
+            + tokens.cache_write_5m * self.cache_write_5m
+            + tokens.cache_write_1h * self.cache_write_1h
+            + tokens.cache_read * self.cache_read
+            + tokens.output * self.output
+            + tokens.web_search_requests * self.web_search
+        )
 
     def scaled(self, numerator: int, denominator: int) -> "Rates":
-        """Token prices times a factor; web searches are neither discounted nor raised.
+        """Multiply the token prices by a factor. The web search price does not change.
 
         Raises:
-            ValueError: the result is finer than a pico-USD.
+            ValueError: a result is not a whole number of pico-USD.
         """
         return Rates(
             uncached_input=_scaled(self.uncached_input, numerator, denominator),
@@ -68,6 +73,7 @@ class Rates:
         )
 
     def _cost_by_class(self, tokens: TokenUsage) -> int | None:
+        """Return the cost when some classes have no price. A class that the request did not use needs none."""
         total = 0
         for count, rate in (
             (tokens.uncached_input, self.uncached_input),
@@ -87,7 +93,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """Rates of every token of a request whose prompt is longer than `longer_than`."""
+    """The rates for all tokens of a request whose prompt has more than `longer_than` tokens."""
 
     longer_than: int
     rates: Rates
@@ -95,24 +101,34 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What holds under one combination of conditions: bands, the longest prompt first, and what was assumed."""
+    """The bands for one combination of conditions, the longest prompt first, and flags for assumptions."""
 
     bands: tuple[Band, ...]
     flags: UsageFlag = UsageFlag.NONE
 
-    def cost(self, tokens: TokenUsage) -> int | None:
-        bands = self.bands
-        if len(bands) > 1:
-            prompt = tokens.prompt
-            for band in bands:
-                if prompt > band.longer_than:
-                    return band.rates.cost(tokens)
-        return bands[-1].rates.cost(tokens)
+    def cost(self, tokens: TokenUsage, calls: Sequence[TokenUsage] = ()) -> int | None:
+        """Return the cost of the tokens. If the single calls are known, each one is priced in its own band."""
+        if len(self.bands) == 1:
+            return self.bands[0].rates.cost(tokens)
+        if len(calls) > 1:
+            costs = [self._cost_of_call(call) for call in calls]
+            known = [cost for cost in costs if cost is not None]
+            return sum(known) if len(known) == len(costs) else None
+        return self._cost_of_call(tokens)
+
+    def assumes_band(self, tokens: TokenUsage) -> bool:
+        """Return whether tokens of possibly several calls may be in several bands: above the first boundary."""
+        return len(self.bands) > 1 and tokens.prompt > self.bands[-2].longer_than
+
+    def _cost_of_call(self, tokens: TokenUsage) -> int | None:
+        prompt = tokens.prompt
+        band = next((band for band in self.bands if prompt > band.longer_than), self.bands[-1])
+        return band.rates.cost(tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatedPrice:
-    """The price of a model from an instant on, inclusive, until the next one."""
+    """The price of a model from `starts_at` (inclusive) until the next price."""
 
     starts_at: datetime
     terms: Mapping[Conditions, Terms]
@@ -127,20 +143,20 @@ class DatedPrice:
         fast: tuple[Band, ...] | None = None,
         has_geography: bool,
     ) -> "DatedPrice":
-        """Every combination of known conditions.
+        """Compute the terms of all combinations of known conditions.
 
         Args:
-            starts_at: from when on.
+            starts_at: when the price starts, inclusive.
             standard: bands of the standard price, the longest prompt first.
-            batch: bands of batches; half of the standard price where none are given.
-            fast: bands of fast mode; where none are given, its price is not known.
-            has_geography: the model can be kept in the United States, for a tenth more.
+            batch: bands of the batch price. Default: half of the standard price.
+            fast: bands of fast mode. Default: the price is not known.
+            has_geography: the model can be restricted to the United States, which costs 10 % more.
         """
-        halved = batch or _scaled_bands(standard, 1, 2)
+        batch_bands = batch or _scaled_bands(standard, 1, 2)
         terms: dict[Conditions, Terms] = {}
         for tier, speed, geography in product(_KNOWN_TIERS, _KNOWN_SPEEDS, _KNOWN_GEOGRAPHIES):
             flags = UsageFlag.TIER_ASSUMED if tier == "priority" else UsageFlag.NONE
-            bands = halved if tier == BATCH else standard
+            bands = batch_bands if tier == BATCH else standard
             if speed == FAST and fast is not None and tier != BATCH:
                 bands = fast
             elif speed == FAST:
@@ -152,8 +168,8 @@ class DatedPrice:
             terms[tier, speed, geography] = Terms(bands=bands, flags=flags)
         return cls(starts_at=starts_at, terms=terms)
 
-    def under(self, part: ModelUsage) -> Terms:
-        """The terms for what the provider answered. A value that nobody knows is taken as standard, and flagged."""
+    def terms_for(self, part: ModelUsage) -> Terms:
+        """Return the terms for the conditions in the provider's response. Unknown values count as standard and are flagged."""
         found = self.terms.get((part.service_tier, part.speed, part.inference_geo))
         if found is not None:
             return found
@@ -174,7 +190,7 @@ def _scaled(rate: int | None, numerator: int, denominator: int) -> int | None:
         return None
     scaled, rest = divmod(rate * numerator, denominator)
     if rest:
-        raise ValueError("finer than a pico-USD")
+        raise ValueError("not a whole number of pico-USD")
     return scaled
 
 

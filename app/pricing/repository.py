@@ -1,4 +1,4 @@
-"""An organization's own prices: lists are added, never changed."""
+"""Reads and adds price override lists. Lists never change."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,7 +6,8 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
-from app.database.engine import Query, Row, Session
+from app.database.repository import Repository
+from app.database.statements import Query, Row
 from app.pricing.prices import OverrideList, PriceOverride
 from app.pricing.rates import Rates
 from app.pricing.tables import price_override as o
@@ -16,7 +17,7 @@ _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _RATES = ("uncached_input", "cache_write_5m", "cache_write_1h", "cache_read", "output", "web_search")
 _CLOCK = Query(sa.select(sa.func.clock_timestamp().label("now")))
 _LAST = Query(sa.select(sa.func.max(ol.c.number).label("last")).where(ol.c.organization_id == _ORGANIZATION))
-# A list that was replaced before its instant came never begins, whatever the instant of the one in its place.
+# A list that was replaced before its `effective_from` never becomes active, whatever the start of its replacement.
 _numbered = (
     sa.select(ol, sa.func.lead(ol.c.created_at).over(order_by=ol.c.number).label("replaced_at"))
     .where(ol.c.organization_id == _ORGANIZATION)
@@ -27,18 +28,21 @@ _kept = (
     .where(sa.func.coalesce(_numbered.c.effective_from <= _numbered.c.replaced_at, sa.true()))
     .cte("kept")
 )
-_IN_FORCE_SINCE = (
+_ACTIVE_AT_START = (
     sa.select(sa.func.max(_kept.c.number))
     .where(_kept.c.effective_from <= sa.bindparam("since", type_=ol.c.effective_from.type))
     .scalar_subquery()
 )
-# A list with a lower number than the one in force at `since` is never in force again.
+# Lists with a lower number than the one that is active at `since` never become active again.
+# One row without a number if there is no list, because the row has the clock.
+_clock = sa.select(sa.func.clock_timestamp().label("now")).cte("clock")
 _SINCE = Query(
-    sa.select(_kept, o.c.model, *(o.c[name] for name in _RATES))
+    sa.select(_clock.c.now, _kept, o.c.model, *(o.c[name] for name in _RATES))
     .select_from(
-        _kept.outerjoin(o, sa.and_(o.c.organization_id == _ORGANIZATION, o.c.number == _kept.c.number))
+        _clock.outerjoin(
+            _kept, _kept.c.number >= sa.func.coalesce(_ACTIVE_AT_START, sa.literal_column("0"))
+        ).outerjoin(o, sa.and_(o.c.organization_id == _ORGANIZATION, o.c.number == _kept.c.number))
     )
-    .where(_kept.c.number >= sa.func.coalesce(_IN_FORCE_SINCE, sa.literal_column("0")))
     .order_by(_kept.c.number, o.c.model)
 )
 
@@ -55,32 +59,37 @@ _INSERT_LIST = _insert(ol)
 _INSERT = _insert(o)
 
 
-class PriceRepository:
-    """One organization's own prices."""
-
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
+class PriceRepository(Repository):
+    """Price override lists of one organization."""
 
     async def clock(self) -> datetime:
-        """The database's clock now, not when the transaction began."""
-        row = await self._session.first(_CLOCK)
-        assert row is not None
+        """Return the database's current time, not the start of the transaction."""
+        row = await self._session.one(_CLOCK)
         now: datetime = row["now"]
         return now
 
     async def lists(self, *, since: datetime) -> Sequence[OverrideList]:
-        """Every list that is in force at some instant from `since` on, the first set first."""
+        """Return every list that is active at `since` or later, in the order in which they were set."""
+        lists, _ = await self.lists_with_clock(since=since)
+        return lists
+
+    async def lists_with_clock(self, *, since: datetime) -> tuple[Sequence[OverrideList], datetime]:
+        """Return the same lists, and the database's clock when they were read."""
         found = await self._session.rows(_SINCE, organization_id=self._organization_id, since=since)
-        return [_list_of(list(rows)) for _, rows in groupby(found, key=lambda row: row["number"])]
+        lists = [
+            _list_of(list(rows))
+            for number, rows in groupby(found, key=lambda row: row["number"])
+            if number is not None
+        ]
+        return lists, found[0]["now"]
 
     async def last_number(self) -> int:
-        """0 before the first list."""
+        """Return the number of the last list; 0 before the first list."""
         row = await self._session.first(_LAST, organization_id=self._organization_id)
         return 0 if row is None or row["last"] is None else int(row["last"])
 
     async def append(self, added: OverrideList) -> None:
-        """Take the lock of the usage mode first: it orders lists among each other and against the ledger."""
+        """Add a list. Take the ledger lock exclusively first: it orders lists, and separates them from ledger writes."""
         await self._session.execute(
             _INSERT_LIST,
             organization_id=self._organization_id,

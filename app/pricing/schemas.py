@@ -1,4 +1,4 @@
-"""Organizations' own prices on the wire: decimal strings in USD, by class."""
+"""Wire models of price overrides: decimal strings in USD, by price class."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,44 +8,48 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from app.api.schemas import GivenInstant, Instant, RequestModel, ResponseModel, Subject
+from app.api.schemas import InputTimestamp, RequestModel, ResponseModel, Subject, Timestamp
 from app.core.money import to_pico, to_usd
-from app.credentials.schemas import refuse_key_in
+from app.credentials.key_in_fields import reject_key_in
 from app.pricing.prices import OverrideList, PriceOverride
 from app.pricing.rates import Rates
 from app.pricing.service import OverrideState
+from app.usage_events.dimensions import Dimension
 
-LARGEST_LIST = 200
+MAX_OVERRIDES = 200
 _TOKENS, _SEARCHES = 1_000_000, 1_000
 _LAST_YEAR = 9998
-# Finer would be finer than a pico-USD per token.
+# Six decimals per million tokens are exactly one pico-USD per token.
 _PRICE = r"^(0|[1-9][0-9]{0,3})(\.[0-9]{1,6})?$"
-# As ids of models look, wherever they come from. One star, and only at the end.
-_MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,98}\*?$|^\*$"
 
-Price = Annotated[str, Field(pattern=_PRICE, description="USD, as a decimal string.", examples=["4.50"])]
+Price = Annotated[str, Field(pattern=_PRICE, description="USD as a decimal string.", examples=["4.50"])]
 OptionalPrice = Annotated[
     str | None,
     Field(
         pattern=_PRICE,
-        description="USD, as a decimal string. Null: no price; usage of this class is then unpriced.",
+        description="USD as a decimal string. Null: no price, so requests that use this class are unpriced.",
         examples=["0.45"],
     ),
 ]
 Model = Annotated[
-    str,
+    Dimension,
     Field(
-        pattern=_MODEL,
-        description="A model's id, which means its dated snapshots too; with `*` at the end, all that begin so.",
-        examples=["claude-opus-5-5"],
+        description="A model id as events have it, in the spelling of any provider or gateway. It includes its dated"
+        " snapshots and `-latest`. With `*`: all models that match, where `*` matches any text. An id wins over a"
+        " pattern, and a pattern with more text over one with less.",
+        examples=["claude-opus-5-5", "us.anthropic.claude-opus-5-v1:0", "anthropic/*"],
     ),
 ]
-AnyPrice = Annotated[str | None, Field(description="USD, exact. Null: no price.", examples=["4.50"])]
-ListNumber = Annotated[int, Field(description="Counts the lists of the organization.", examples=[1])]
+AnyPrice = Annotated[
+    str | None, Field(description="USD as an exact decimal string. Null: no price.", examples=["4.50"])
+]
+ListNumber = Annotated[
+    int, Field(description="Number of the list, counted per organization from 1.", examples=[1])
+]
 
 
 class TokenPrices(RequestModel):
-    """Prices of one million tokens, by class."""
+    """Prices per million tokens, by price class."""
 
     uncached_input: Price
     cache_write_5m: OptionalPrice = None
@@ -55,7 +59,7 @@ class TokenPrices(RequestModel):
 
 
 class PriceOverrideEntry(RequestModel):
-    """The organization's price of a model, or of all whose ids begin alike."""
+    """The organization's own price of a model, or of all models that match a pattern."""
 
     model: Model
     usd_per_million_tokens: TokenPrices
@@ -74,40 +78,48 @@ class PriceOverrideEntry(RequestModel):
         return PriceOverride(model=self.model, rates=rates)
 
 
-def _each_model_once(entries: Sequence[PriceOverrideEntry]) -> Sequence[PriceOverrideEntry]:
+def _unique_models(entries: Sequence[PriceOverrideEntry]) -> Sequence[PriceOverrideEntry]:
     if len({entry.model for entry in entries}) < len(entries):
-        raise PydanticCustomError("model_repeated", "A model stands in the list more than once.")
+        raise PydanticCustomError(
+            "model_repeated", "The list contains a model more than once. Keep one entry per model."
+        )
     return entries
 
 
-def _that_a_database_can_hold(instant: datetime | None) -> datetime | None:
-    # The last year there is ends later in some zones.
+def _storable_timestamp(instant: datetime | None) -> datetime | None:
+    # In some time zones the year 9999 ends later than in UTC.
     if instant is not None and instant.year > _LAST_YEAR:
-        raise PydanticCustomError("instant_too_far", "The instant is too far away.")
+        raise PydanticCustomError("instant_too_far", "Must be before the year 9999.")
     return instant
 
 
 class PriceOverridesChange(RequestModel):
-    """The whole list; an empty one takes every override back."""
+    """The complete list. An empty list removes all overrides."""
 
     effective_at: Annotated[
-        GivenInstant | None,
-        Field(description="Null: now. Never in the past."),
-        AfterValidator(_that_a_database_can_hold),
+        InputTimestamp | None,
+        Field(description="When the list becomes active. Null: now. Must not be in the past."),
+        AfterValidator(_storable_timestamp),
     ] = None
     overrides: Annotated[
-        list[PriceOverrideEntry], Field(max_length=LARGEST_LIST), AfterValidator(_each_model_once)
+        list[PriceOverrideEntry],
+        Field(max_length=MAX_OVERRIDES, fail_fast=True),
+        AfterValidator(_unique_models),
     ]
 
     def to_domain(self) -> list[PriceOverride]:
-        """Raises InvalidInput where a key was pasted: the ids of models are kept in clear and shown."""
+        """Convert to domain types.
+
+        Raises:
+            InvalidInput: a model id looks like a key. Model ids are stored in plain text and displayed.
+        """
         for entry in self.overrides:
-            refuse_key_in("overrides.model", entry.model)
+            reject_key_in("overrides.model", entry.model)
         return [entry.to_domain() for entry in self.overrides]
 
 
 class TokenPricesSet(ResponseModel):
-    """Prices of one million tokens, by class."""
+    """Prices per million tokens, by price class."""
 
     uncached_input: AnyPrice
     cache_write_5m: AnyPrice
@@ -117,7 +129,7 @@ class TokenPricesSet(ResponseModel):
 
 
 class PriceOverrideSet(ResponseModel):
-    """The organization's price of a model, or of all whose ids begin alike."""
+    """The organization's own price of a model, or of all models that match a pattern."""
 
     model: Annotated[str, Field(examples=["claude-opus-5-5"])]
     usd_per_million_tokens: TokenPricesSet
@@ -140,11 +152,11 @@ class PriceOverrideSet(ResponseModel):
 
 
 class PriceOverrideListState(ResponseModel):
-    """A list of overrides and since when it counts. `price_version` of rows that it priced is `override-<number>`."""
+    """A list of price overrides. Rows priced by it have the `price_version` `override-<number>`."""
 
     number: ListNumber
-    effective_from: Instant
-    set_at: Instant
+    effective_from: Timestamp
+    set_at: Timestamp
     set_by: Subject
     overrides: list[PriceOverrideSet]
 
@@ -162,25 +174,27 @@ class PriceOverrideListState(ResponseModel):
 
 
 class PriceOverrides(ResponseModel):
-    """The organization's own prices."""
+    """The organization's price overrides."""
 
     in_force: Annotated[
-        PriceOverrideListState | None, Field(description="Null: none was ever set; list prices count.")
+        PriceOverrideListState | None,
+        Field(description="The active list. Null: no list was ever set, so list prices apply."),
     ]
     scheduled: Annotated[
-        PriceOverrideListState | None, Field(description="Takes its place later. Null: nothing does.")
+        PriceOverrideListState | None,
+        Field(description="The list that becomes active later. Null: no list is scheduled."),
     ]
 
     @classmethod
     def of(cls, state: OverrideState) -> "PriceOverrides":
         return cls(
-            in_force=None if state.in_force is None else PriceOverrideListState.of(state.in_force),
+            in_force=None if state.active is None else PriceOverrideListState.of(state.active),
             scheduled=None if state.scheduled is None else PriceOverrideListState.of(state.scheduled),
         )
 
 
 def _pico(usd: str, units: int) -> int:
-    # Exact: the pattern allows six digits after the point.
+    # Exact, because the pattern allows at most six decimals.
     return to_pico(Decimal(usd)) // units
 
 

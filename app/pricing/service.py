@@ -1,4 +1,4 @@
-"""Prices as an organization pays them, and setting its own."""
+"""Loads an organization's prices, and changes its price overrides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,45 +8,52 @@ from app.audit import service as audit
 from app.audit.events import AuditAction
 from app.auth.principal import Caller
 from app.core.clock import now
-from app.core.errors import InvalidInput, PreconditionFailed
+from app.core.errors import InvalidInput
+from app.core.revisions import require_revision
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.pricing.prices import OrganizationPrices, OverrideList, PriceList, PriceOverride, in_force_at
+from app.pricing.prices import OrganizationPrices, OverrideList, PriceList, PriceOverride, active_list_at
 from app.pricing.repository import PriceRepository
-from app.usage.records import FURTHEST_BACK
+from app.usage_events.records import MAX_EVENT_AGE
 
-# Clocks of two machines may differ by this much.
+# Tolerance for the difference between the clocks of two machines.
 _LEEWAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideState:
-    """The list in force, and the one that takes its place later. None: there is none."""
+    """The active list and the scheduled one. `None` means that no such list exists."""
 
-    in_force: OverrideList | None
+    active: OverrideList | None
     scheduled: OverrideList | None
 
     @property
     def revision(self) -> int:
-        """For the ETag: the number of the last list set; 0 before the first."""
-        last = self.scheduled or self.in_force
+        """The number of the last list that was set, for the ETag. 0 if no list was ever set."""
+        last = self.scheduled or self.active
         return 0 if last is None else last.number
 
 
 class PriceService:
-    """The list is shared and read once, at start; overrides are read in the transaction that prices by them."""
+    """All organizations share the price list, which is loaded at start. Overrides are read in the transaction that uses them."""
 
-    def __init__(self, units: UnitsOfWork, listed: PriceList) -> None:
+    def __init__(self, units: UnitsOfWork, price_list: PriceList, *, max_models: int = 200) -> None:
         self._units = units
-        self.listed = listed
+        self._max_models = max_models
+        self.price_list = price_list
 
-    async def of(self, uow: UnitOfWork, *, since: datetime | None = None) -> OrganizationPrices:
-        """For instants from `since` on; by default as far back as an event may start.
+    async def load(self, uow: UnitOfWork, *, since: datetime | None = None) -> OrganizationPrices:
+        """Load the prices from `since` on. Default: the earliest time at which an event may start.
 
-        Take the lock of the usage mode before, at least shared: then no list that counts is missing.
+        Take the ledger lock first, at least shared, so that no applicable list is missing.
         """
-        since = now() - FURTHEST_BACK - _LEEWAY if since is None else since
-        return OrganizationPrices(self.listed, await uow[PriceRepository].lists(since=since))
+        since = _earliest_start() if since is None else since
+        return OrganizationPrices(self.price_list, await uow[PriceRepository].lists(since=since))
+
+    async def load_with_clock(self, uow: UnitOfWork) -> tuple[OrganizationPrices, datetime]:
+        """Load the prices, and the database's clock in the same round trip."""
+        lists, clock = await uow[PriceRepository].lists_with_clock(since=_earliest_start())
+        return OrganizationPrices(self.price_list, lists), clock
 
     async def overrides(self, organization_id: str) -> OverrideState:
         async with self._units.reading(organization_id) as uow:
@@ -60,56 +67,69 @@ class PriceService:
         effective_at: datetime | None = None,
         revisions: frozenset[int] | None = None,
     ) -> OverrideState:
-        """The whole list from now or `effective_at` on; takes the place of whatever is scheduled.
+        """Replace all overrides, from now or from `effective_at`. This replaces a scheduled list.
 
-        The list in force once more, from now on, with nothing scheduled, changes nothing.
+        Setting the active list again, from now and with nothing scheduled, changes nothing.
 
         Raises:
             InvalidInput, PreconditionFailed, DatabaseUnavailable
         """
+        if len(overrides) > self._max_models:
+            raise InvalidInput.invalid_field("overrides", "too_long", "The list is too long.")
         async with self._units.writing(caller.organization_id) as uow:
-            await uow[LedgerLock].exclusive()
+            await uow[LedgerLock].lock_exclusively()
             clock = await uow[PriceRepository].clock()
             before = await _state(uow, clock)
-            if revisions is not None and before.revision not in revisions:
-                raise PreconditionFailed
+            require_revision(before.revision, revisions)
             if effective_at is not None and effective_at < clock:
-                raise InvalidInput.of(
-                    "effective_at",
-                    "effective_at_in_past",
-                    "A price counts from now on or later, never from the past.",
-                )
-            if effective_at is None and before.scheduled is None and _is_same(before.in_force, overrides):
+                raise InvalidInput.of("effective_at", "effective_at_in_past", "Must not be in the past.")
+            if effective_at is None and before.scheduled is None and _is_same(before.active, overrides):
                 return before
-            added = OverrideList(
-                number=await uow[PriceRepository].last_number() + 1,
-                effective_from=effective_at or clock,
-                overrides=overrides,
-                set_at=clock,
-                set_by=caller.subject,
-            )
-            await uow[PriceRepository].append(added)
-            await audit.record(
-                uow,
-                caller,
-                AuditAction.PRICES_OVERRIDDEN,
-                None,
-                number=added.number,
-                models=len(added.overrides),
-                effective_from=added.effective_from.isoformat(),
-            )
+            added = await _append(uow, caller, overrides, effective_from=effective_at or clock, set_at=clock)
             await uow.commit()
         if added.effective_from <= clock:
-            return OverrideState(in_force=added, scheduled=None)
-        return OverrideState(in_force=before.in_force, scheduled=added)
+            return OverrideState(active=added, scheduled=None)
+        return OverrideState(active=before.active, scheduled=added)
+
+
+def _earliest_start() -> datetime:
+    return now() - MAX_EVENT_AGE - _LEEWAY
+
+
+async def _append(
+    uow: UnitOfWork,
+    caller: Caller,
+    overrides: Sequence[PriceOverride],
+    *,
+    effective_from: datetime,
+    set_at: datetime,
+) -> OverrideList:
+    added = OverrideList(
+        number=await uow[PriceRepository].last_number() + 1,
+        effective_from=effective_from,
+        overrides=overrides,
+        set_at=set_at,
+        set_by=caller.subject,
+    )
+    await uow[PriceRepository].append(added)
+    await audit.record(
+        uow,
+        caller,
+        AuditAction.PRICES_OVERRIDDEN,
+        None,
+        number=added.number,
+        models=len(added.overrides),
+        effective_from=added.effective_from.isoformat(),
+    )
+    return added
 
 
 async def _state(uow: UnitOfWork, clock: datetime) -> OverrideState:
     lists = await uow[PriceRepository].lists(since=clock)
-    in_force = in_force_at(lists, clock)
+    active = active_list_at(lists, clock)
     last = lists[-1] if lists else None
-    return OverrideState(in_force=in_force, scheduled=None if last is in_force else last)
+    return OverrideState(active=active, scheduled=None if last is active else last)
 
 
-def _is_same(in_force: OverrideList | None, overrides: Sequence[PriceOverride]) -> bool:
-    return set(overrides) == (set() if in_force is None else set(in_force.overrides))
+def _is_same(active: OverrideList | None, overrides: Sequence[PriceOverride]) -> bool:
+    return set(overrides) == (set() if active is None else set(active.overrides))

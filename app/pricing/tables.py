@@ -1,4 +1,4 @@
-"""An organization's own prices: lists with the day they count from. Append-only, so that past rows keep their price."""
+"""Price override lists with the time from which they are active. Append-only, so that past rows keep their price."""
 
 import sqlalchemy as sa
 
@@ -9,7 +9,7 @@ def _rate(name: str, *, nullable: bool) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=nullable)
 
 
-# Counted from 1 in the order of setting; a list without rows in price_override takes all overrides back.
+# Numbered from 1 in the order in which lists are set. A list without rows in price_override removes all overrides.
 price_override_list = sa.Table(
     "price_override_list",
     metadata,
@@ -21,7 +21,7 @@ price_override_list = sa.Table(
     sa.CheckConstraint("effective_from >= created_at", name="never_in_the_past"),
 )
 
-# Pico-USD per token, and per web search. Null: that class has no price.
+# In pico-USD per token, and per web search. Null: the class has no price.
 price_override = sa.Table(
     "price_override",
     metadata,

@@ -1,1 +1,1 @@
-"""Provider URLs: the validated type, the policy on names and addresses, the DNS check."""
+"""Provider URLs: the validated type, the policy for host names and addresses, and the DNS check."""

@@ -1,11 +1,11 @@
-"""Where a key may be sent, and how it travels there."""
+"""Provider endpoints: where a key may be sent, and in which header."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class AuthStyle(StrEnum):
-    """How the key travels to the provider. Never both, never tried in turn."""
+    """The header that carries the key: `x-api-key`, or `Authorization: Bearer`. Only the chosen one is ever used."""
 
     X_API_KEY = "x_api_key"
     BEARER = "bearer"
@@ -13,7 +13,7 @@ class AuthStyle(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderEndpoint:
-    """Where a key version may be sent. Bound to the version: it changes only with the key."""
+    """Where a key version may be sent. Bound to the version: only a rotation changes it."""
 
     base_url: str | None
     messages_url: str

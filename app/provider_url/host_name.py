@@ -1,4 +1,4 @@
-"""Which host names we may call: after IDNA, and before any DNS query."""
+"""Validates host names: IDNA conversion and the policy for names, before any DNS query."""
 
 import re
 import unicodedata
@@ -12,7 +12,7 @@ from app.core.url_errors import UrlReason
 _MAX_NAME_LENGTH: Final = 253
 _MAX_LABEL_LENGTH: Final = 63
 
-# What /etc/hosts calls the machine itself on the systems we know; *.localhost by RFC 6761.
+# Names of the local machine in common /etc/hosts files; *.localhost by RFC 6761.
 _LOCALHOST_NAMES = frozenset(
     {
         "broadcasthost",
@@ -27,50 +27,51 @@ _LOCALHOST_NAMES = frozenset(
     }
 )
 
-# Last labels that mean something else in every network. example.com, .net and .org are ordinary names.
+# Last labels whose meaning depends on the local network. example.com, .net and .org are ordinary names.
 _RESERVED_SUFFIXES = frozenset(
     {
         "alt",  # RFC 9476
         "arpa",  # RFC 3172, home.arpa RFC 8375
         "example",  # RFC 6761
-        "internal",  # reserved by ICANN for private use, 2024; clouds keep their metadata there
+        "internal",  # reserved by ICANN for private use, 2024; clouds use it for metadata services
         "invalid",  # RFC 6761
         "local",  # RFC 6762; also Kubernetes' cluster.local
         "onion",  # RFC 7686
         "test",  # RFC 6761
-        # In wide private use, RFC 6762 appendix G; .home and .corp never to be delegated, ICANN 2018
+        # Widely used in private networks, RFC 6762 appendix G; ICANN will not delegate .home and .corp (2018)
         "corp",
         "home",
         "intranet",
         "lan",
         "localdomain",
         "private",
-        "svc",  # Kubernetes services by their short name
+        "svc",  # short names of Kubernetes services
     }
 )
 
 _IPV6_LITERAL = re.compile(r"\[(?P<address>[0-9A-Fa-f:.]+)(?:%.*)?\]")
-# The test of the WHATWG URL standard: a name that ends in a number is an IPv4 address or nothing.
+# WHATWG URL standard: a name whose last label is a number is an IPv4 address or invalid.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-# Hyphens in third and fourth place are kept for A-labels, RFC 5891.
-_PLAIN_LABEL = r"(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+# RFC 5891 reserves hyphens as third and fourth character for A-labels. Names that break this rule exist, and browsers
+# accept them (UTS 46 with CheckHyphens=false), so only labels that claim to be A-labels are checked as such.
+_PLAIN_LABEL = r"(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _PLAIN_NAME = re.compile(rf"{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
 
 
-def judge_host(text: str) -> str | UrlReason:  # noqa: PLR0911  # one rule a line, in order of precedence
-    """The name as DNS is asked for it, in lower-case A-labels; or why we may not call it."""
+def validate_host(text: str) -> str | UrlReason:  # noqa: PLR0911  # one rule per line, in order of precedence
+    """Return the name for DNS queries, in lower-case A-labels, or the reason why it is not allowed."""
     if "[" in text or "]" in text:
         return UrlReason.HOST_IS_IP if _is_ipv6_literal(text) else UrlReason.HOST_INVALID
     if "%" in text:
         return UrlReason.HOST_INVALID
     try:
-        # The only ASCII mapping is to lower case.
+        # For ASCII names, lower-casing is the whole mapping.
         mapped = text.lower() if text.isascii() else idna.uts46_remap(text, std3_rules=False)
     except UnicodeError:
         return UrlReason.HOST_INVALID
-    # One trailing dot marks a name as absolute. We ask for absolute names only, so it says nothing.
+    # A trailing dot marks a name as absolute. All DNS queries use absolute names, so it is redundant.
     mapped = mapped.removesuffix(".")
     last_label = mapped.rpartition(".")[2]
     if _NUMBER.fullmatch(last_label):
@@ -106,7 +107,7 @@ def _to_ascii(name: str) -> str | None:
 
 
 def _encode(labels: list[str]) -> str:
-    """The name in A-labels, each valid, canonical and short enough; raises UnicodeError if one cannot be."""
+    """Return the name in valid, canonical A-labels of allowed length. Raises UnicodeError if that is not possible."""
     encoded, readable = [], []
     for label in labels:
         if label.startswith("xn--"):
@@ -117,7 +118,7 @@ def _encode(labels: list[str]) -> str:
             encoded.append(label if _PLAIN_NAME.fullmatch(label) else idna.alabel(label).decode("ascii"))
     if any(len(label) > _MAX_LABEL_LENGTH for label in encoded):
         raise UnicodeError
-    # One label written from right to left binds all others, RFC 5893. idna looks at each label alone.
+    # A right-to-left label imposes rules on all other labels, RFC 5893. idna checks each label separately.
     beyond_ascii = _BEYOND_ASCII.findall("".join(readable))
     if any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in beyond_ascii):
         for label in readable:

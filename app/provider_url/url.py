@@ -1,4 +1,4 @@
-"""The provider's messages endpoint, in the one spelling that is stored and called."""
+"""The validated provider URL, in the canonical form that is stored and called."""
 
 from typing import Annotated, Any, Final, Self
 
@@ -6,30 +6,21 @@ from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
-from app.core.url_errors import MESSAGES, UrlReason, UrlRefused
-from app.provider_url.endpoint import AuthStyle
-from app.provider_url.url_policy import MAX_URL_LENGTH, judge_url
+from app.core.url_errors import OTHER_ENDPOINT, UrlReason, UrlRefused
+from app.provider_url.messages_path import MESSAGES_PATH, messages_path
+from app.provider_url.url_policy import MAX_URL_LENGTH, validate_url
 
-_ENDPOINT: Final = "/v1/messages"
 _FIELD: Final = "base_url"
-
-# Where keys travel as x-api-key. A leading dot stands for any subdomain.
-_X_API_KEY_HOSTS: Final = (
-    "api.anthropic.com",
-    "api.deepseek.com",
-    "gateway.ai.cloudflare.com",
-    ".services.ai.azure.com",
-)
 
 
 class ProviderURL(str):
-    """An endpoint that passed the URL policy; as a string, its messages URL.
+    """A provider URL that passed the URL policy; the string value is its messages URL.
 
-    There is no way to make one that did not pass. Whether the name leads to public addresses is
-    asked of DNS, when it is saved and again at every connection: `app.egress`.
+    Construction validates the URL, so an instance that violates the policy cannot exist. `app.egress`
+    checks that the host resolves to allowed addresses, on saving and on every connection.
 
     Raises:
-        UrlRefused: as pydantic field, a validation error whose type is the reason.
+        UrlRefused: the URL violates the policy. In a pydantic field: a validation error whose type is the reason.
     """
 
     __slots__ = ()
@@ -46,7 +37,7 @@ class ProviderURL(str):
 
     @property
     def base_url(self) -> str:
-        return self.removesuffix(_ENDPOINT)
+        return self.removesuffix(MESSAGES_PATH)
 
     @property
     def host(self) -> str:
@@ -58,8 +49,8 @@ class ProviderURL(str):
             raise PydanticKnownError("string_type")
         try:
             return cls(value)
-        except UrlRefused as refusal:
-            raise PydanticCustomError(refusal.reason.value, MESSAGES[refusal.reason]) from None
+        except UrlRefused as error:
+            raise PydanticCustomError(error.kind, error.message) from None
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: type[Any], _handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -79,17 +70,10 @@ class ProviderURL(str):
         }
 
 
-# A field left empty means the default endpoint, like one left out.
+# An empty string means the default endpoint, like null.
 OptionalProviderURL = Annotated[
     ProviderURL | None, BeforeValidator(lambda value: None if value == "" else value)
 ]
-
-
-def default_auth_style(host: str) -> AuthStyle:
-    """How a key travels where the admin did not say: by the documents of the known providers."""
-    dotted = f".{host}"
-    is_known = any(dotted.endswith(known) if known[0] == "." else host == known for known in _X_API_KEY_HOSTS)
-    return AuthStyle.X_API_KEY if is_known else AuthStyle.BEARER
 
 
 def _canonical(text: str) -> str | UrlReason:
@@ -98,8 +82,8 @@ def _canonical(text: str) -> str | UrlReason:
         return canonical
     if len(canonical) > MAX_URL_LENGTH:
         return UrlReason.MALFORMED
-    # What we store must read the same when it is read back. Holds by construction; kept true here wherever
-    # something may have been translated. Plain ASCII is put together again from the parts that were judged.
+    # A stored URL must parse to itself. That holds by construction for plain ASCII, which is rebuilt from the
+    # validated parts. It is verified here for every URL that IDNA or percent-encoding may have changed.
     is_translated = not text.isascii() or "%" in canonical or "xn--" in canonical
     if is_translated and _normalized(canonical) != canonical:
         return UrlReason.MALFORMED
@@ -107,12 +91,10 @@ def _canonical(text: str) -> str | UrlReason:
 
 
 def _normalized(text: str) -> str | UrlReason:
-    url = judge_url(text)
+    url = validate_url(text)
     if isinstance(url, UrlReason):
         return url
-    segments = [segment for segment in url.path.split("/") if segment]
-    if segments[-1:] == ["v1"]:
-        segments.append("messages")
-    elif segments[-2:] != ["v1", "messages"]:
-        segments += ["v1", "messages"]
-    return f"https://{url.host}/{'/'.join(segments)}"
+    path = messages_path(url.path)
+    if path is None:
+        raise UrlRefused(UrlReason.PATH_NOT_ALLOWED, kind=OTHER_ENDPOINT, field=_FIELD)
+    return f"https://{url.host}{path}"

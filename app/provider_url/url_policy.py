@@ -1,8 +1,8 @@
-"""Which URLs we may call: scheme, host, port and path. Pure; addresses are judged elsewhere.
+"""The URL policy: scheme, host, port and path. Pure; `address_policy` classifies addresses.
 
-Parsers disagree about odd URLs, and every disagreement is a way around a check. So nothing here
-repairs, trims or guesses: a text is split by one strict rule and rebuilt from its parts, and
-only the rebuilt URL is ever stored or called. All parsers read that one alike.
+Parsers disagree about unusual URLs, and each disagreement can bypass a check. So this module does
+not repair, trim or guess: one strict rule splits the text, the URL is rebuilt from the parts, and
+only the rebuilt URL is stored or called. All parsers read the rebuilt URL in the same way.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from app.core.url_errors import UrlReason, UrlRefused
-from app.provider_url.host_name import judge_host
+from app.provider_url.host_name import validate_host
 
 MAX_URL_LENGTH: Final = 2048
 _ONLY_PORT: Final = "443"
@@ -31,7 +31,7 @@ _PRINTABLE_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundUrl:
-    """A URL that passed. `host` is the lower-case A-label name; `path` is empty or begins with a slash."""
+    """A URL that passed the policy. `host` is in lower-case A-labels; `path` is empty or starts with a slash."""
 
     host: str
     path: str
@@ -41,23 +41,23 @@ class OutboundUrl:
 
 
 def parse_outbound_url(text: str, *, field: str) -> OutboundUrl:
-    """The URL that we may call.
+    """Parse a URL and check it against the policy.
 
     Args:
-        text: exactly what was typed.
-        field: the name that a refusal gives to the field.
+        text: exactly as entered.
+        field: the field name for the error.
 
     Raises:
         UrlRefused
     """
-    url = judge_url(text)
+    url = validate_url(text)
     if isinstance(url, UrlReason):
         raise UrlRefused(url, field=field)
     return url
 
 
-def judge_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911, PLR0912  # one rule a line, in order of precedence
-    """The URL, or of all reasons against it the one that takes precedence."""
+def validate_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911, PLR0912  # one rule per line, in order of precedence
+    """Return the URL, or the reason with the highest precedence why it is not allowed."""
     if len(text) > MAX_URL_LENGTH or _has_forbidden_characters(text):
         return UrlReason.MALFORMED
     scheme = _SCHEME.match(text)
@@ -80,14 +80,14 @@ def judge_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911, PLR
         return UrlReason.QUERY_PRESENT
     if fragment is not None:
         return UrlReason.FRAGMENT_PRESENT
-    host = judge_host(host_text)
+    host = validate_host(host_text)
     if isinstance(host, UrlReason):
         return host
     if not _is_path_allowed(path):
         return UrlReason.PATH_NOT_ALLOWED
     if not path.isascii():
         path = quote(path, safe=_PRINTABLE_ASCII)
-    # A-labels and percent escapes take more room than what was typed.
+    # A-labels and percent escapes are longer than the text that was entered.
     if len("https://") + len(host) + len(path) > MAX_URL_LENGTH:
         return UrlReason.MALFORMED
     return OutboundUrl(host=host, path=path)
@@ -96,12 +96,14 @@ def judge_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911, PLR
 def _has_forbidden_characters(text: str) -> bool:
     if _FORBIDDEN_ASCII.search(text):
         return True
+    if text.isascii():
+        return False
     # C: controls, format characters, surrogates, private use, unassigned. Z: separators.
     return any(unicodedata.category(character)[0] in "CZ" for character in _BEYOND_ASCII.findall(text))
 
 
 def _split_authority(authority: str) -> tuple[str, str | None]:
-    """Host and port text. Brackets that do not pair stay in the host, which is then refused."""
+    """Split into host and port. Unbalanced brackets stay in the host, which is then rejected."""
     if authority.startswith("["):
         literal, bracket, rest = authority.partition("]")
         if not rest:
@@ -121,5 +123,5 @@ def _is_path_allowed(path: str) -> bool:
     try:
         unquote_to_bytes(path).decode()
     except UnicodeDecodeError:
-        return False  # also overlong forms: %c0%ae is a dot to a careless server
+        return False  # includes overlong forms: a lax server decodes %c0%ae as a dot
     return True

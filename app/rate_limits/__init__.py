@@ -1,1 +1,1 @@
-"""Limits on requests per organization and minute."""
+"""Rate limits: requests per organization and minute."""

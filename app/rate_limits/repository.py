@@ -1,11 +1,12 @@
-"""Counts requests per organization, kind and minute: exact across instances."""
+"""Counts requests per organization, kind and minute. The counters are exact across instances."""
 
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database.engine import Query, Session
+from app.database.repository import Repository
+from app.database.statements import Query
 from app.rate_limits.tables import rate_counter as t
 
 _COUNT = Query(
@@ -24,19 +25,12 @@ _COUNT = Query(
 )
 
 
-class RateLimitRepository:
-    """Fixed windows of a minute."""
-
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
+class RateLimitRepository(Repository):
+    """Counters with fixed windows of one minute."""
 
     async def count(self, kind: str, *, now: datetime) -> int:
-        """Count one more request and return how many there are in this minute."""
+        """Count one request and return the number of requests in this minute."""
         minute = now.replace(second=0, microsecond=0)
-        row = await self._session.first(
-            _COUNT, organization_id=self._organization_id, kind=kind, minute=minute
-        )
-        assert row is not None
+        row = await self._session.one(_COUNT, organization_id=self._organization_id, kind=kind, minute=minute)
         requests: int = row["requests"]
         return requests

@@ -1,4 +1,4 @@
-"""Requests counted per organization, kind and minute."""
+"""The rate limiter's counters: requests per organization, kind and minute."""
 
 import sqlalchemy as sa
 

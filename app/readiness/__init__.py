@@ -1,1 +1,1 @@
-"""Whether provider-backed work may start."""
+"""Readiness: whether provider-backed work may start."""

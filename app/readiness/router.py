@@ -1,10 +1,10 @@
-"""May work start?"""
+"""HTTP route of the readiness check."""
 
 from fastapi import APIRouter, Response
 
-from app.api.dependencies import BillingReader, ServicesOfApp
+from app.api.dependencies import AppServices, BillingReader
 from app.api.problems import problems
-from app.api.responses import answer
+from app.api.responses import respond
 from app.core.errors import InsufficientScope, NotFound
 from app.readiness.schemas import OrganizationReadiness
 from app.readiness.service import ReadinessService
@@ -16,10 +16,13 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"
     "/readiness",
     response_model=OrganizationReadiness,
     operation_id="getOrganizationReadiness",
-    summary="May provider-backed work start?",
-    response_description="Whether work may start, and what is in the way.",
+    summary="Check readiness",
+    response_description="Whether provider-backed work may start, and all blockers.",
     responses=problems(InsufficientScope, NotFound),
 )
-async def get_readiness(caller: BillingReader, services: ServicesOfApp) -> Response:
-    """Ask before starting work. Every blocker is named; there is no fallback between modes."""
-    return answer(OrganizationReadiness.of(await services[ReadinessService].read(caller.organization_id)))
+async def get_readiness(caller: BillingReader, services: AppServices) -> Response:
+    """Check whether provider-backed work may start. Call it before starting such work.
+
+    The response lists every blocker. Neither mode falls back to the other.
+    """
+    return respond(OrganizationReadiness.of(await services[ReadinessService].read(caller.organization_id)))

@@ -1,1 +1,1 @@
-"""Replacing a key without downtime, and rolling back."""
+"""Key rotation without downtime, and rollback."""

@@ -1,4 +1,4 @@
-"""Rotate a key, read or cancel a rotation, roll back."""
+"""Routes: rotate a key, get and cancel a rotation, roll back."""
 
 from typing import Annotated
 from uuid import UUID
@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Request, Response
 
 from app.api.dependencies import (
+    AppServices,
     CredentialId,
     CredentialReader,
     CredentialWriter,
@@ -13,11 +14,10 @@ from app.api.dependencies import (
     NoFields,
     RespondAsync,
     Revisions,
-    ServicesOfApp,
     etag,
 )
-from app.api.problems import OF_BODIES, problems
-from app.api.responses import answer, once, resource_id
+from app.api.problems import BODY_ERRORS, problems
+from app.api.responses import once, respond, response_headers
 from app.core.errors import (
     CredentialDeleted,
     DuplicateKey,
@@ -34,20 +34,20 @@ from app.core.errors import (
     SecretStoreUnavailable,
     TooManyVersions,
 )
+from app.core.keys.pasted_key import KEY_REFUSALS
 from app.core.url_errors import DnsUnavailable, UrlReason
-from app.credentials.router import KEY_REFUSALS
+from app.credentials.rotations import RotationRecord
 from app.credentials.schemas import Credential
 from app.credentials.service import CredentialService
-from app.idempotency.service import Hold
 from app.rotation.rollback import RollbackService
 from app.rotation.schemas import Rotation, RotationCreate
-from app.rotation.service import RotationService as RotationService
+from app.rotation.service import RotationService
 
 router = APIRouter(
     prefix="/v1/organizations/{organization_id}/provider-credentials/{credential_id}", tags=["rotation"]
 )
 
-RotationId = Annotated[UUID, Path(description="The rotation.")]
+RotationId = Annotated[UUID, Path(description="The rotation's id.")]
 
 
 @router.post(
@@ -55,9 +55,10 @@ RotationId = Annotated[UUID, Path(description="The rotation.")]
     status_code=201,
     response_model=Rotation,
     operation_id="rotateCredential",
-    summary="Bring a new key",
-    response_description="What became of the new key so far.",
-    responses=problems(
+    summary="Rotate a credential's key",
+    response_description="The rotation, with its state and the validation result of the new key.",
+    responses=response_headers("Location", status=201)
+    | problems(
         InvalidInput,
         InsufficientScope,
         NotFound,
@@ -71,7 +72,7 @@ RotationId = Annotated[UUID, Path(description="The rotation.")]
         RateLimited,
         SecretStoreUnavailable,
         DnsUnavailable,
-        *OF_BODIES,
+        *BODY_ERRORS,
         codes={422: (*KEY_REFUSALS, "looks_like_key", "unknown_field", *UrlReason)},
     ),
 )
@@ -80,51 +81,56 @@ async def rotate_credential(
     body: RotationCreate,
     credential_id: CredentialId,
     caller: CredentialWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     respond_async: RespondAsync,
     revisions: Revisions,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Write the new key, check it, then switch to it. Until then, and if it is refused, the old one stays in use."""
-    in_use = await services[CredentialService].read(caller.organization_id, credential_id)
-    new = body.to_command(in_use.current.destination.base_url)
+    """Rotate a credential to a new key: save it, validate it, then activate it.
 
-    async def make(held: Hold | None) -> Response:
-        record = None
-        if held is not None and held.is_resumed:
-            record = await services[RotationService].resume(caller.organization_id, held.resource_id)
-            if record is None:
-                await held.rebind()
-        if record is None:
-            record = await services[RotationService].rotate(
-                caller,
-                credential_id,
-                new,
-                rotation_id=resource_id(held),
-                wait=not respond_async,
-                revisions=revisions,
-            )
+    The active version stays active until then, and if the provider rejects the new key. The replaced version
+    becomes `previous` and is kept for rollback, unless `destroy_previous` is `immediately`. With
+    `activate: immediately`, the new key is activated before it is validated. While the validation is
+    indeterminate, the rotation stays `pending`; it is retried for 24 hours and then rejected. The response
+    waits up to 15 seconds for the result; with `Prefer: respond-async` it does not wait. With an
+    `Idempotency-Key`, repeating the request returns the first response.
+    """
+    credential = await services[CredentialService].read(caller.organization_id, credential_id)
+    new = body.to_command(credential.active_version.endpoint.base_url)
+
+    def to_response(record: RotationRecord) -> Response:
         headers = {"Location": f"{request.url.path}/{record.id}"}
         if respond_async:
             headers["Preference-Applied"] = "respond-async"
-        return answer(Rotation.of(record), status=201, headers=headers)
+        return respond(Rotation.of(record), status=201, headers=headers)
 
-    return await once(request, caller, services, idempotency_key, make)
+    return await once(
+        request,
+        caller,
+        services,
+        idempotency_key,
+        resume=lambda id_: services[RotationService].resume(caller.organization_id, id_),
+        renews_id=True,
+        create=lambda id_: services[RotationService].rotate(
+            caller, credential_id, new, rotation_id=id_, wait=not respond_async, revisions=revisions
+        ),
+        to_response=to_response,
+    )
 
 
 @router.get(
     "/rotations/{rotation_id}",
     response_model=Rotation,
     operation_id="getRotation",
-    summary="Read a rotation",
+    summary="Get a rotation",
     response_description="The rotation.",
     responses=problems(InsufficientScope, NotFound),
 )
 async def get_rotation(
-    credential_id: CredentialId, rotation_id: RotationId, caller: CredentialReader, services: ServicesOfApp
+    credential_id: CredentialId, rotation_id: RotationId, caller: CredentialReader, services: AppServices
 ) -> Response:
-    """Pending, or what became of it."""
-    return answer(
+    """Get a rotation, with its state and the validation result of the new key."""
+    return respond(
         Rotation.of(await services[RotationService].read(caller.organization_id, credential_id, rotation_id))
     )
 
@@ -133,24 +139,28 @@ async def get_rotation(
     "/rotations/{rotation_id}",
     response_model=Rotation,
     operation_id="cancelRotation",
-    summary="Cancel a pending rotation",
-    response_description="The rotation, cancelled.",
+    summary="Cancel a rotation",
+    response_description="The cancelled rotation.",
     responses=problems(InsufficientScope, NotFound, RotationNotPending),
 )
 async def cancel_rotation(
-    credential_id: CredentialId, rotation_id: RotationId, caller: CredentialWriter, services: ServicesOfApp
+    credential_id: CredentialId, rotation_id: RotationId, caller: CredentialWriter, services: AppServices
 ) -> Response:
-    """The new key never goes into use, and is destroyed."""
-    return answer(Rotation.of(await services[RotationService].cancel(caller, credential_id, rotation_id)))
+    """Cancel a pending rotation. The new key is never activated, and is destroyed.
+
+    The active version does not change.
+    """
+    return respond(Rotation.of(await services[RotationService].cancel(caller, credential_id, rotation_id)))
 
 
 @router.post(
     "/rollback",
     response_model=Credential,
     operation_id="rollBackCredential",
-    summary="Put the key before back into use",
-    response_description="The credential, with the key before in use.",
-    responses=problems(
+    summary="Roll back to the previous key",
+    response_description="The credential after the rollback.",
+    responses=response_headers("ETag")
+    | problems(
         InvalidInput,
         InsufficientScope,
         NotFound,
@@ -158,17 +168,20 @@ async def cancel_rotation(
         NoPreviousVersion,
         PreconditionFailed,
         RotationInProgress,
-        *OF_BODIES,
+        *BODY_ERRORS,
         codes={422: ("unknown_field",)},
     ),
 )
 async def roll_back_credential(
     credential_id: CredentialId,
     caller: CredentialWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     revisions: Revisions,
     _body: NoFields,
 ) -> Response:
-    """The old number and destination are in force again; the other key is kept in its stead."""
+    """Activate the previous key version again, with its version number and endpoint.
+
+    The replaced version becomes `previous`, and is kept for another rollback until its retention expires.
+    """
     record = await services[RollbackService].roll_back(caller, credential_id, revisions=revisions)
-    return answer(Credential.of(record), headers={"ETag": etag(record.revision)})
+    return respond(Credential.of(record), headers={"ETag": etag(record.revision)})

@@ -1,1 +1,1 @@
-"""Commands on the secret store: rotate the root key, rewrap, move to Vault."""
+"""The operator's commands on the secret store: rotate the KEK, rewrap secrets, move them to Vault."""

@@ -1,4 +1,4 @@
-"""What the commands of an operator share: who acts, progress in words, and a refusal that says how to mend it."""
+"""What the operator's commands share: the caller, progress lines, and refusals with the remedy."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeAlias
@@ -15,19 +15,19 @@ ListPage: TypeAlias = Callable[[SecretRef | None, int], Awaitable[Sequence[Secre
 
 
 class OperationRefused(Exception):
-    """The command cannot go on. Says how to mend it; may name credentials, never a key."""
+    """The command cannot continue. The message names the remedy and may name credentials, never a key."""
 
-    def __init__(self, mend: str, *places: str) -> None:
-        super().__init__(f"{mend}: {names(places)}" if places else mend)
+    def __init__(self, message: str, *affected: str) -> None:
+        super().__init__(f"{message}: {join_names(affected)}" if affected else message)
 
 
-def operator(organization_id: str = OPERATOR_ORGANIZATION) -> Caller:
-    """Whoever runs the command, acting on that organization."""
+def operator_caller(organization_id: str = OPERATOR_ORGANIZATION) -> Caller:
+    """The operator who runs the command, acting on that organization."""
     return Caller(subject=OPERATOR_ACTOR, organization_id=organization_id, request_id="")
 
 
-async def every(list_page: ListPage) -> AsyncIterator[SecretRef]:
-    """All that the list has, page by page; what comes in behind the cursor is left for the next time."""
+async def iterate_pages(list_page: ListPage) -> AsyncIterator[SecretRef]:
+    """Yield every entry of a list, page by page. Entries added before the cursor are left for the next run."""
     after: SecretRef | None = None
     while page := await list_page(after, PAGE):
         for ref in page:
@@ -35,29 +35,29 @@ async def every(list_page: ListPage) -> AsyncIterator[SecretRef]:
         after = page[-1]
 
 
-class Count:
-    """Tells progress at every so many, and at the end."""
+class ProgressCounter:
+    """Reports progress after each `each` entries, and at the end."""
 
-    def __init__(self, progress: Progress, what: str, total: int, *, each: int = 100) -> None:
+    def __init__(self, progress: Progress, label: str, total: int, *, each: int = 100) -> None:
         self._progress = progress
-        self._what = what
+        self._label = label
         self._total = total
         self._each = each
-        self._told = -1
+        self._reported = -1
         self.done = 0
 
     def add(self) -> None:
         self.done += 1
         if self.done % self._each == 0:
-            self.tell()
+            self.report()
 
-    def tell(self) -> None:
-        if self._told != self.done:
-            self._told = self.done
-            self._progress(f"{self._what}: {self.done} of {max(self._total, self.done)}")
+    def report(self) -> None:
+        if self._reported != self.done:
+            self._reported = self.done
+            self._progress(f"{self._label}: {self.done} of {max(self._total, self.done)}")
 
 
-def names(places: Sequence[str], *, at_most: int = 10) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(places) - at_most} more" if len(places) > at_most else ""
-    return ", ".join(places[:at_most]) + more
+def join_names(names: Sequence[str], *, at_most: int = 10) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more

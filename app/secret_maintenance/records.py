@@ -1,4 +1,4 @@
-"""Rewraps: the same key under a newer key of the store, at a new number there."""
+"""Rewraps: the same secret under a newer transit key, at a new store version."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,25 +6,25 @@ from uuid import UUID
 
 
 class RewrapState(StrEnum):
-    """How far one is. It is gone once nothing of it is left to do."""
+    """The state of a rewrap. Its row is deleted when it is complete."""
 
-    INTENT = "intent"  # announced; perhaps written
-    ABANDONED = "abandoned"  # its writer vanished: the number is barred, then what it wrote is destroyed
-    MOVED = "moved"  # the row points to the new number; the old one is to be destroyed
+    INTENT = "intent"  # recorded; the store may have written it
+    ABANDONED = "abandoned"  # interrupted: a tombstone takes the number, or the written secret is destroyed
+    MOVED = "moved"  # the row has the new store version; the old one is to be destroyed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewrap:
-    """One version's way from one store version to the next free one."""
+    """The move of one secret from its store version to the next free one."""
 
     intent_id: UUID
-    credential_id: UUID  # or the endpoint's
-    key_version: int | None  # None: of an endpoint's signing secret
+    credential_id: UUID  # or the endpoint's id
+    key_version: int | None  # None for the signing secret of an endpoint
     state: RewrapState
     from_store_version: int
     expected_store_version: int
 
     @property
-    def is_of_endpoint(self) -> bool:
-        """Whether what moves is what an endpoint's deliveries are signed with."""
+    def is_signing_secret(self) -> bool:
+        """Whether the secret signs an endpoint's deliveries."""
         return self.key_version is None

@@ -1,12 +1,13 @@
-"""Rewraps under way, and what they do to the version, or the endpoint, that they are of."""
+"""Unfinished rewraps, and their update of the credential's version or the endpoint."""
 
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from app.credentials.tables import credential_version as v
-from app.database.engine import Query, Row, Session
-from app.secret_maintenance.inventory_repository import HELD, IS_HELD_BY_ENDPOINT
+from app.database.repository import Repository
+from app.database.statements import Query, Row
+from app.secret_maintenance.inventory_repository import ENDPOINT_HAS_SECRET, STATES_WITH_SECRET
 from app.secret_maintenance.records import Rewrap, RewrapState
 from app.secret_maintenance.tables import secret_rewrap as t
 from app.webhooks.tables import webhook_endpoint as e
@@ -30,35 +31,31 @@ _MOVE = Query(
     .values(state=sa.bindparam("new_state", type_=sa.Text))
 )
 _DELETE = Query(sa.delete(t).where(*_OF_INTENT))
-_POINT = Query(
+_SET_STORE_VERSION = Query(
     sa.update(v)
     .where(
         v.c.organization_id == _ORGANIZATION,
         v.c.credential_id == sa.bindparam("credential_id", type_=v.c.credential_id.type),
         v.c.key_version == sa.bindparam("key_version_", type_=sa.Integer),
         v.c.store_version == sa.bindparam("from_store_version", type_=sa.Integer),
-        v.c.state.in_(HELD),
+        v.c.state.in_(STATES_WITH_SECRET),
     )
     .values(store_version=sa.bindparam("to_store_version", type_=sa.Integer))
 )
-_POINT_ENDPOINT = Query(
+_SET_ENDPOINT_STORE_VERSION = Query(
     sa.update(e)
     .where(
         e.c.organization_id == _ORGANIZATION,
         e.c.id == sa.bindparam("credential_id", type_=e.c.id.type),
         e.c.store_version == sa.bindparam("from_store_version", type_=sa.Integer),
-        IS_HELD_BY_ENDPOINT,
+        ENDPOINT_HAS_SECRET,
     )
     .values(store_version=sa.bindparam("to_store_version", type_=sa.Integer))
 )
 
 
-class RewrapRepository:
-    """One organization's. A credential, or an endpoint, has one at a time."""
-
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
+class RewrapRepository(Repository):
+    """The rewraps of one organization. A credential or endpoint has at most one at a time."""
 
     async def insert(self, rewrap: Rewrap) -> None:
         await self._session.execute(
@@ -78,15 +75,15 @@ class RewrapRepository:
         )
 
     async def find(self, credential_id: UUID) -> Rewrap | None:
-        """The one that is under way, if one is."""
+        """The unfinished rewrap of a credential or endpoint, if any."""
         return _rewrap(
             await self._session.first(
                 _FIND, organization_id=self._organization_id, credential_id=credential_id
             )
         )
 
-    async def move(self, intent_id: UUID, *, expected: RewrapState, to: RewrapState) -> bool:
-        """False where somebody else moved it first."""
+    async def transition(self, intent_id: UUID, *, expected: RewrapState, to: RewrapState) -> bool:
+        """Change the state. Returns False if another process changed it first."""
         moved = await self._session.execute(
             _MOVE,
             organization_id=self._organization_id,
@@ -96,17 +93,17 @@ class RewrapRepository:
         )
         return bool(moved)
 
-    async def point(self, rewrap: Rewrap, store_version: int) -> bool:
-        """Let the row point to its new number; False where its secret ended, or it points elsewhere by now."""
-        pointed = await self._session.execute(
-            _POINT_ENDPOINT if rewrap.is_of_endpoint else _POINT,
+    async def set_store_version(self, rewrap: Rewrap, store_version: int) -> bool:
+        """Set the row's store version. Returns False if its secret was destroyed or its store version has changed."""
+        updated = await self._session.execute(
+            _SET_ENDPOINT_STORE_VERSION if rewrap.is_signing_secret else _SET_STORE_VERSION,
             organization_id=self._organization_id,
             credential_id=rewrap.credential_id,
             key_version_=rewrap.key_version,
             from_store_version=rewrap.from_store_version,
             to_store_version=store_version,
         )
-        return bool(pointed)
+        return bool(updated)
 
     async def delete(self, intent_id: UUID) -> None:
         await self._session.execute(_DELETE, organization_id=self._organization_id, intent_id=intent_id)

@@ -1,6 +1,6 @@
-"""Rewrap all secrets in Vault under the newest transit keys, one version at a time, while the service runs.
+"""Rewraps all secrets in Vault under the newest transit keys, one version at a time, while the service runs.
 
-The queue holds what is left to do, so a run that was stopped goes on; one runs at a time.
+The job queue holds the remaining work, so the next run continues an interrupted one. Only one runs at a time.
 """
 
 from collections.abc import AsyncIterator
@@ -11,24 +11,24 @@ from uuid import UUID
 from app.audit import service as audit
 from app.audit.events import AuditAction
 from app.core.clock import new_id, now
-from app.credentials.rotations import has_room
+from app.credentials.rotations import has_store_capacity
 from app.credentials.service import INTENT_DEADLINE
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
-from app.secret_maintenance.inventory import lock, lock_standing, record, with_kind
+from app.secret_maintenance.inventory import lock_live_versions, lock_row, record_event, resolve_kind
 from app.secret_maintenance.inventory_repository import SecretInventoryRepository, StoredSecret
-from app.secret_maintenance.progress import PAGE, Count, OperationRefused, Progress, operator
+from app.secret_maintenance.progress import PAGE, OperationRefused, Progress, ProgressCounter, operator_caller
 from app.secret_maintenance.records import Rewrap, RewrapState
 from app.secret_maintenance.repository import RewrapRepository
-from app.secret_maintenance.rewrap_steps import RewrapSteps, settling_of
+from app.secret_maintenance.rewrap_steps import RewrapSteps, reconcile_item
 from app.secret_store.port import CasMismatch, SecretCorrupt, SecretMissing, SecretRef, SecretStore
 
-# What others are changing is left for the next pass.
-_MOST_PASSES = 5
+# A credential that the service is changing is tried again in the next pass.
+_MAX_PASSES = 5
 
 
 class RewrappingStore(SecretStore, Protocol):
-    """A store whose sealing keys have versions: Vault, and what tests put in front of it."""
+    """A store whose encryption keys have versions: Vault, and the tests' wrappers of it."""
 
     async def is_outdated(self, ref: SecretRef, store_version: int) -> bool: ...
 
@@ -40,14 +40,16 @@ class RewrappingStore(SecretStore, Protocol):
 
 
 class _Outcome(Enum):
+    """What happened to a credential or endpoint."""
+
     DONE = auto()
-    BUSY = auto()
-    FULL = auto()
-    UNOPENABLE = auto()
+    BUSY = auto()  # the service is changing it
+    FULL = auto()  # the store would drop its oldest kept version
+    UNDECRYPTABLE = auto()
 
 
 class RewrapCommand:
-    """One command."""
+    """`byok rewrap-secrets`."""
 
     def __init__(self, units: UnitsOfWork, store: RewrappingStore, progress: Progress) -> None:
         self._units = units
@@ -56,54 +58,56 @@ class RewrapCommand:
         self._progress = progress
 
     async def run(self, *, rotate_keys: bool) -> None:
-        """All of it, or what a run that was stopped has left.
+        """Rewrap all secrets, or continue an interrupted run.
 
         Raises:
             OperationRefused, SecretStoreUnavailable, DatabaseUnavailable
         """
-        await self._fill(rotate_keys=rotate_keys)
+        await self._fill_queue(rotate_keys=rotate_keys)
         await self._rotate_keys()
         stuck: dict[_Outcome, list[str]] = {}
-        for _ in range(_MOST_PASSES):
-            stuck = await self._pass()
+        for _ in range(_MAX_PASSES):
+            stuck = await self._run_pass()
             if not stuck.get(_Outcome.BUSY):
                 break
-        self._refuse(stuck)
+        self._raise_if_incomplete(stuck)
 
-    async def _fill(self, *, rotate_keys: bool) -> None:
-        """What there is to do, in one transaction: a run that was stopped is gone on with instead."""
-        async with self._units.across(QueueRepository) as (queue, session):
+    async def _fill_queue(self, *, rotate_keys: bool) -> None:
+        """Queue all work in one transaction, unless work of an interrupted run is left."""
+        async with self._units.unscoped(QueueRepository) as (queue, session):
             kinds = (JobKind.ROTATE_TRANSIT_KEY, JobKind.REWRAP_SECRETS)
             if any([await queue.count(kind) for kind in kinds]):
-                self._progress("going on with a run that was stopped")
+                self._progress("continuing an interrupted run")
                 return
             for kind in kinds if rotate_keys else kinds[1:]:
-                await queue.fill(kind)
+                await queue.enqueue_all(kind)
             await session.commit()
 
     async def _rotate_keys(self) -> None:
-        count = Count(self._progress, "transit keys rotated", await self._count(JobKind.ROTATE_TRANSIT_KEY))
-        async for item in self._waiting(JobKind.ROTATE_TRANSIT_KEY):
-            # Should this process die here, the key gets one version more than it needs.
+        counter = ProgressCounter(
+            self._progress, "transit keys rotated", await self._count(JobKind.ROTATE_TRANSIT_KEY)
+        )
+        async for item in self._queued_items(JobKind.ROTATE_TRANSIT_KEY):
+            # If the process dies after this call, the next run adds one version more than necessary.
             await self._store.rotate_key(item.organization_id)
-            caller = operator(item.organization_id)
+            caller = operator_caller(item.organization_id)
             async with self._units.writing(item.organization_id) as uow:
                 await audit.record(uow, caller, AuditAction.TRANSIT_KEY_ROTATED, None)
                 await uow[QueueRepository].remove(item)
                 await uow.commit()
-            count.add()
-        if count.done:
-            count.tell()
+            counter.add()
+        if counter.done:
+            counter.report()
 
-    async def _pass(self) -> dict[_Outcome, list[str]]:
+    async def _run_pass(self) -> dict[_Outcome, list[str]]:
         stuck: dict[_Outcome, list[str]] = {}
-        count = Count(
+        counter = ProgressCounter(
             self._progress,
             "credentials and endpoints under the newest keys",
             await self._count(JobKind.REWRAP_SECRETS),
         )
-        async for item in self._waiting(JobKind.REWRAP_SECRETS):
-            outcome = await self._rewrap_all_of(
+        async for item in self._queued_items(JobKind.REWRAP_SECRETS):
+            outcome = await self._rewrap_credential(
                 SecretRef(organization_id=item.organization_id, credential_id=item.id)
             )
             if outcome is not _Outcome.DONE:
@@ -112,41 +116,42 @@ class RewrapCommand:
             async with self._units.writing(item.organization_id) as uow:
                 await uow[QueueRepository].remove(item)
                 await uow.commit()
-            count.add()
-        count.tell()
+            counter.add()
+        counter.report()
         return stuck
 
-    def _refuse(self, stuck: dict[_Outcome, list[str]]) -> None:
+    def _raise_if_incomplete(self, stuck: dict[_Outcome, list[str]]) -> None:
         if full := stuck.get(_Outcome.FULL):
             raise OperationRefused(
-                "too many versions: one more would push out a key that is kept. Destroy the versions before, rotate"
-                " these credentials, then run it again",
+                "too many versions: one more would push out a key that is kept. Destroy the previous versions and rotate"
+                " these credentials, then run the command again",
                 *full,
             )
-        if unopenable := stuck.get(_Outcome.UNOPENABLE):
+        if undecryptable := stuck.get(_Outcome.UNDECRYPTABLE):
             raise OperationRefused(
-                "Vault cannot open these. Restore Vault, or delete them, then run it again", *unopenable
+                "Vault cannot decrypt these. Restore Vault or delete them, then run the command again",
+                *undecryptable,
             )
         if busy := stuck.get(_Outcome.BUSY):
-            raise OperationRefused("these are being changed. Run it again", *busy)
+            raise OperationRefused("the service is changing these. Run the command again", *busy)
 
-    async def _rewrap_all_of(self, ref: SecretRef) -> _Outcome:
-        """Oldest first, so that the number that may be pushed out is the first to move on."""
+    async def _rewrap_credential(self, ref: SecretRef) -> _Outcome:
+        """Rewrap the secrets of one credential or endpoint, oldest first, because the oldest may be pushed out."""
         async with self._units.reading(ref.organization_id) as uow:
-            ref = await with_kind(uow, ref)
-            under_way = await uow[RewrapRepository].find(ref.credential_id)
-            held = await uow[SecretInventoryRepository].of(ref.credential_id)
-        if under_way is not None:  # a run that died began it; there is no other one
-            await self._rewraps.settle(ref.organization_id, under_way.intent_id)
-            return await self._rewrap_all_of(ref)
-        for secret in held:
+            ref = await resolve_kind(uow, ref)
+            unfinished = await uow[RewrapRepository].find(ref.credential_id)
+            secrets = await uow[SecretInventoryRepository].list_for(ref.credential_id)
+        if unfinished is not None:  # left by an interrupted run: only one runs at a time
+            await self._rewraps.reconcile(ref.organization_id, unfinished.intent_id)
+            return await self._rewrap_credential(ref)
+        for secret in secrets:
             try:
                 if not await self._store.is_outdated(ref, secret.store_version):
                     continue
             except SecretMissing:
                 return await self._gone_or_changed(ref, secret)
             except SecretCorrupt:
-                return _Outcome.UNOPENABLE
+                return _Outcome.UNDECRYPTABLE
             outcome = await self._rewrap(ref, secret)
             if outcome is not _Outcome.DONE:
                 return outcome
@@ -154,76 +159,80 @@ class RewrapCommand:
 
     async def _gone_or_changed(self, ref: SecretRef, secret: StoredSecret) -> _Outcome:
         async with self._units.reading(ref.organization_id) as uow:
-            held = await uow[SecretInventoryRepository].of(ref.credential_id)
-        return _Outcome.UNOPENABLE if secret in held else _Outcome.BUSY
+            secrets = await uow[SecretInventoryRepository].list_for(ref.credential_id)
+        return _Outcome.UNDECRYPTABLE if secret in secrets else _Outcome.BUSY
 
     async def _rewrap(self, ref: SecretRef, secret: StoredSecret) -> _Outcome:
-        announced = await self._announce(ref, secret, await self._store.current_version(ref))
-        if isinstance(announced, _Outcome):
-            return announced
+        begun = await self._begin(ref, secret, await self._store.current_version(ref))
+        if isinstance(begun, _Outcome):
+            return begun
         written = None
         try:
             written = await self._store.rewrap(
                 ref,
                 secret.store_version,
-                intent_id=announced.intent_id,
-                expected_version=announced.expected_store_version,
+                intent_id=begun.intent_id,
+                expected_version=begun.expected_store_version,
             )
         except (CasMismatch, SecretMissing):
-            pass  # another write or the end of the key came first
+            pass  # another write or the destruction of the key came first
         except SecretCorrupt:
-            await self._rewraps.settle(ref.organization_id, announced.intent_id)
-            return _Outcome.UNOPENABLE
-        is_pointed = written is not None and await self._point(ref, announced, written)
-        await self._rewraps.settle(ref.organization_id, announced.intent_id)
-        return _Outcome.DONE if is_pointed else _Outcome.BUSY
+            await self._rewraps.reconcile(ref.organization_id, begun.intent_id)
+            return _Outcome.UNDECRYPTABLE
+        is_moved = written is not None and await self._set_store_version(ref, begun, written)
+        await self._rewraps.reconcile(ref.organization_id, begun.intent_id)
+        return _Outcome.DONE if is_moved else _Outcome.BUSY
 
-    async def _announce(self, ref: SecretRef, secret: StoredSecret, at: int) -> Rewrap | _Outcome:
-        """Step 1; instead BUSY where a rotation is writing, FULL where the oldest kept would be pushed out."""
+    async def _begin(self, ref: SecretRef, secret: StoredSecret, current_version: int) -> Rewrap | _Outcome:
+        """Step 1: record the rewrap. Returns BUSY or FULL if it cannot start."""
         rewrap = Rewrap(
             intent_id=new_id(),
             credential_id=ref.credential_id,
             key_version=secret.key_version,
             state=RewrapState.INTENT,
             from_store_version=secret.store_version,
-            expected_store_version=at,
+            expected_store_version=current_version,
         )
         async with self._units.writing(ref.organization_id) as uow:
-            standing = await lock_standing(uow, ref)
-            is_there = secret in await uow[SecretInventoryRepository].of(ref.credential_id)
-            if standing.is_writing or not is_there or max(standing.store_versions) > at:
+            live_versions = await lock_live_versions(uow, ref)
+            is_unchanged = secret in await uow[SecretInventoryRepository].list_for(ref.credential_id)
+            if (
+                live_versions.is_writing
+                or not is_unchanged
+                or max(live_versions.store_versions) > current_version
+            ):
                 return _Outcome.BUSY
-            if not has_room(min(standing.store_versions), at):
+            if not has_store_capacity(min(live_versions.store_versions), current_version):
                 return _Outcome.FULL
             await uow[RewrapRepository].insert(rewrap)
             await uow[QueueRepository].add(
-                settling_of(ref.organization_id, rewrap.intent_id), due_at=now() + INTENT_DEADLINE
+                reconcile_item(ref.organization_id, rewrap.intent_id), due_at=now() + INTENT_DEADLINE
             )
             await uow.commit()
         return rewrap
 
-    async def _point(self, ref: SecretRef, rewrap: Rewrap, written: int) -> bool:
-        """Step 3."""
-        named = {} if rewrap.key_version is None else {"key_version": rewrap.key_version}
+    async def _set_store_version(self, ref: SecretRef, rewrap: Rewrap, written: int) -> bool:
+        """Step 3: set the row's store version."""
+        details = {} if rewrap.key_version is None else {"key_version": rewrap.key_version}
         async with self._units.writing(ref.organization_id) as uow:
-            await lock(uow, ref)
-            if not await uow[RewrapRepository].move(
+            await lock_row(uow, ref)
+            if not await uow[RewrapRepository].transition(
                 rewrap.intent_id, expected=RewrapState.INTENT, to=RewrapState.MOVED
-            ) or not await uow[RewrapRepository].point(rewrap, written):
+            ) or not await uow[RewrapRepository].set_store_version(rewrap, written):
                 return False
-            await record(uow, ref, AuditAction.SECRET_REWRAPPED, store="vault", **named)
+            await record_event(uow, ref, AuditAction.SECRET_REWRAPPED, store="vault", **details)
             await uow.commit()
         return True
 
     async def _count(self, kind: JobKind) -> int:
-        async with self._units.across(QueueRepository) as (queue, _):
+        async with self._units.unscoped(QueueRepository) as (queue, _):
             return await queue.count(kind)
 
-    async def _waiting(self, kind: JobKind) -> AsyncIterator[DueItem]:
+    async def _queued_items(self, kind: JobKind) -> AsyncIterator[DueItem]:
         after: DueItem | None = None
         while True:
-            async with self._units.across(QueueRepository) as (queue, _):
-                page = await queue.waiting(kind, after=after, at_most=PAGE)
+            async with self._units.unscoped(QueueRepository) as (queue, _):
+                page = await queue.page(kind, after=after, at_most=PAGE)
             for item in page:
                 yield item
             if not page:

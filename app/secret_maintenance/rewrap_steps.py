@@ -1,12 +1,13 @@
-"""The order of writes of a rewrap: the same secret under a newer key of the store, at the next number there.
+"""The order of writes of a rewrap: the same secret under a newer transit key, at the next store version.
 
-1. The rewrap is committed with the number that it builds on, and with a job that settles it.
-2. The store writes it anew at the next number, with that number as check-and-set.
-3. In one transaction the row points to the new number, if its secret has not ended and it points where it did.
-4. The old number is destroyed.
+1. Commit the rewrap with the store version that it builds on, and a job that reconciles it.
+2. Write the secret in the store at the next number, with check-and-set.
+3. In one transaction set the row's store version, if its secret exists and its store version has not changed.
+4. Destroy the old store version.
 
-Whoever dies before step 3 is settled as an intent is: marked abandoned, its number barred by a
-tombstone, what it wrote destroyed. After step 3, the old number is destroyed. See `secret_writes`.
+A rewrap that was interrupted before step 3 is reconciled like an intent: it is marked abandoned, then
+a tombstone takes its number or what it wrote is destroyed. After step 3 only step 4 remains. See
+`app.credentials.write_protocol`.
 """
 
 from uuid import UUID
@@ -19,44 +20,46 @@ from app.secret_store.port import SecretKind, SecretRef, SecretStore
 
 
 class RewrapSteps:
-    """What brings one to its end, whoever began it."""
+    """Completes or abandons a rewrap."""
 
     def __init__(self, units: UnitsOfWork, store: SecretStore) -> None:
         self._units = units
         self._store = store
 
-    async def settle(self, organization_id: str, intent_id: UUID) -> None:
-        """The queue's, and the last step of each. Repeatable at any point.
+    async def reconcile(self, organization_id: str, intent_id: UUID) -> None:
+        """Complete a rewrap that passed step 3, abandon any other. May be repeated after an interruption at any point.
+
+        The last step of every rewrap, and the job that follows an interruption.
 
         Raises:
             SecretStoreUnavailable, DatabaseUnavailable: repeat later.
         """
-        rewrap = await self._give_up_or_go_on(organization_id, intent_id)
+        rewrap = await self._abandon_if_unfinished(organization_id, intent_id)
         if rewrap is not None:
             ref = _ref_of(organization_id, rewrap)
             if rewrap.state is RewrapState.MOVED:
                 await self._store.destroy(ref, rewrap.from_store_version)
             else:
-                await self._bar(ref, rewrap)
+                await self._block_late_write(ref, rewrap)
         async with self._units.writing(organization_id) as uow:
             await uow[RewrapRepository].delete(intent_id)
-            await uow[QueueRepository].remove(settling_of(organization_id, intent_id))
+            await uow[QueueRepository].remove(reconcile_item(organization_id, intent_id))
             await uow.commit()
 
-    async def _give_up_or_go_on(self, organization_id: str, intent_id: UUID) -> Rewrap | None:
+    async def _abandon_if_unfinished(self, organization_id: str, intent_id: UUID) -> Rewrap | None:
         async with self._units.writing(organization_id) as uow:
             rewrap = await uow[RewrapRepository].lock(intent_id)
             if rewrap is not None and rewrap.state is RewrapState.INTENT:
-                await uow[RewrapRepository].move(
+                await uow[RewrapRepository].transition(
                     intent_id, expected=RewrapState.INTENT, to=RewrapState.ABANDONED
                 )
                 await uow.commit()
         return rewrap
 
-    async def _bar(self, ref: SecretRef, rewrap: Rewrap) -> None:
+    async def _block_late_write(self, ref: SecretRef, rewrap: Rewrap) -> None:
         expected, intent_id = rewrap.expected_store_version, rewrap.intent_id
-        barred = await self._store.tombstone(ref, intent_id=intent_id, expected_version=expected)
-        if not barred and await self._store.intent_at(ref, expected + 1) == intent_id:
+        is_blocked = await self._store.tombstone(ref, intent_id=intent_id, expected_version=expected)
+        if not is_blocked and await self._store.intent_at(ref, expected + 1) == intent_id:
             await self._store.destroy(ref, expected + 1)
 
 
@@ -64,10 +67,10 @@ def _ref_of(organization_id: str, rewrap: Rewrap) -> SecretRef:
     return SecretRef(
         organization_id=organization_id,
         credential_id=rewrap.credential_id,
-        kind=SecretKind.SIGNING_SECRET if rewrap.is_of_endpoint else SecretKind.PROVIDER_KEY,
+        kind=SecretKind.SIGNING_SECRET if rewrap.is_signing_secret else SecretKind.PROVIDER_KEY,
     )
 
 
-def settling_of(organization_id: str, intent_id: UUID) -> DueItem:
-    """The queue item of a rewrap that was announced."""
+def reconcile_item(organization_id: str, intent_id: UUID) -> DueItem:
+    """The job that reconciles a rewrap."""
     return DueItem(organization_id=organization_id, kind=JobKind.SETTLE_REWRAP, id=intent_id)

@@ -1,4 +1,4 @@
-"""Rewraps under way: a secret that is written anew under a newer key of the store, and its numbers there."""
+"""Unfinished rewraps: secrets that are being written under a newer transit key, and their store versions."""
 
 import sqlalchemy as sa
 
@@ -11,7 +11,7 @@ secret_rewrap = sa.Table(
     organization(),
     sa.Column("intent_id", UUID, primary_key=True),
     sa.Column("credential_id", UUID, nullable=False),
-    # Null: the other id is an endpoint's. The foreign key lets those be.
+    # Null if `credential_id` is an endpoint's id. The foreign key does not apply to those rows.
     sa.Column("key_version", sa.Integer),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("from_store_version", sa.Integer, nullable=False),
@@ -25,6 +25,6 @@ secret_rewrap = sa.Table(
         ],
     ),
     one_of("state", *RewrapState),
-    # One at a time: each takes the next number of the credential.
+    # One at a time, because each takes the next store version of the credential.
     sa.Index("uq_secret_rewrap_credential", "organization_id", "credential_id", unique=True),
 )

@@ -1,13 +1,13 @@
-"""Copies of secrets in another store, at the same numbers and by the same intents. For the move to Vault."""
+"""Copies secrets to another store with the same store versions and intents. For the move to Vault."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from app.core.api_key import ApiKey
-from app.credentials.rotations import MOST_STORE_VERSIONS
-from app.secret_maintenance.inventory import read
+from app.core.keys.api_key import ApiKey
+from app.credentials.rotations import MAX_STORE_VERSIONS
+from app.secret_maintenance.inventory import read_secret
 from app.secret_maintenance.inventory_repository import StoredSecret
-from app.secret_store.embedded.table import Slot
+from app.secret_store.embedded.table import TakenVersion
 from app.secret_store.port import (
     CasMismatch,
     SecretCorrupt,
@@ -18,12 +18,12 @@ from app.secret_store.port import (
 )
 
 
-class Unmovable(Exception):
-    """One credential or endpoint stays behind. Says why."""
+class CannotMove(Exception):
+    """A credential or endpoint cannot be moved. The message is the reason."""
 
 
 class VaultCopies:
-    """Repeating any of it changes nothing.
+    """Copies and verifies. A repeated call changes nothing.
 
     Args:
         source: the embedded store.
@@ -34,62 +34,65 @@ class VaultCopies:
         self._source = source
         self._target = target
 
-    async def make(
-        self, ref: SecretRef, slots: Sequence[Slot], held: Sequence[StoredSecret]
+    async def copy_and_verify(
+        self, ref: SecretRef, taken_versions: Sequence[TakenVersion], secrets: Sequence[StoredSecret]
     ) -> Sequence[StoredSecret]:
-        """Copy and check; returns what is held with its fingerprints there.
+        """Copy the secrets and verify the copies. Returns the secrets with their fingerprints in the target.
 
         Raises:
-            Unmovable, SecretStoreUnavailable
+            CannotMove, SecretStoreUnavailable
         """
         try:
-            await self._copy(ref, slots, held)
-            return [await self._check(ref, slots, secret) for secret in held]
+            await self._copy(ref, taken_versions, secrets)
+            return [await self._verify(ref, taken_versions, secret) for secret in secrets]
         except CasMismatch:
-            raise Unmovable("its numbers are taken in Vault") from None
+            raise CannotMove("Vault holds other secrets at its version numbers") from None
         except SecretMissing:
-            raise Unmovable("a secret is missing") from None
+            raise CannotMove("a secret is missing") from None
         except SecretCorrupt:
-            raise Unmovable("a secret cannot be opened") from None
+            raise CannotMove("a secret cannot be decrypted") from None
 
-    async def _copy(self, ref: SecretRef, slots: Sequence[Slot], held: Sequence[StoredSecret]) -> None:
-        """Every number in its order, by its own intent."""
-        if not held:
-            # Copied by an earlier run, and ended since. No row need be left that tells of which kind it was.
+    async def _copy(
+        self, ref: SecretRef, taken_versions: Sequence[TakenVersion], secrets: Sequence[StoredSecret]
+    ) -> None:
+        """Write every store version in order, each with its own intent."""
+        if not secrets:
+            # Copied by an earlier run and destroyed since. The row may be gone, and with it the kind.
             for kind in SecretKind:
-                await self._target.purge(replace(ref, kind=kind))
+                await self._target.destroy_all(replace(ref, kind=kind))
             return
-        kept = {secret.store_version for secret in held}
-        if slots[-1].store_version - min(kept) >= MOST_STORE_VERSIONS:
-            raise Unmovable("too many versions: rotate it, and destroy the version before")
-        ended = []
-        for slot in slots:
-            number, intent_id = slot.store_version, slot.intent_id
-            if number in kept:
+        numbers = {secret.store_version for secret in secrets}
+        if taken_versions[-1].store_version - min(numbers) >= MAX_STORE_VERSIONS:
+            raise CannotMove("too many versions: rotate it, then destroy the previous version")
+        destroyed = []
+        for taken in taken_versions:
+            number, intent_id = taken.store_version, taken.intent_id
+            if number in numbers:
                 if intent_id is None:
                     raise SecretMissing
-                secret = await read(self._source, ref, number)
+                secret = await read_secret(self._source, ref, number)
                 await self._target.write(ref, secret, intent_id=intent_id, expected_version=number - 1)
             elif not await self._target.tombstone(
                 ref, intent_id=intent_id or ref.credential_id, expected_version=number - 1
             ):
-                ended.append(number)
-        await self._target.destroy(ref, *ended)
-        if await self._target.current_version(ref) > slots[-1].store_version:
+                destroyed.append(number)
+        await self._target.destroy(ref, *destroyed)
+        if await self._target.current_version(ref) > taken_versions[-1].store_version:
             raise CasMismatch
 
-    async def _check(self, ref: SecretRef, slots: Sequence[Slot], secret: StoredSecret) -> StoredSecret:
-        """What Vault gives back is the row's secret, by the same intent."""
+    async def _verify(
+        self, ref: SecretRef, taken_versions: Sequence[TakenVersion], secret: StoredSecret
+    ) -> StoredSecret:
+        """Check that the copy was written by the same intent and equals the row's secret."""
         number, organization_id = secret.store_version, ref.organization_id
-        if await self._target.intent_at(ref, number) not in [
-            s.intent_id for s in slots if s.store_version == number
-        ]:
+        expected_intents = [taken.intent_id for taken in taken_versions if taken.store_version == number]
+        if await self._target.intent_at(ref, number) not in expected_intents:
             raise CasMismatch
-        copy = await read(self._target, ref, number)
-        if not isinstance(copy, ApiKey):  # no row has its fingerprint: the two themselves are compared
-            if copy != await read(self._source, ref, number):
-                raise Unmovable("its copy is another one")
+        copy = await read_secret(self._target, ref, number)
+        if not isinstance(copy, ApiKey):  # without a fingerprint, the secrets are compared
+            if copy != await read_secret(self._source, ref, number):
+                raise CannotMove("its copy in Vault differs")
             return secret
         if await self._source.fingerprint(organization_id, copy) != secret.fingerprint:
-            raise Unmovable("its copy is another one")
+            raise CannotMove("its copy in Vault differs")
         return replace(secret, fingerprint=await self._target.fingerprint(organization_id, copy))

@@ -1,1 +1,1 @@
-"""Where keys are stored: one port, two adapters."""
+"""Secret stores: one port with two adapters, the embedded store and Vault."""

@@ -1,7 +1,7 @@
-"""Which secret store a database's keys lie in: noted once, checked at every start and at every write.
+"""Records which secret store holds a database's keys. Checked at every start and before every write.
 
-Otherwise a lost keyset file, a second instance with a data directory of its own, or a change from
-one store to another would go on as if nothing were missing.
+Without this record the service would keep running after a lost keyset file, with a second instance
+that has a separate data directory, or after a switch to another store, as if no key were missing.
 """
 
 import hmac
@@ -12,7 +12,10 @@ from asyncpg import PostgresError
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.errors import DatabaseUnavailable, SecretStoreUnavailable
-from app.database.engine import Database, Query, Session
+from app.database.cells import HOME
+from app.database.engine import Database
+from app.database.sessions import Session
+from app.database.statements import Query
 
 VAULT = "vault"
 
@@ -23,85 +26,90 @@ sealing_keyset = sa.Table(
     metadata,
     sa.Column("singleton", sa.Boolean, primary_key=True),
     sa.Column("identity", sa.Text, nullable=False),
-    # The root key that may seal, once it was rotated: nobody seals with one that is about to be dropped.
+    # After a rotation, the only KEK that may encrypt: the older ones are about to be removed from the keyset.
     sa.Column("root_id", sa.Text),
-    # Where the keys are being moved: until they are there, nobody but the command that moves them works.
+    # The store that the keys are being moved to. While it is set, only the moving command may write.
     sa.Column("moving_to", sa.Text),
     sa.CheckConstraint("singleton", name="ck_sealing_keyset_singleton"),
 )
 
-_t = sealing_keyset.c
+# The record is in the first cell, for all of them.
+_home = sealing_keyset.to_metadata(sa.MetaData(), schema=HOME)
+_t = _home.c
+_COLUMNS = (_t.identity, _t.root_id.label("kek_id"), _t.moving_to)
 _BIND = Query(
-    insert(sealing_keyset)
+    insert(_home)
     .values(singleton=sa.true(), identity=sa.bindparam("identity", type_=sa.Text))
     .on_conflict_do_nothing()
 )
-_READ = Query(sa.select(_t.identity, _t.root_id, _t.moving_to))
-# Whoever changes the row waits for those who have read it like this to end their transaction.
-_HOLD = Query(sa.select(_t.identity, _t.root_id, _t.moving_to).with_for_update(read=True))
-_SET_ROOT = Query(sa.update(sealing_keyset).values(root_id=sa.bindparam("root", type_=sa.Text)))
-_SET_MOVING = Query(sa.update(sealing_keyset).values(moving_to=sa.bindparam("target", type_=sa.Text)))
+_READ = Query(sa.select(*_COLUMNS))
+# An update of the row waits until every transaction that has read it with this lock has ended.
+_READ_LOCKED = Query(sa.select(*_COLUMNS).with_for_update(read=True))
+_SET_KEK = Query(sa.update(_home).values(root_id=sa.bindparam("kek_id", type_=sa.Text)))
+_SET_MOVING = Query(sa.update(_home).values(moving_to=sa.bindparam("target", type_=sa.Text)))
 _MOVE = Query(
-    sa.update(sealing_keyset).values(
+    sa.update(_home).values(
         identity=sa.bindparam("target", type_=sa.Text), root_id=sa.null(), moving_to=sa.null()
     )
 )
 
 
 class StoreMismatch(Exception):
-    """The database's keys lie in another store. Says how to mend it."""
+    """The database's keys are in another store. The message names the remedy."""
 
     def __init__(
         self,
-        message: str = "This database's keys are sealed with another keyset file, or lie in another secret store. "
-        "Put that file or setting back; all instances share one.",
+        message: str = "This database's keys are encrypted with another keyset file, or stored in another secret store."
+        " Restore that file or setting. All instances must use the same one.",
     ) -> None:
         super().__init__(message)
 
 
 class StoreMoving(StoreMismatch):
-    """The keys are on their way to another store."""
+    """The keys are being moved to another store."""
 
     def __init__(self) -> None:
         super().__init__(
-            "This database's keys are being moved to Vault, and are not all there. Run `byok migrate-secrets` to its"
-            " end, or `byok migrate-secrets --cancel` to stay with the embedded store; then start again."
+            "This database's keys are being moved to Vault, and the move is not complete. Run `byok migrate-secrets` to"
+            " complete it, or `byok migrate-secrets --cancel` to keep the embedded store. Then start again."
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """What the database notes of its store."""
+    """What the database records about its secret store."""
 
     identity: str
-    root_id: str | None
+    kek_id: str | None
     moving_to: str | None
 
     @property
-    def is_left(self) -> bool:
-        """Whether the embedded store may not be written to any more, or not for now."""
+    def is_embedded_store_closed(self) -> bool:
+        """Whether writes to the embedded store are refused, during a move to Vault or after it."""
         return self.moving_to is not None or self.identity == VAULT
 
 
-class RootOutdated(StoreMismatch):
+class KeysetOutdated(StoreMismatch):
     """The keyset file is older than the last rotation."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The keyset file does not hold the root key that this database's keys are sealed with. Put the newest keyset"
-            " file in its place; with a database from a backup, the one that belongs to it."
+            "The keyset file lacks the key-encryption key that this database's keys are encrypted with. Install the"
+            " newest keyset file. If the database was restored from a backup, install the keyset file of that backup."
         )
 
 
 async def bind_store(database: Database, identity: str) -> Binding:
-    """Make this store the database's, if it has none yet.
+    """Record this store as the database's store, unless one is recorded already.
 
     Args:
-        database: the service's.
-        identity: names the store, and tells nothing of its keys.
+        database: the service's database.
+        identity: names the store without revealing its keys.
 
     Raises:
-        StoreMismatch, SecretStoreUnavailable
+        StoreMismatch: another store is recorded.
+        StoreMoving: the keys are being moved to Vault.
+        SecretStoreUnavailable: the database cannot be reached.
     """
     try:
         async with database.session(None) as session:
@@ -118,31 +126,32 @@ async def bind_store(database: Database, identity: str) -> Binding:
 
 
 async def read_binding(session: Session) -> Binding | None:
-    """What is noted; None before the first start."""
+    """Return the record, or None before the first start."""
     row = await session.first(_READ)
     return None if row is None else Binding(**row)
 
 
-async def hold_binding(session: Session) -> Binding | None:
-    """What is noted, and stays so until the session's transaction ends."""
-    row = await session.first(_HOLD)
+async def lock_binding_shared(session: Session) -> Binding | None:
+    """Return the record and lock it against changes until the session's transaction ends."""
+    row = await session.first(_READ_LOCKED)
     return None if row is None else Binding(**row)
 
 
-async def allow_root(session: Session, root_id: str) -> None:
-    """From the commit on, only this root key seals. Waits for those who are sealing."""
-    await session.execute(_SET_ROOT, root=root_id)
+async def require_kek(session: Session, kek_id: str) -> None:
+    """Allow only this KEK to encrypt, from the commit on. Waits for writes that are under way."""
+    await session.execute(_SET_KEK, kek_id=kek_id)
 
 
 async def begin_move(session: Session) -> None:
-    """From the commit on, nobody writes to the embedded store. Waits for those who do."""
+    """Refuse writes to the embedded store, from the commit on. Waits for writes that are under way."""
     await session.execute(_SET_MOVING, target=VAULT)
 
 
 async def cancel_move(session: Session) -> None:
+    """Allow writes to the embedded store again."""
     await session.execute(_SET_MOVING, target=None)
 
 
 async def complete_move(session: Session) -> None:
-    """From the commit on, the keys lie in Vault."""
+    """Record Vault as the database's store, from the commit on."""
     await session.execute(_MOVE, target=VAULT)

@@ -1,6 +1,6 @@
-"""Texts bound to what is encrypted: unambiguous, because each part says its length."""
+"""Unambiguous encoding of several byte strings as one, for associated data and fingerprints."""
 
 
 def length_prefixed(*parts: bytes) -> bytes:
-    """The parts in one, so that no two different lists of parts give the same bytes."""
+    """Join the parts, each after its length, so that two different lists never give the same bytes."""
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

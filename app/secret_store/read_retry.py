@@ -1,4 +1,4 @@
-"""Using a secret at the number that its row points to, which may move on between the two looks."""
+"""Reads a secret whose store version may change between reading the row and reading the store."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
@@ -8,7 +8,7 @@ from app.secret_store.port import SecretMissing
 Result = TypeVar("Result")
 
 
-class Row(Protocol):
+class HasStoreVersion(Protocol):
     """A version of a credential, or a delivery to an endpoint."""
 
     @property
@@ -16,19 +16,19 @@ class Row(Protocol):
 
 
 async def read_with_retry(
-    row: Row,
-    use: Callable[[int], Awaitable[Result]],
-    find_again: Callable[[], Awaitable[Row | None]],
+    row: HasStoreVersion,
+    read: Callable[[int], Awaitable[Result]],
+    reload: Callable[[], Awaitable[HasStoreVersion | None]],
 ) -> Result:
-    """`use` at the store version, and once more where a rewrap has moved it meanwhile.
+    """Read at the row's store version. If a rewrap has moved the secret, reload the row and read once more.
 
     Raises:
-        SecretMissing: it is gone.
+        SecretMissing: the secret is gone.
     """
     try:
-        return await use(row.store_version)
+        return await read(row.store_version)
     except SecretMissing:
-        again = await find_again()
-        if again is None or again.store_version == row.store_version:
+        reloaded = await reload()
+        if reloaded is None or reloaded.store_version == row.store_version:
             raise
-    return await use(again.store_version)
+    return await read(reloaded.store_version)

@@ -1,1 +1,1 @@
-"""Settings: environment variables with the prefix BYOK_."""
+"""The settings: environment variables with the prefix BYOK_."""

@@ -1,25 +1,36 @@
-"""The types of settings: how each is read from text, and what of it is refused. No message repeats a value."""
+"""The types of settings: how each is parsed from text and validated. No error message contains a value.
+
+Only the message of an `InvalidSetting` is printed. The messages of other exceptions may quote the value.
+"""
 
 import json
 from datetime import timedelta
 from ipaddress import IPv6Network, ip_address
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
-import sqlalchemy as sa
-from pydantic import AfterValidator, BeforeValidator
-from pydantic_settings import NoDecode
+from pydantic import AfterValidator, BeforeValidator, ConfigDict
+from typing_extensions import TypedDict
 
 from app.core.durations import parse_duration
 from app.core.url_errors import UrlReason
+from app.database.url import LARGEST_PORT, DatabaseUrlRefused, parse_database_url
+from app.database.url import DatabaseUrl as ParsedDatabaseUrl
 from app.provider_url.address_policy import NAT64_PREFIX_LENGTHS
-from app.provider_url.host_name import judge_host
+from app.provider_url.host_name import validate_host
 
-LARGEST_PORT = 65535
+
+class InvalidSetting(ValueError):
+    """A value that a setting cannot have. The message is a constant."""
 
 
 def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise InvalidSetting("must be a number and a unit, such as 30s, 15m, 72h or 7d") from None
 
 
 def _words(value: object) -> object:
@@ -27,66 +38,31 @@ def _words(value: object) -> object:
 
 
 def _database_url(value: object) -> object:
-    """Whatever PostgreSQL tools accept, as SQLAlchemy's asyncpg URL."""
     if not isinstance(value, str):
         return value
     try:
-        url = sa.make_url(value)
-    except sa.exc.ArgumentError:
-        raise ValueError("must be a URL such as postgresql://user:password@host:5432/name") from None
-    if url.drivername not in {"postgresql", "postgres", "postgresql+asyncpg"}:
-        raise ValueError("must be a postgresql:// URL")
-    if url.port is not None and not 0 < url.port <= LARGEST_PORT:
-        raise ValueError("the port must be one from 1 to 65535")
-    query = dict(url.query)
-    if any(name.startswith("ssl") and name not in {"ssl", "sslmode"} for name in query):
-        raise ValueError("certificates are set by PGSSLROOTCERT, PGSSLCERT and PGSSLKEY, not in the URL")
-    if "sslmode" in query:  # libpq's name; asyncpg calls it ssl
-        query["ssl"] = query.pop("sslmode")
-    return url.set(drivername="postgresql+asyncpg", query=query)
-
-
-def _provider_url(value: str) -> str:
-    parts = split_url(value)
-    if (
-        parts is None
-        or parts.scheme not in {"https", "http"}
-        or parts.query
-        or parts.fragment
-        or parts.username
-    ):
-        raise ValueError("must be a URL such as https://api.anthropic.com")
-    if parts.scheme == "http" and not is_loopback(parts):
-        raise ValueError("must be https; plain http is for loopback addresses in development")
-    return value.rstrip("/")
+        return parse_database_url(value)
+    except DatabaseUrlRefused as error:
+        raise InvalidSetting(str(error)) from None
 
 
 def split_url(url: str) -> SplitResult | None:
-    """None unless it has a host, and a port only if there can be one."""
+    """Split a URL; None if it has no host or an invalid port."""
     try:
         parts = urlsplit(url)
-        has_place = bool(parts.hostname) and parts.port != 0
+        is_valid = bool(parts.hostname) and parts.port != 0
     except ValueError:
         return None
-    return parts if has_place else None
-
-
-def is_loopback(url: SplitResult) -> bool:
-    """Whether its host is this machine."""
-    host = url.hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return parts if is_valid else None
 
 
 def _listening_host(value: str) -> str:
     try:
-        value.encode("idna")  # as the socket does
+        value.encode("idna")  # the socket does the same
     except UnicodeError:
         value = ""
     if not value:
-        raise ValueError("must be an address of this machine, or its name")
+        raise InvalidSetting("must be an address or a host name of this machine")
     return value
 
 
@@ -96,7 +72,7 @@ def _json(value: object) -> object:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise ValueError("must be JSON") from None
+        raise InvalidSetting("must be JSON") from None
 
 
 def _optional_duration(value: object) -> object:
@@ -114,24 +90,26 @@ def _nameservers(value: list[str]) -> list[str]:
         except ValueError:
             is_port = False
         if not is_port:
-            raise ValueError("each must be an IP address, or address:port, or [address]:port")
+            raise InvalidSetting("each must be an IP address, address:port or [address]:port")
     return value
 
 
 def _host_names(value: list[str]) -> list[str]:
-    judged = [judge_host(text) for text in value]
-    if any(isinstance(name, UrlReason) for name in judged):
-        raise ValueError("each must be a public host name, such as gateway.example.com")
-    return [str(name) for name in judged]
+    names = [validate_host(text) for text in value]
+    if any(isinstance(name, UrlReason) for name in names):
+        raise InvalidSetting("each must be a public host name, such as gateway.example.com")
+    return [str(name) for name in names]
 
 
 def _origins(value: list[str]) -> list[str]:
     for text in value:
         parts = split_url(text)
         is_origin = parts is not None and parts.scheme in {"https", "http"} and "@" not in parts.netloc
-        # Compared as it stands with what browsers send: anything else would silently never match.
+        # The value is compared unchanged with the Origin header, so any other form would never match.
         if parts is None or not is_origin or text != f"{parts.scheme}://{parts.netloc.lower()}":
-            raise ValueError("each must be an origin as browsers send it, such as https://app.example.com")
+            raise InvalidSetting(
+                "each must be an origin in the form that browsers send, such as https://app.example.com"
+            )
     return value
 
 
@@ -142,27 +120,51 @@ def _nat64_prefixes(value: list[str]) -> list[str]:
         except ValueError:
             length = 0
         if length not in NAT64_PREFIX_LENGTHS:
-            raise ValueError("each must be an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits")
+            raise InvalidSetting("each must be an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits")
     return value
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 OptionalDuration = Annotated[timedelta | None, BeforeValidator(_optional_duration)]
-Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]
+Words = Annotated[list[str], BeforeValidator(_words)]
 ListeningHost = Annotated[str, AfterValidator(_listening_host)]
 HostNames = Annotated[Words, AfterValidator(_host_names)]
 Nameservers = Annotated[Words, AfterValidator(_nameservers)]
 Origins = Annotated[Words, AfterValidator(_origins)]
 Nat64Prefixes = Annotated[Words, AfterValidator(_nat64_prefixes)]
-DatabaseUrl = Annotated[sa.URL, BeforeValidator(_database_url)]
-ProviderBaseUrl = Annotated[str, BeforeValidator(lambda value: _provider_url(str(value)))]
-MessagePatternName = Literal[
-    "cors_refused",
-    "billing_problem",
-    "spend_cap",
-    "organization_disabled",
-    "workspace_required",
-    "model_missing",
-]
-# Read here rather than by pydantic-settings, which would not say which variable is wrong.
-MessagePatterns = Annotated[dict[MessagePatternName, Words], NoDecode, BeforeValidator(_json)]
+DatabaseUrl = Annotated[ParsedDatabaseUrl, BeforeValidator(_database_url)]
+
+
+def _lower_case(value: list[str]) -> list[str]:
+    return [word.casefold() for word in value]
+
+
+Codes = Annotated[Words, AfterValidator(_lower_case)]
+PublicHost = Annotated[str, AfterValidator(lambda name: _host_names([name])[0])]
+
+
+class HostMessagePatterns(TypedDict, total=False):
+    """Words and codes by which one host says that there is no money."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic reads it from a TypedDict
+
+    billing_problem: Words
+    billing_codes: Codes
+
+
+class MessagePatternsByName(TypedDict, total=False):
+    """Words and codes of error messages, by name, and more of them by host."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic reads it from a TypedDict
+
+    cors_refused: Words
+    billing_problem: Words
+    billing_codes: Codes
+    spend_cap: Words
+    organization_disabled: Words
+    workspace_required: Words
+    model_missing: Words
+    hosts: dict[PublicHost, HostMessagePatterns]
+
+
+MessagePatterns = Annotated[MessagePatternsByName, BeforeValidator(_json)]

@@ -1,8 +1,13 @@
-"""The statements that move spend counters. SQL as such: each is one step that must be exact, and reads best whole."""
+"""The SQL statements that change spend counters.
+
+They are raw SQL: each is one atomic step, and is easier to review in one piece.
+"""
+
+from typing import Any
 
 import sqlalchemy as sa
 
-from app.database.engine import Query
+from app.database.statements import Query
 from app.spend_limits.limits import Enforcement, LimitMode, LimitPeriod
 from app.spend_limits.tables import spend_counter as c
 from app.spend_limits.tables import spend_limit as t
@@ -12,51 +17,56 @@ def _sql(text: str) -> Query:
     return Query(sa.text(text))
 
 
-FORGET_COUNTERS = _sql(
+DELETE_COUNTERS = _sql(
     "DELETE FROM spend_counter"
     " WHERE organization_id = CAST(:organization_id AS text) AND limit_id = CAST(:limit_id AS uuid)"
 )
-FORGET_ALERTS = _sql(
+DELETE_CROSSINGS = _sql(
     "DELETE FROM spend_alert"
     " WHERE organization_id = CAST(:organization_id AS text) AND limit_id = CAST(:limit_id AS uuid)"
 )
 
-# What managed use costs is what is billed for it; BYO is never billed and counts by its estimate.
-# Periods begin with a UTC day, so daily sums make them up; rows that are in none yet are read themselves, in the
-# same statement and snapshot. A correction that brings the cost its event lacked takes one from what is unpriced.
-_COUNT = """
+# Managed usage counts by what is billed, BYO usage by its estimated cost, because BYO usage is never billed.
+# Periods begin with a UTC day, so daily rollups cover them. The same statement, and so the same snapshot, adds the
+# unaggregated rows. Endpoints and features are compared with every spelling that the ledger may have. The first price
+# correction reduces the number of unpriced requests by one. RETURNING keeps Citus from COPY, which row-level security
+# refuses. Rows with a negative number cancel others
+# (`app.usage_events.records.unpriced_change`).
+_RECOUNT_TEMPLATE = """
     WITH wanted AS (
         SELECT CAST(:organization_id AS text) AS organization_id, CAST(:period AS text) AS period,
             CAST(:counts_from AS timestamptz) AS counts_from, CAST(:mode AS text) AS mode,
-            CAST(:model AS text) AS model, CAST(:endpoint_id AS text) AS endpoint_id,
-            CAST(:feature AS text) AS feature
+            model_identity(CAST(:model AS text)) AS model, CAST(:endpoint_ids AS text[]) AS endpoint_ids,
+            CAST(:features AS text[]) AS features
     ), used AS (
         SELECT s.starting_at AS at, s.mode, s.cost, s.billed, s.unpriced_requests AS unpriced
-        FROM wanted w JOIN {sums} s ON s.organization_id = w.organization_id
+        FROM wanted w JOIN {rollup} s ON s.organization_id = w.organization_id
             AND s.starting_at >= w.counts_from AND w.mode IN ('any', s.mode)
-            AND (w.model IS NULL OR s.model = w.model) {of_detail}
+            AND (w.model IS NULL OR model_identity(s.model) = w.model) {detail_conditions}
         UNION ALL
         SELECT e.started_at, e.mode, e.cost, e.billed,
-            CASE WHEN e.correction = 0 AND e.cost IS NULL THEN 1
-                WHEN e.correction = 1 AND e.cost IS NOT NULL THEN -1 ELSE 0 END
+            CASE WHEN e.correction = 0 AND e.cost IS NULL OR e.correction = -2 AND e.cost IS NOT NULL THEN 1
+                WHEN e.correction = -1 AND e.cost IS NULL OR e.correction = 1 AND e.cost IS NOT NULL THEN -1
+                ELSE 0 END
         FROM wanted w JOIN usage_event e ON e.organization_id = w.organization_id
             AND e.ingest_xid < 9223372036854775807 AND e.ingest_xid >= (SELECT coalesce((
                 SELECT folded_before FROM usage_fold WHERE organization_id = CAST(:organization_id AS text)), 0))
             AND e.started_at >= w.counts_from AND w.mode IN ('any', e.mode)
-            AND (w.model IS NULL OR e.model = w.model)
-            AND (w.endpoint_id IS NULL OR e.endpoint_id = w.endpoint_id)
-            AND (w.feature IS NULL OR e.feature = w.feature)
+            AND (w.model IS NULL OR model_identity(e.model) = w.model)
+            AND (w.endpoint_ids IS NULL OR e.endpoint_id = ANY (w.endpoint_ids))
+            AND (w.features IS NULL OR e.feature = ANY (w.features))
     ), counted AS (
         SELECT at, CASE mode WHEN 'managed' THEN billed ELSE 0 END AS managed,
             CASE mode WHEN 'byo' THEN coalesce(cost, 0) ELSE 0 END AS byo, 0 AS reserved, unpriced
         FROM used
         UNION ALL
         SELECT r.created_at, 0, 0, coalesce(r.amount, 0), 0
-        FROM wanted w JOIN spend_reservation r ON r.organization_id = w.organization_id AND r.state = 'open'
+        FROM wanted w JOIN spend_reservation r ON r.organization_id = w.organization_id
+            AND r.state IN ('open', 'unpriced')
             AND r.created_at >= w.counts_from AND w.mode IN ('any', r.mode)
-            AND (w.model IS NULL OR r.model = w.model)
-            AND (w.endpoint_id IS NULL OR r.endpoint_id = w.endpoint_id)
-            AND (w.feature IS NULL OR r.feature = w.feature)
+            AND (w.model IS NULL OR model_identity(r.model) = w.model)
+            AND (w.endpoint_ids IS NULL OR r.endpoint_id = ANY (w.endpoint_ids))
+            AND (w.features IS NULL OR r.feature = ANY (w.features))
     )
     INSERT INTO spend_counter
         (organization_id, limit_id, period_starts_at, settled_managed, settled_byo, reserved, unpriced)
@@ -64,56 +74,50 @@ _COUNT = """
         CASE w.period WHEN 'total' THEN to_timestamp(0) ELSE date_trunc(w.period, c.at, 'UTC') END,
         sum(c.managed), sum(c.byo), sum(c.reserved), sum(c.unpriced)
     FROM wanted w, counted c GROUP BY 1, 2, 3
+    RETURNING 1
 """
-COUNT = _sql(_COUNT.format(sums="usage_day", of_detail=""))
-# Of scopes that name an endpoint or a feature.
-COUNT_DETAIL = _sql(
-    _COUNT.format(
-        sums="usage_day_detail",
-        of_detail="""AND (w.endpoint_id IS NULL OR s.endpoint_id = w.endpoint_id)
-            AND (w.feature IS NULL OR s.feature = w.feature)""",
+RECOUNT = _sql(_RECOUNT_TEMPLATE.format(rollup="usage_day", detail_conditions=""))
+# For scopes that name an endpoint or a feature.
+RECOUNT_DETAIL = _sql(
+    _RECOUNT_TEMPLATE.format(
+        rollup="usage_day_detail",
+        detail_conditions="""AND (w.endpoint_ids IS NULL OR s.endpoint_id = ANY (w.endpoint_ids))
+            AND (w.features IS NULL OR s.feature = ANY (w.features))""",
     )
 )
 
-# What a reservation goes by, once all of it stands still. One row for each limit, one without a limit where there is none.
-STANDING = _sql("""
-    WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
-    SELECT clock.now, m.mode, m.credential_id, m.effective_from, m.changed_by, l.*
-    FROM clock
-    LEFT JOIN LATERAL (
-        SELECT * FROM usage_mode_change
-        WHERE usage_mode_change.organization_id = :organization_id AND effective_from <= clock.now
-        ORDER BY effective_from DESC LIMIT 1) m ON true
-    LEFT JOIN spend_limit AS l ON l.organization_id = :organization_id
-    ORDER BY l.id
+# The function decides in order, reserves in every limit that applies or in none, and takes the ledger lock itself. It
+# returns no row for a reservation that exists (migrations/versions/2026-11-29-0100_add_corrections.py).
+RESERVE = _sql("""
+    SELECT * FROM reserve_spend(CAST(:organization_id AS text), CAST(:ids AS uuid[]), CAST(:amounts AS bigint[]),
+        CAST(:compatible_amounts AS bigint[]), CAST(:models AS text[]), CAST(:endpoint_ids AS text[]),
+        CAST(:features AS text[]), CAST(:created_bys AS text[]), CAST(:ttls AS integer[]),
+        CAST(:decided_at AS timestamptz))
 """)
 
-# The guard. A counter that two want is one's after the other, and the condition is judged on its latest state.
-# A limit that only tells takes whatever comes. The reservation goes with it, so that this is the last statement
-# before the commit: until then others wait for the counters.
-RESERVE = _sql("""
-    WITH held AS (
-        INSERT INTO spend_counter AS c
-            (organization_id, limit_id, period_starts_at, settled_managed, settled_byo, reserved, unpriced)
-        SELECT l.organization_id, l.id, x.period, 0, 0, CAST(:amount AS numeric), 0
-        FROM unnest(CAST(:limit_ids AS uuid[]), CAST(:periods AS timestamptz[])) AS x (id, period)
-        JOIN spend_limit l ON l.organization_id = CAST(:organization_id AS text) AND l.id = x.id
-        WHERE l.enforcement = 'notify' OR CAST(:amount AS numeric) <= l.amount
-        ORDER BY l.id, x.period
-        ON CONFLICT (organization_id, limit_id, period_starts_at) DO UPDATE
-        SET reserved = c.reserved + excluded.reserved
-        WHERE c.settled_managed + c.settled_byo + c.reserved + excluded.reserved <= (
-            SELECT CASE b.enforcement WHEN 'notify' THEN CAST('Infinity' AS numeric) ELSE b.amount END
-            FROM spend_limit b WHERE b.organization_id = c.organization_id AND b.id = c.limit_id)
-        RETURNING c.limit_id
-    ), made AS (
-        INSERT INTO spend_reservation (organization_id, id, amount, mode, model, endpoint_id, feature, state,
-            created_at, created_by, expires_at)
-        VALUES (CAST(:organization_id AS text), CAST(:id AS uuid), CAST(:amount AS numeric), CAST(:mode AS text),
-            CAST(:model AS text), CAST(:endpoint_id AS text), CAST(:feature AS text), 'open',
-            CAST(:created_at AS timestamptz), CAST(:created_by AS text), CAST(:expires_at AS timestamptz))
+# Locks the reservations that ledger rows name, by id and before any counter. A reservation is settled if its event is in
+# the ledger and no row that names it lacks a price: also in this order, so a correction without a price charges the
+# estimate again. Returns the reservations that ended, and those that are charged again.
+SETTLE = _sql("""
+    WITH named AS MATERIALIZED (
+        SELECT r.id, r.state, r.unpriced_rows FROM spend_reservation r
+        WHERE r.organization_id = CAST(:organization_id AS text) AND r.id = ANY (CAST(:ids AS uuid[]))
+            AND r.state <> 'released'
+        ORDER BY r.id FOR UPDATE
+    ), counted AS (
+        SELECT named.id, named.state AS state_before, greatest(0, named.unpriced_rows + x.unpriced) AS unpriced_rows
+        FROM named JOIN unnest(CAST(:ids AS uuid[]), CAST(:unpriced AS integer[])) AS x (id, unpriced)
+            ON x.id = named.id
+    ), changed AS (
+        UPDATE spend_reservation r SET unpriced_rows = c.unpriced_rows,
+            state = CASE WHEN c.unpriced_rows > 0 THEN 'unpriced' ELSE 'settled' END,
+            ended_at = CASE WHEN c.unpriced_rows > 0 THEN NULL ELSE coalesce(r.ended_at, clock_timestamp()) END
+        FROM counted c
+        WHERE r.organization_id = CAST(:organization_id AS text) AND r.id = ANY (CAST(:ids AS uuid[]))
+            AND r.id = c.id
+        RETURNING r.*, c.state_before
     )
-    SELECT limit_id FROM held
+    SELECT * FROM changed WHERE (state = 'settled') <> (state_before = 'settled')
 """)
 
 ADD = _sql("""
@@ -133,15 +137,15 @@ ADD = _sql("""
 """)
 
 STATES = _sql("""
-    SELECT l.*, h.period_at_hand, statement_timestamp() AS now,
+    SELECT l.*, h.current_period, statement_timestamp() AS now,
         coalesce(c.settled_managed, 0) AS settled_managed, coalesce(c.settled_byo, 0) AS settled_byo,
         coalesce(c.reserved, 0) AS reserved, coalesce(c.unpriced, 0) AS unpriced
     FROM spend_limit l
     CROSS JOIN LATERAL (
         SELECT CASE l.period WHEN 'total' THEN to_timestamp(0)
-            ELSE date_trunc(l.period, statement_timestamp(), 'UTC') END AS period_at_hand) h
+            ELSE date_trunc(l.period, statement_timestamp(), 'UTC') END AS current_period) h
     LEFT JOIN spend_counter c ON c.organization_id = l.organization_id AND c.limit_id = l.id
-        AND c.period_starts_at = h.period_at_hand
+        AND c.period_starts_at = h.current_period
     WHERE l.organization_id = CAST(:organization_id AS text)
         AND (CAST(:limit_id AS uuid) IS NULL OR l.id = CAST(:limit_id AS uuid))
         AND (CAST(:before AS uuid) IS NULL OR l.id < CAST(:before AS uuid))
@@ -152,22 +156,39 @@ STATES = _sql("""
 def is_limit_reached(
     organization_id: sa.ColumnElement[str], mode: sa.ColumnElement[str]
 ) -> sa.ColumnElement[bool]:
-    """Whether a blocking limit on all that runs in this mode leaves nothing, in the period at hand."""
-    at_hand = sa.case(
-        (t.c.period == _word(LimitPeriod.TOTAL), sa.func.to_timestamp(sa.literal_column("0"))),
-        else_=sa.func.date_trunc(t.c.period, sa.func.statement_timestamp(), sa.literal_column("'UTC'")),
+    """Whether a blocking limit on all spend of this mode is used up in the current period."""
+    return sa.exists(_full_limits(organization_id, mode, t.c.id))
+
+
+def full_limits(
+    organization_id: sa.ColumnElement[str], mode: sa.ColumnElement[str]
+) -> sa.Select[tuple[Any, ...]]:
+    """The blocking limits on all spend of this mode that are used up, and when their periods end."""
+    a_period = sa.cast(sa.func.concat(sa.literal_column("'1 '"), t.c.period), sa.Interval)
+    # In UTC, because a day or a month may have another length in the zone of the session.
+    ends_at = sa.func.timezone(
+        sa.literal_column("'UTC'"), sa.func.timezone(sa.literal_column("'UTC'"), _CURRENT_PERIOD) + a_period
     )
+    period_ends_at = sa.case((t.c.period != _literal(LimitPeriod.TOTAL), ends_at)).label("period_ends_at")
+    return _full_limits(organization_id, mode, t.c.id, t.c.name, period_ends_at).order_by(t.c.id)
+
+
+def _full_limits(
+    organization_id: sa.ColumnElement[str], mode: sa.ColumnElement[str], *columns: sa.ColumnElement[Any]
+) -> sa.Select[tuple[Any, ...]]:
     counter = sa.and_(
-        c.c.organization_id == t.c.organization_id, c.c.limit_id == t.c.id, c.c.period_starts_at == at_hand
+        c.c.organization_id == t.c.organization_id,
+        c.c.limit_id == t.c.id,
+        c.c.period_starts_at == _CURRENT_PERIOD,
     )
     counted = c.c.settled_managed + c.c.settled_byo + c.c.reserved
-    return sa.exists(
-        sa.select(t.c.id)
+    return (
+        sa.select(*columns)
         .select_from(t.outerjoin(c, counter))
         .where(
             t.c.organization_id == organization_id,
-            t.c.enforcement == _word(Enforcement.BLOCK),
-            t.c.scope_mode.in_([_word(LimitMode.ANY), mode]),
+            t.c.enforcement == _literal(Enforcement.BLOCK),
+            t.c.scope_mode.in_([_literal(LimitMode.ANY), mode]),
             t.c.scope_model.is_(None),
             t.c.scope_endpoint_id.is_(None),
             t.c.scope_feature.is_(None),
@@ -176,5 +197,11 @@ def is_limit_reached(
     )
 
 
-def _word(value: str) -> sa.ColumnElement[str]:
+def _literal(value: str) -> sa.ColumnElement[str]:
     return sa.literal_column(f"'{value}'", type_=sa.Text)
+
+
+_CURRENT_PERIOD = sa.case(
+    (t.c.period == _literal(LimitPeriod.TOTAL), sa.func.to_timestamp(sa.literal_column("0"))),
+    else_=sa.func.date_trunc(t.c.period, sa.func.statement_timestamp(), sa.literal_column("'UTC'")),
+)

@@ -1,27 +1,26 @@
 """Spend limits and their counters, exact under concurrency.
 
-Who changes counters holds the organization's usage-mode lock shared; who changes limits holds it
-exclusively. So limits stand still while counters move. Counters are locked in the order of limit
-and period by all, so nobody waits in a circle.
+A transaction that changes counters holds the organization's ledger lock shared. One that changes limits holds it
+exclusively, so limits do not change while counters do. Every transaction locks counters in the order of limit and
+period, so that transactions do not deadlock.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database.engine import Query, Row, Session
-from app.database.ledger_lock import LOCK_SHARED
+from app.core.visible_text import spellings
+from app.database.repository import Repository
+from app.database.statements import Query, Row
 from app.spend_limits.counter_queries import (
     ADD,
-    COUNT,
-    COUNT_DETAIL,
-    FORGET_ALERTS,
-    FORGET_COUNTERS,
-    STANDING,
+    DELETE_COUNTERS,
+    DELETE_CROSSINGS,
+    RECOUNT,
+    RECOUNT_DETAIL,
     STATES,
 )
 from app.spend_limits.limits import (
@@ -38,8 +37,6 @@ from app.spend_limits.limits import (
 )
 from app.spend_limits.tables import spend_alert as a
 from app.spend_limits.tables import spend_limit as t
-from app.usage_mode.modes import INITIAL_MODE, UsageModePoint
-from app.usage_mode.repository import point_of
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _OF_LIMIT = sa.and_(t.c.organization_id == _ORGANIZATION, t.c.id == sa.bindparam("id_", type_=t.c.id.type))
@@ -65,13 +62,13 @@ _UPDATE = Query(
 )
 _DELETE = Query(sa.delete(t).where(_OF_LIMIT))
 _ALL = Query(sa.select(t).where(t.c.organization_id == _ORGANIZATION).order_by(t.c.id))
-_ALERT = Query(
+_RECORD_CROSSING = Query(
     insert(a)
     .values({column.name: sa.bindparam(column.name, type_=column.type) for column in a.columns})
     .on_conflict_do_nothing()
 )
 _CROSSINGS = Query(
-    sa.select(a.c.limit_id, a.c.period_starts_at, a.c.threshold, a.c.crossed_at, a.c.spent)
+    sa.select(a.c.limit_id, a.c.period_starts_at, a.c.threshold, a.c.crossed_at, a.c.spent, a.c.amount)
     .where(
         a.c.organization_id == _ORGANIZATION,
         a.c.limit_id == sa.any_(sa.bindparam("limit_ids", type_=sa.ARRAY(a.c.limit_id.type))),
@@ -82,49 +79,19 @@ _CROSSINGS = Query(
 _CLOCK = Query(sa.select(sa.func.clock_timestamp().label("now")))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitSnapshot:
-    """What a reservation goes by: the database's clock, the mode in force then, and all limits in their order."""
-
-    now: datetime
-    in_force: UsageModePoint
-    limits: Sequence[SpendLimit]
-
-
-class LimitRepository:
-    """One organization's limits."""
-
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
-
-    async def lock_shared(self) -> datetime:
-        """Limits and the usage mode stay as they are until the transaction ends; the database's clock from then."""
-        row = await self._session.first(LOCK_SHARED, organization_id=self._organization_id)
-        assert row is not None
-        now: datetime = row["now"]
-        return now
+class LimitRepository(Repository):
+    """The spend limits of one organization."""
 
     async def clock(self) -> datetime:
-        row = await self._session.first(_CLOCK)
-        assert row is not None
+        """The time by the database's clock."""
+        row = await self._session.one(_CLOCK)
         now: datetime = row["now"]
         return now
 
     async def all(self) -> Sequence[SpendLimit]:
-        """In the order in which counters are locked."""
+        """All limits, in the order in which counters are locked."""
         found = await self._session.rows(_ALL, organization_id=self._organization_id)
         return [_limit(row) for row in found]
-
-    async def standing(self) -> LimitSnapshot:
-        """In a unit of work that is `counting`."""
-        found = await self._session.rows(STANDING, organization_id=self._organization_id)
-        first = found[0]
-        return LimitSnapshot(
-            now=first["now"],
-            in_force=INITIAL_MODE if first["mode"] is None else point_of(first),
-            limits=[_limit(row) for row in found if row["id"] is not None],
-        )
 
     async def insert(self, limit: SpendLimit) -> None:
         await self._session.execute(
@@ -142,42 +109,48 @@ class LimitRepository:
         )
 
     async def delete(self, limit_id: UUID) -> bool:
-        """Counters and alerts go with it."""
+        """Delete a limit with its counters and recorded crossings; returns whether it existed."""
         return bool(await self._session.execute(_DELETE, organization_id=self._organization_id, id_=limit_id))
 
-    async def count_anew(self, limit: SpendLimit) -> None:
-        """Counters from the ledger and the open reservations. Hold the lock exclusively: nothing may slip in between."""
+    async def recount(self, limit: SpendLimit) -> None:
+        """Replace the limit's counters by what the ledger and the open reservations add up to.
+
+        Hold the ledger lock exclusively, so that no event or reservation is counted twice or missed.
+        """
         scope = limit.terms.scope
-        is_narrow = scope.endpoint_id is None and scope.feature is None
-        terms, of_limit = limit.terms, {"organization_id": self._organization_id, "limit_id": limit.id}
-        await self._session.execute(FORGET_COUNTERS, **of_limit)
+        has_detail = scope.endpoint_id is not None or scope.feature is not None
+        key = {"organization_id": self._organization_id, "limit_id": limit.id}
+        await self._session.execute(DELETE_COUNTERS, **key)
         await self._session.execute(
-            COUNT if is_narrow else COUNT_DETAIL,
-            period=terms.period,
+            RECOUNT_DETAIL if has_detail else RECOUNT,
+            period=limit.terms.period,
             counts_from=limit.counts_from,
-            mode=terms.scope.mode,
-            model=terms.scope.model,
-            endpoint_id=terms.scope.endpoint_id,
-            feature=terms.scope.feature,
-            **of_limit,
+            mode=scope.mode,
+            model=scope.model,
+            endpoint_ids=_spellings(scope.endpoint_id),
+            features=_spellings(scope.feature),
+            **key,
         )
 
-    async def forget_crossings(self, limit_id: UUID) -> None:
-        await self._session.execute(FORGET_ALERTS, organization_id=self._organization_id, limit_id=limit_id)
+    async def delete_crossings(self, limit_id: UUID) -> None:
+        """Delete the record of crossed thresholds, so that each may be reported again."""
+        await self._session.execute(
+            DELETE_CROSSINGS, organization_id=self._organization_id, limit_id=limit_id
+        )
 
-    async def add(self, gains: Sequence[CounterIncrement]) -> Sequence[CounterIncrement]:
-        """Add to the counters, of each limit and period once; returns where they are then."""
-        if not gains:
+    async def add(self, increments: Sequence[CounterIncrement]) -> Sequence[CounterIncrement]:
+        """Add to the counters, at most one increment for each limit and period; returns their new values."""
+        if not increments:
             return []
         found = await self._session.rows(
             ADD,
             organization_id=self._organization_id,
-            limit_ids=[gain.limit_id for gain in gains],
-            periods=[gain.period_starts_at for gain in gains],
-            managed=[gain.spend.managed for gain in gains],
-            byo=[gain.spend.byo for gain in gains],
-            reserved=[gain.spend.reserved for gain in gains],
-            unpriced=[gain.spend.unpriced for gain in gains],
+            limit_ids=[increment.limit_id for increment in increments],
+            periods=[increment.period_starts_at for increment in increments],
+            managed=[increment.spend.managed for increment in increments],
+            byo=[increment.spend.byo for increment in increments],
+            reserved=[increment.spend.reserved for increment in increments],
+            unpriced=[increment.spend.unpriced for increment in increments],
         )
         return [
             CounterIncrement(
@@ -186,24 +159,25 @@ class LimitRepository:
             for row in found
         ]
 
-    async def alert(self, limit_id: UUID, period_starts_at: datetime, crossing: Crossing) -> bool:
-        """Note that a threshold was crossed; False where that was noted before."""
+    async def record_crossing(self, limit_id: UUID, period_starts_at: datetime, crossing: Crossing) -> bool:
+        """Record that a threshold was crossed; False if that was recorded before."""
         return bool(
             await self._session.execute(
-                _ALERT,
+                _RECORD_CROSSING,
                 organization_id=self._organization_id,
                 limit_id=limit_id,
                 period_starts_at=period_starts_at,
                 threshold=crossing.threshold,
                 crossed_at=crossing.crossed_at,
                 spent=crossing.spent,
+                amount=crossing.amount,
             )
         )
 
     async def states(
         self, *, limit_id: UUID | None = None, at_most: int, before: UUID | None = None
     ) -> Sequence[LimitState]:
-        """Limits with what they have counted in the period at hand, the newest first."""
+        """Limits with what they have counted in the current period, newest first."""
         found = await self._session.rows(
             STATES,
             organization_id=self._organization_id,
@@ -215,19 +189,24 @@ class LimitRepository:
             _CROSSINGS,
             organization_id=self._organization_id,
             limit_ids=[row["id"] for row in found],
-            periods=list({row["period_at_hand"] for row in found}),
+            periods=list({row["current_period"] for row in found}),
         )
         by_limit: dict[tuple[UUID, datetime], list[Crossing]] = {}
         for row in crossings:
             by_limit.setdefault((row["limit_id"], row["period_starts_at"]), []).append(
-                Crossing(threshold=row["threshold"], crossed_at=row["crossed_at"], spent=int(row["spent"]))
+                Crossing(
+                    threshold=row["threshold"],
+                    crossed_at=row["crossed_at"],
+                    spent=int(row["spent"]),
+                    amount=row["amount"],
+                )
             )
         return [
             LimitState(
                 limit=_limit(row),
-                period_starts_at=row["period_at_hand"],
+                period_starts_at=row["current_period"],
                 spend=_spend(row),
-                crossings=tuple(by_limit.get((row["id"], row["period_at_hand"]), ())),
+                crossings=tuple(by_limit.get((row["id"], row["current_period"]), ())),
                 read_at=row["now"],
             )
             for row in found
@@ -250,6 +229,10 @@ def _values(limit: SpendLimit) -> dict[str, object]:
         "revision": limit.revision,
         "updated_at": limit.updated_at,
     }
+
+
+def _spellings(dimension: str | None) -> list[str] | None:
+    return None if dimension is None else spellings(dimension)
 
 
 def _limit(row: Row) -> SpendLimit:

@@ -1,19 +1,19 @@
-"""Set, list, read, change and delete spend limits."""
+"""HTTP routes of spend limits: create, list, get, update and delete."""
 
 from fastapi import APIRouter, Request, Response
 
 from app.api.dependencies import (
+    AppServices,
     BillingReader,
     BillingWriter,
     IdempotencyKey,
     LimitId,
     Revisions,
-    ServicesOfApp,
     etag,
 )
 from app.api.pagination import Paging
-from app.api.problems import OF_BODIES, problems
-from app.api.responses import answer, once, resource_id
+from app.api.problems import BODY_ERRORS, problems
+from app.api.responses import once, respond, response_headers
 from app.api.schemas import Page
 from app.core.clock import now
 from app.core.errors import (
@@ -26,7 +26,6 @@ from app.core.errors import (
     RateLimited,
     TooManyLimits,
 )
-from app.idempotency.service import Hold
 from app.spend_limits.limits import LimitState
 from app.spend_limits.schemas import SpendLimit, SpendLimitCreate, SpendLimitDeleted, SpendLimitUpdate
 from app.spend_limits.service import SpendLimitService
@@ -39,9 +38,10 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/spend-limits", ta
     status_code=201,
     response_model=SpendLimit,
     operation_id="createSpendLimit",
-    summary="Set a spend limit",
-    response_description="The limit, with what the ledger holds for its period.",
-    responses=problems(
+    summary="Create a spend limit",
+    response_description="The limit with its spend in the current period.",
+    responses=response_headers("ETag", "Location", status=201)
+    | problems(
         InvalidInput,
         InsufficientScope,
         NotFound,
@@ -49,7 +49,7 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/spend-limits", ta
         TooManyLimits,
         IdempotencyInProgress,
         IdempotencyKeyReused,
-        *OF_BODIES,
+        *BODY_ERRORS,
         codes={422: ("unknown_field",)},
     ),
 )
@@ -57,18 +57,27 @@ async def create_spend_limit(
     request: Request,
     body: SpendLimitCreate,
     caller: BillingWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Counts from the ledger: what was spent in the period before the limit was set counts too."""
+    """Create a spend limit. Spend of the current period counts even if it is older than the limit.
 
-    async def make(held: Hold | None) -> Response:
-        state = await services[SpendLimitService].set(caller, body.to_terms(), limit_id=resource_id(held))
+    If the spend has crossed thresholds already, webhook endpoints are notified at once.
+    """
+
+    def to_response(state: LimitState) -> Response:
         shown = SpendLimit.of(caller.organization_id, state)
         headers = {"Location": f"{request.url.path}/{shown.id}", "ETag": etag(state.limit.revision)}
-        return answer(shown, status=201, headers=headers)
+        return respond(shown, status=201, headers=headers)
 
-    return await once(request, caller, services, idempotency_key, make)
+    return await once(
+        request,
+        caller,
+        services,
+        idempotency_key,
+        create=lambda id_: services[SpendLimitService].create(caller, body.to_terms(), limit_id=id_),
+        to_response=to_response,
+    )
 
 
 @router.get(
@@ -79,41 +88,42 @@ async def create_spend_limit(
     response_description="One page of limits.",
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )
-async def list_spend_limits(caller: BillingReader, services: ServicesOfApp, paging: Paging) -> Response:
-    """The newest first, each with what it has counted in the period at hand."""
+async def list_spend_limits(caller: BillingReader, services: AppServices, paging: Paging) -> Response:
+    """List the spend limits of the organization, newest first, each with its spend in the current period."""
     states = await services[SpendLimitService].page(
         caller.organization_id, at_most=paging.at_most, before=paging.before_id()
     )
-    return paging.answer(states, lambda state: SpendLimit.of(caller.organization_id, state), _id)
+    return paging.respond(states, lambda state: SpendLimit.of(caller.organization_id, state), _id)
 
 
 @router.get(
     "/{limit_id}",
     response_model=SpendLimit,
     operation_id="getSpendLimit",
-    summary="Read a spend limit",
-    response_description="The limit, with what it has counted.",
-    responses=problems(InsufficientScope, NotFound),
+    summary="Get a spend limit",
+    response_description="The limit with its spend in the current period.",
+    responses=response_headers("ETag") | problems(InsufficientScope, NotFound),
 )
-async def get_spend_limit(limit_id: LimitId, caller: BillingReader, services: ServicesOfApp) -> Response:
-    """The ETag is blind to what is spent: it changes with the limit's terms alone."""
+async def get_spend_limit(limit_id: LimitId, caller: BillingReader, services: AppServices) -> Response:
+    """Return a spend limit. Its ETag changes only with the limit's terms, not with its spend."""
     state = await services[SpendLimitService].read(caller.organization_id, limit_id)
-    return _answer(caller.organization_id, state)
+    return _respond(caller.organization_id, state)
 
 
 @router.patch(
     "/{limit_id}",
     response_model=SpendLimit,
     operation_id="updateSpendLimit",
-    summary="Change a spend limit",
-    response_description="The limit as it is now.",
-    responses=problems(
+    summary="Update a spend limit",
+    response_description="The updated limit.",
+    responses=response_headers("ETag")
+    | problems(
         InvalidInput,
         InsufficientScope,
         NotFound,
         PreconditionFailed,
         RateLimited,
-        *OF_BODIES,
+        *BODY_ERRORS,
         codes={422: ("unknown_field",)},
     ),
 )
@@ -121,12 +131,16 @@ async def update_spend_limit(
     body: SpendLimitUpdate,
     limit_id: LimitId,
     caller: BillingWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     revisions: Revisions,
 ) -> Response:
-    """A JSON merge patch. With another scope or period, what is spent is counted anew from the ledger."""
-    state = await services[SpendLimitService].change(caller, limit_id, body.apply, revisions=revisions)
-    return _answer(caller.organization_id, state)
+    """Update a spend limit with a JSON merge patch.
+
+    If the scope or the period changes, the spend is counted again from the ledger. If one of them or the amount
+    changes, thresholds are reported again, against the new amount. If the spend has crossed thresholds of the updated limit, webhook endpoints are notified at once.
+    """
+    state = await services[SpendLimitService].update(caller, limit_id, body.apply, revisions=revisions)
+    return _respond(caller.organization_id, state)
 
 
 @router.delete(
@@ -134,19 +148,19 @@ async def update_spend_limit(
     response_model=SpendLimitDeleted,
     operation_id="deleteSpendLimit",
     summary="Delete a spend limit",
-    response_description="What was deleted, and when.",
+    response_description="The id of the deleted limit, and when it was deleted.",
     responses=problems(InsufficientScope, NotFound, PreconditionFailed, RateLimited, InvalidInput),
 )
 async def delete_spend_limit(
-    limit_id: LimitId, caller: BillingWriter, services: ServicesOfApp, revisions: Revisions
+    limit_id: LimitId, caller: BillingWriter, services: AppServices, revisions: Revisions
 ) -> Response:
-    """The limit, its counters and crossings. The ledger keeps what was spent."""
+    """Delete a spend limit with its counters and crossed thresholds. Reservations and usage events stay."""
     limit = await services[SpendLimitService].delete(caller, limit_id, revisions=revisions)
-    return answer(SpendLimitDeleted(id=limit.id, deleted_at=now()))
+    return respond(SpendLimitDeleted(id=limit.id, deleted_at=now()))
 
 
-def _answer(organization_id: str, state: LimitState) -> Response:
-    return answer(SpendLimit.of(organization_id, state), headers={"ETag": etag(state.limit.revision)})
+def _respond(organization_id: str, state: LimitState) -> Response:
+    return respond(SpendLimit.of(organization_id, state), headers={"ETag": etag(state.limit.revision)})
 
 
 def _id(state: LimitState) -> LimitId:

@@ -1,4 +1,4 @@
-"""Spend limits on the wire."""
+"""Request and response models of spend limits."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from app.api.money import Money, MoneyAmount
-from app.api.schemas import Instant, OrganizationId, RequestModel, ResponseModel, Subject, without_default
+from app.api.schemas import OrganizationId, RequestModel, ResponseModel, Subject, Timestamp, without_default
 from app.api.text import Name
 from app.spend_limits.limits import (
     Crossing,
@@ -18,35 +18,42 @@ from app.spend_limits.limits import (
     LimitState,
     LimitTerms,
 )
-from app.usage.dimensions import Dimension
+from app.usage_events.dimensions import Dimension, ModelId
 
-_MOST_THRESHOLDS = 10
+_MAX_THRESHOLDS = 10
 _DEFAULT_THRESHOLDS = (50, 80, 100)
-_MAY_BE_LEFT_OUT = Field(json_schema_extra=without_default)
+_OPTIONAL = Field(json_schema_extra=without_default)
 
 
 def _ascending(thresholds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(thresholds)) != len(thresholds):
-        raise PydanticCustomError("thresholds_repeated", "A threshold is named twice.")
+        raise PydanticCustomError("thresholds_repeated", "Must not repeat a threshold.")
     return tuple(sorted(thresholds))
 
 
 Period = Annotated[LimitPeriod, Field(description="In UTC.", examples=[LimitPeriod.MONTH.value])]
 Mode = Annotated[
-    LimitMode, Field(description="`any` counts both together.", examples=[LimitMode.MANAGED.value])
+    LimitMode,
+    Field(
+        description="The usage mode whose spend is counted. `any` counts both modes.",
+        examples=[LimitMode.MANAGED.value],
+    ),
 ]
 Enforced = Annotated[
     Enforcement,
     Field(
-        description="`block` refuses reservations past the amount; `notify` only tells.",
+        description="`block` rejects reservations that would exceed the amount. `notify` only reports crossed"
+        " thresholds.",
         examples=[Enforcement.BLOCK.value],
     ),
 ]
 Thresholds = Annotated[
     tuple[Annotated[int, Field(strict=True, ge=1, le=1000)], ...],
     Field(
-        max_length=_MOST_THRESHOLDS,
-        description="Whole percents of the amount; each is told once in a period.",
+        max_length=_MAX_THRESHOLDS,
+        fail_fast=True,
+        description="Whole percentages of the amount. Crossing one notifies webhook endpoints, once in each period, and"
+        " again after the amount changed.",
         examples=[list(_DEFAULT_THRESHOLDS)],
     ),
     AfterValidator(_ascending),
@@ -54,16 +61,19 @@ Thresholds = Annotated[
 
 
 class SpendLimitScope(RequestModel):
-    """What is counted; what is left out does not matter."""
+    """Which spend is counted. Without `model`, `endpoint_id` or `feature`, all its values are counted."""
 
     usage_mode: Mode = LimitMode.MANAGED
-    model: Dimension | None = None
+    model: Annotated[
+        ModelId | None,
+        Field(description="A model id. It includes the dated snapshots of the model, and `-latest`."),
+    ] = None
     endpoint_id: Dimension | None = None
     feature: Dimension | None = None
 
 
 class SpendLimitCreate(RequestModel):
-    """A new limit."""
+    """A spend limit to create."""
 
     name: Name
     amount: MoneyAmount
@@ -89,24 +99,24 @@ class SpendLimitCreate(RequestModel):
 
 
 class MoneyChange(MoneyAmount):
-    """An amount in a merge patch, where the currency may be left as it is."""
+    """An amount in a merge patch. The currency may be omitted."""
 
     currency: Annotated[Literal["USD"], Field(examples=["USD"])] = "USD"
 
 
 class SpendLimitUpdate(RequestModel):
-    """A JSON merge patch: what is left out stays. In `scope`, null takes a restriction by model, endpoint or feature away."""
+    """A JSON merge patch: omitted fields stay. In `scope`, null removes the restriction by model, endpoint or feature."""
 
-    # What stands here where nothing was sent is never looked at.
-    name: Annotated[Name, _MAY_BE_LEFT_OUT] = ""
-    amount: Annotated[MoneyChange, _MAY_BE_LEFT_OUT] = MoneyChange(amount="0")
-    period: Annotated[Period, _MAY_BE_LEFT_OUT] = LimitPeriod.MONTH
-    scope: Annotated[SpendLimitScope, _MAY_BE_LEFT_OUT] = SpendLimitScope()
-    enforcement: Annotated[Enforced, _MAY_BE_LEFT_OUT] = Enforcement.BLOCK
-    thresholds: Annotated[Thresholds, _MAY_BE_LEFT_OUT] = _DEFAULT_THRESHOLDS
+    # Defaults are never read: `apply` uses only fields that were sent.
+    name: Annotated[Name, _OPTIONAL] = ""
+    amount: Annotated[MoneyChange, _OPTIONAL] = MoneyChange(amount="0")
+    period: Annotated[Period, _OPTIONAL] = LimitPeriod.MONTH
+    scope: Annotated[SpendLimitScope, _OPTIONAL] = SpendLimitScope()
+    enforcement: Annotated[Enforced, _OPTIONAL] = Enforcement.BLOCK
+    thresholds: Annotated[Thresholds, _OPTIONAL] = _DEFAULT_THRESHOLDS
 
     def apply(self, terms: LimitTerms) -> LimitTerms:
-        """The terms with what was sent in place of what was there."""
+        """The terms with the sent fields replaced."""
         sent = self.model_fields_set
         scope_sent = self.scope.model_fields_set if "scope" in sent else set()
         scope = LimitScope(
@@ -126,7 +136,7 @@ class SpendLimitUpdate(RequestModel):
 
 
 class LimitedScope(ResponseModel):
-    """What is counted."""
+    """Which spend is counted. Null matches any value."""
 
     usage_mode: Mode
     model: Annotated[str | None, Field(examples=[None])]
@@ -135,21 +145,31 @@ class LimitedScope(ResponseModel):
 
 
 class ThresholdCrossing(ResponseModel):
-    """A threshold that was reached in this period."""
+    """A threshold that was crossed in this period."""
 
     threshold: Annotated[int, Field(examples=[80])]
-    crossed_at: Instant
+    crossed_at: Timestamp
     spent: Money
+    amount: Annotated[
+        Money | None,
+        Field(
+            description="The amount of the limit that the threshold was measured against. Null if an earlier release"
+            " recorded the crossing."
+        ),
+    ]
 
     @classmethod
     def of(cls, crossing: Crossing) -> "ThresholdCrossing":
         return cls(
-            threshold=crossing.threshold, crossed_at=crossing.crossed_at, spent=Money.of(crossing.spent)
+            threshold=crossing.threshold,
+            crossed_at=crossing.crossed_at,
+            spent=Money.of(crossing.spent),
+            amount=None if crossing.amount is None else Money.of(crossing.amount),
         )
 
 
 class SpendLimit(ResponseModel):
-    """A limit, and what it has counted in the period at hand."""
+    """A spend limit and its spend in the current period."""
 
     id: UUID
     organization_id: OrganizationId
@@ -160,42 +180,46 @@ class SpendLimit(ResponseModel):
     enforcement: Enforced
     thresholds: Annotated[list[int], Field(examples=[list(_DEFAULT_THRESHOLDS)])]
     spent: Annotated[
-        Money, Field(description="From the ledger: both modes together, as far as the scope goes.")
+        Money,
+        Field(
+            description="Spend of the usage events that match the scope: `spent_managed` plus `spent_byo`."
+        ),
     ]
-    spent_managed: Annotated[Money, Field(description="What Pharaoh pays and bills.")]
+    spent_managed: Annotated[Money, Field(description="Managed usage, as billed by Pharaoh.")]
     spent_byo: Annotated[
-        Money, Field(description="What the organization pays its provider, by our estimate.")
+        Money, Field(description="The estimated cost of usage that the organization pays its provider for.")
     ]
     reserved: Annotated[
         Money,
-        Field(description="Put aside and not yet settled. What expired stays here until its event comes."),
+        Field(
+            description="Reservations that are still charged. An expired one is charged until its usage event is"
+            " ingested or it is released; one whose usage event has no known price, until the price is known."
+        ),
     ]
-    remaining: Annotated[
-        Money, Field(description="The amount less what is spent and reserved; never below 0.")
-    ]
-    overrun: Annotated[Money, Field(description="What is spent beyond the amount: events are never refused.")]
+    remaining: Annotated[Money, Field(description="`amount` minus `spent` and `reserved`; never below 0.")]
+    overrun: Annotated[Money, Field(description="Spend above the amount. Usage events are always accepted.")]
     percent_used: Annotated[
         float | None,
         Field(
-            description="Spent and reserved, of the amount, rounded down; null of an amount of 0.",
+            description="`spent` plus `reserved` as a percentage of `amount`, rounded down to 0.01. Null if the amount"
+            " is 0.",
             examples=[37.5],
         ),
     ]
     projected: Annotated[
         Money | None,
-        Field(
-            description="What will be spent by the end of the period if it goes on like this; null without an end."
-        ),
+        Field(description="Spend at the end of the period if the rate so far continues. Null with `total`."),
     ]
     unpriced_requests: Annotated[
-        int, Field(description="Requests without a known price: not in `spent`, and not free.", examples=[0])
+        int,
+        Field(description="Requests without a known price. `spent` does not include them.", examples=[0]),
     ]
-    period_starts_at: Annotated[Instant | None, Field(description="Null with `total`.")]
-    period_ends_at: Annotated[Instant | None, Field(description="Exclusive; null with `total`.")]
+    period_starts_at: Annotated[Timestamp | None, Field(description="Null with `total`.")]
+    period_ends_at: Annotated[Timestamp | None, Field(description="Exclusive; null with `total`.")]
     crossings: list[ThresholdCrossing]
-    created_at: Instant
+    created_at: Timestamp
     created_by: Subject
-    updated_at: Instant
+    updated_at: Timestamp
 
     @classmethod
     def of(cls, organization_id: str, state: LimitState) -> "SpendLimit":
@@ -234,7 +258,7 @@ class SpendLimit(ResponseModel):
 
 
 class SpendLimitDeleted(ResponseModel):
-    """The receipt."""
+    """Confirms that a spend limit was deleted."""
 
     id: UUID
-    deleted_at: Instant
+    deleted_at: Timestamp

@@ -1,17 +1,14 @@
-"""What is told when a threshold is crossed: once in a period, in the transaction of the crossing itself."""
+"""Notifies webhook endpoints of crossed thresholds, once in a period, in the transaction that crosses them."""
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
-from app.core.clock import new_id
 from app.core.money import to_usd
+from app.core.notifications import EventType, Message, timestamp
 from app.database.unit_of_work import UnitOfWork
-from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.spend_limits.limits import Crossing, SpendLimit
 from app.spend_limits.repository import LimitRepository
-from app.webhooks.endpoints import EventType, Message
-from app.webhooks.repository import WebhookRepository
+from app.webhooks import outbox
 
 
 async def notify(
@@ -22,35 +19,20 @@ async def notify(
     *,
     spent: int,
 ) -> None:
-    """Note these crossings, and put those that were not noted before into the outbox."""
+    """Record the crossed thresholds, and add a webhook delivery for each one that was not recorded before."""
     if not thresholds:
         return
     now = await uow[LimitRepository].clock()
     for threshold in thresholds:
-        crossing = Crossing(threshold=threshold, crossed_at=now, spent=spent)
-        if await uow[LimitRepository].alert(limit.id, period_starts_at, crossing):
-            await _send(uow, _message(uow.organization_id, limit, period_starts_at, crossing))
-
-
-async def _send(uow: UnitOfWork, message: Message) -> None:
-    """One delivery to each endpoint, due at once."""
-    body = json.dumps(
-        {"type": message.type, "timestamp": _instant(message.occurred_at), "data": message.data},
-        separators=(",", ":"),
-    )
-    for endpoint_id in await uow[WebhookRepository].active():
-        delivery_id = new_id()
-        await uow[WebhookRepository].add_delivery(
-            delivery_id, endpoint_id, kind=message.type, body=body, now=message.occurred_at
-        )
-        item = DueItem(organization_id=uow.organization_id, kind=JobKind.DELIVER_WEBHOOK, id=delivery_id)
-        await uow[QueueRepository].add(item, due_at=message.occurred_at)
+        crossing = Crossing(threshold=threshold, crossed_at=now, spent=spent, amount=limit.terms.amount)
+        if await uow[LimitRepository].record_crossing(limit.id, period_starts_at, crossing):
+            await outbox.notify(uow, _message(uow.organization_id, limit, period_starts_at, crossing))
 
 
 def _message(
     organization_id: str, limit: SpendLimit, period_starts_at: datetime, crossing: Crossing
 ) -> Message:
-    """Ids and amounts: the name of a limit is the customer's business, not that of whoever reads a log of webhooks."""
+    """The message has ids and amounts. It leaves out the limit's name, because receivers may log messages."""
     has_period = limit.terms.period.end_of(period_starts_at) is not None
     return Message(
         type=EventType.THRESHOLD_CROSSED,
@@ -62,14 +44,10 @@ def _message(
             "amount": _money(limit.terms.amount),
             "spent": _money(crossing.spent),
             "period": limit.terms.period,
-            "period_starts_at": _instant(period_starts_at) if has_period else None,
+            "period_starts_at": timestamp(period_starts_at) if has_period else None,
         },
     )
 
 
 def _money(pico: int) -> dict[str, str]:
     return {"amount": to_usd(pico), "currency": "USD"}
-
-
-def _instant(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

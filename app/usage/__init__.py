@@ -1,1 +1,1 @@
-"""The usage ledger: events in, rows out."""
+"""The usage ledger: ingests events and lists rows."""

@@ -1,42 +1,44 @@
-"""From a body to batches: JSON whole, NDJSON line by line as it comes, with no more in memory than two batches."""
+"""Reads the body of an ingest request in batches.
+
+A JSON body is read whole. An NDJSON body is read line by line as it arrives, with at most two batches in memory.
+"""
 
 import asyncio
 from collections.abc import AsyncIterable, Sequence
 from contextlib import suppress
-from itertools import islice
 
 from starlette.requests import ClientDisconnect
 
 from app.api.problem_schema import Committed
 from app.core.errors import ByokError, LineTooLong
-from app.usage.event_reader import EventReader, read_envelope
-from app.usage.events import EventBatch, EventStatus, Ingested, NotAccepted
-from app.usage.schemas import MOST_RESULTS, EventResult, EventResults
+from app.core.time_slice import TimeSlice
+from app.usage.schemas import MAX_RESULTS, EventResult, EventResults
 from app.usage.service import IngestionService
+from app.usage_events.batch_splitter import RawEvent, split_batch
+from app.usage_events.event_reader import MAX_BATCH_ITERATIONS, EventReader
+from app.usage_events.events import EventBatch, EventStatus, Ingested, NotAccepted
 
 LINE_LIMIT_BYTES = 64 * 1024
 
-# A chunk of lines that is committed together: whichever comes first.
-_LINES = 1000
-_BYTES = 1024 * 1024
-# Events read before others get a turn on the loop.
-_SLICE = 250
+# A chunk of lines is committed together. It ends at whichever limit is reached first.
+_CHUNK_LINES = 1000
+_CHUNK_BYTES = 1024 * 1024
 
 
-class Intake:
-    """Takes the events of one request, and counts what became of them."""
+class RequestIngestion:
+    """Ingests the events of one request and counts the results."""
 
-    def __init__(self, usage: IngestionService, organization_id: str) -> None:
-        self._usage = usage
+    def __init__(self, ingestion: IngestionService, organization_id: str) -> None:
+        self._ingestion = ingestion
         self._organization_id = organization_id
         self._accepted = 0
         self._duplicates = 0
-        self._others = 0
+        self._not_accepted = 0
         self._results: list[EventResult] = []
         self._lines = 0
-        self._under_way: asyncio.Task[Ingested] | None = None
-        self._refused: list[NotAccepted] = []
-        self._lines_then = 0
+        self._running: asyncio.Task[Ingested] | None = None
+        self._rejected: list[NotAccepted] = []
+        self._lines_after = 0
 
     @property
     def results(self) -> EventResults:
@@ -44,113 +46,118 @@ class Intake:
             accepted=self._accepted,
             duplicates=self._duplicates,
             results=self._results,
-            results_truncated=len(self._results) < self._duplicates + self._others,
+            results_truncated=len(self._results) < self._duplicates + self._not_accepted,
         )
 
     @property
     def committed(self) -> Committed:
-        """What is settled, should the rest not be: so many lines from the first one on, no other."""
+        """What was committed before the request failed: the first `lines` lines and no others."""
         return Committed(
             lines=self._lines,
             accepted=self._accepted,
             duplicates=self._duplicates,
-            rejected=self._others,
+            rejected=self._not_accepted,
         )
 
-    async def take_json(self, body: bytes) -> None:
-        """One transaction for all of them.
+    async def ingest_json(self, body: bytes) -> None:
+        """Ingest a JSON batch in one transaction.
 
         Raises:
             MalformedJson, InvalidInput, IngestionOverloaded, DatabaseUnavailable
         """
-        raws = iter(read_envelope(body))
-        reader = EventReader()
-        while part := list(islice(raws, _SLICE)):
-            reader.read(part)
-            await asyncio.sleep(0)
-        await self._start(reader)
-        await self._settled()
+        reader = EventReader(max_iterations=MAX_BATCH_ITERATIONS)
+        await _read(reader, await split_batch(body))
+        await self._start_batch(reader)
+        await self._finish_batch()
 
-    async def take_lines(self, body: AsyncIterable[bytes]) -> None:
-        """Chunk by chunk. When this raises, `committed` says what is settled.
+    async def ingest_lines(self, body: AsyncIterable[bytes]) -> None:
+        """Ingest NDJSON lines, one transaction per chunk. After an error, `committed` states what was committed.
 
         Raises:
-            LineTooLong: every line before it was taken.
+            LineTooLong: all lines before the long line were ingested.
             IngestionOverloaded, DatabaseUnavailable
-            ClientDisconnect: the chunks that had come whole were taken.
+            ClientDisconnect: all complete chunks were ingested.
         """
         reader = EventReader()
         try:
-            async for lines, is_last in _chunks(body):
-                for start in range(0, len(lines), _SLICE):
-                    reader.read(lines[start : start + _SLICE])
-                    await asyncio.sleep(0)
-                await self._settled()
-                await self._start(reader)
+            async for lines, is_last in _line_chunks(body):
+                await _read(reader, lines)
+                await self._finish_batch()
+                await self._start_batch(reader)
                 if is_last:
                     break
-            await self._settled()
+            await self._finish_batch()
         except LineTooLong:
-            await self._settled()
+            await self._finish_batch()
             raise
         finally:
-            # Whatever else went wrong: what was sent to the database is not left behind.
+            # After any other error, wait for the batch that was already sent to the database.
             with suppress(ByokError):
-                await self._settled()
+                await self._finish_batch()
 
-    async def _start(self, reader: EventReader) -> None:
-        """Hand a batch over; the next one is read meanwhile."""
+    async def _start_batch(self, reader: EventReader) -> None:
+        """Start to ingest what was read. The next batch is read at the same time."""
         batch: EventBatch = reader.batch()
-        self._refused, reader.refused = reader.refused, []
-        self._lines_then = reader.next_index
-        self._under_way = asyncio.create_task(self._usage.ingest(self._organization_id, batch))
+        self._rejected, reader.rejected = reader.rejected, []
+        self._lines_after = reader.next_index
+        self._running = asyncio.create_task(self._ingestion.ingest(self._organization_id, batch))
 
-    async def _settled(self) -> None:
-        """Wait for the batch under way, and count it."""
-        task, self._under_way = self._under_way, None
+    async def _finish_batch(self) -> None:
+        """Wait for the running batch and count its results."""
+        task, self._running = self._running, None
         if task is None:
             return
         ingested = await task
         self._accepted += ingested.accepted
-        self._lines = self._lines_then
-        self._count(sorted([*self._refused, *ingested.not_accepted], key=lambda it: it.index))
+        self._lines = self._lines_after
+        self._count(sorted([*self._rejected, *ingested.not_accepted], key=lambda it: it.index))
 
     def _count(self, not_accepted: Sequence[NotAccepted]) -> None:
         duplicates = sum(it.status is EventStatus.DUPLICATE for it in not_accepted)
         self._duplicates += duplicates
-        self._others += len(not_accepted) - duplicates
-        room = MOST_RESULTS - len(self._results)
-        self._results.extend(EventResult.of(it) for it in not_accepted[:room])
+        self._not_accepted += len(not_accepted) - duplicates
+        remaining = MAX_RESULTS - len(self._results)
+        self._results.extend(EventResult.of(it) for it in not_accepted[:remaining])
 
 
-async def _chunks(body: AsyncIterable[bytes]) -> AsyncIterable[tuple[list[bytes], bool]]:
-    """Lines, so many at a time; whether they are the last."""
+async def _read(reader: EventReader, raws: Sequence[RawEvent | bytes]) -> None:
+    time_slice = TimeSlice()
+    for raw in raws:
+        reader.read((raw,))
+        await time_slice.pause_if_used()
+
+
+async def _line_chunks(body: AsyncIterable[bytes]) -> AsyncIterable[tuple[list[bytes], bool]]:
+    """Yield chunks of lines, each with whether it is the last one."""
     lines: list[bytes] = []
     size = 0
-    rest = b""
+    partial = b""
     async for part in body:
         if b"\n" not in part:
-            rest += part
+            partial += part
         else:
-            found = (rest + part).split(b"\n")
-            rest = found.pop()
+            found = (partial + part).split(b"\n")
+            partial = found.pop()
             too_long = next((n for n, line in enumerate(found) if len(line) > LINE_LIMIT_BYTES), None)
             lines += found[:too_long]
             size += len(part)
             if too_long is not None:
                 yield lines, False
                 raise LineTooLong
-        if len(rest) > LINE_LIMIT_BYTES:
+        if len(partial) > LINE_LIMIT_BYTES:
             yield lines, False
             raise LineTooLong
-        while len(lines) >= _LINES or size >= _BYTES:
-            chunk, lines = lines[:_LINES], lines[_LINES:]
-            size = sum(map(len, lines))
+        start = 0
+        while start < len(lines) and (len(lines) - start >= _CHUNK_LINES or size >= _CHUNK_BYTES):
+            chunk = lines[start : start + _CHUNK_LINES]
+            start += len(chunk)
+            size -= sum(map(len, chunk))
             yield chunk, False
-    if rest:
-        lines.append(rest)
+        del lines[:start]
+    if partial:
+        lines.append(partial)
     if lines:
         yield lines, True
 
 
-__all__ = ["LINE_LIMIT_BYTES", "ClientDisconnect", "Intake"]
+__all__ = ["LINE_LIMIT_BYTES", "ClientDisconnect", "RequestIngestion"]

@@ -1,39 +1,27 @@
-"""The seams between the ledger and what prices it and settles it. Tests set prices of their own behind them."""
+"""Protocols that the ledger calls: to price events, to settle reservations, and to find rows. Tests implement them with their own prices."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Protocol
 
 from app.database.unit_of_work import UnitOfWork
-from app.usage.records import Charge, ModelUsage, UsageFlag
-
-
-class PricedRequest(Protocol):
-    """What a request costs, in pico-USD. `cost` is None where no price is known."""
-
-    @property
-    def cost(self) -> int | None: ...
-    @property
-    def price_version(self) -> str | None: ...
-    @property
-    def flags(self) -> UsageFlag: ...
-
-
-class Pricer(Protocol):
-    """Prices as one organization pays them."""
-
-    def price(
-        self, parts: Sequence[ModelUsage], *, at: datetime, is_compatible_endpoint: bool = False
-    ) -> PricedRequest: ...
+from app.usage.filters import MatchingDay, UsageFilters
+from app.usage_events.priced_event import Pricer
+from app.usage_events.records import Charge
 
 
 class PriceSource(Protocol):
-    """Where price lists come from."""
+    """Loads the prices of one organization."""
 
-    async def of(self, uow: UnitOfWork) -> Pricer: ...
+    async def load(self, uow: UnitOfWork) -> Pricer: ...
 
 
 class SpendRecorder(Protocol):
-    """Counts spend against limits, in the ledger's own transaction."""
+    """Counts spend against limits, in the transaction that writes the ledger."""
 
     async def settle(self, uow: UnitOfWork, rows: Sequence[Charge]) -> None: ...
+
+
+class DayFinder(Protocol):
+    """Finds the UTC days on which rows match a filter, newest first, without reading the rows."""
+
+    async def days(self, uow: UnitOfWork, filters: UsageFilters) -> Sequence[MatchingDay]: ...

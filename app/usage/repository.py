@@ -1,56 +1,43 @@
-"""The ledger: exact by event id, written in sorted batches, one round trip a statement."""
+"""Writes the ledger: each event id exactly once, in sorted batches, with one round trip per statement."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from app.database.bulk import arrays, arrays_or_shared, given, given_or_shared
-from app.database.engine import Query, Session
-from app.usage.events import EventBatch
+from app.database.bulk import bulk_params, bulk_params_or_constant, unnest, unnest_or_constant
+from app.database.repository import Repository
+from app.database.statements import Query
 from app.usage.ledger_rows import LedgerRows
 from app.usage.tables import usage_event as t
 from app.usage.tables import usage_event_key as k
-from app.usage_mode.history import ModeTimeline
-from app.usage_mode.modes import UsageMode, UsageModePoint
-from app.usage_mode.tables import usage_mode_change as m
+from app.usage.tables import usage_object as o
+from app.usage.tables import usage_request_key as q
+from app.usage_events.events import EventBatch
+from app.usage_mode.history import ModeHistory
+from app.usage_mode.modes import ModeChange, UsageMode
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 
-
-# Shared: events of one organization come in together, but not while its mode is switched or a month is closed.
-_LOCKED = sa.select(
-    sa.func.pg_advisory_xact_lock_shared(
-        sa.func.hashtext(sa.literal_column("'byok.usage_mode'")), sa.func.hashtext(_ORGANIZATION)
-    ).label("locked")
-).cte("locked")
-# The clock is read after the lock is had.
-_BEGIN = Query(sa.select(sa.func.clock_timestamp().label("now"), _LOCKED.c.locked))
-
-_m = m.alias("earlier")
-_TIMELINE = Query(
-    sa.select(m.c.effective_from, m.c.mode, m.c.credential_id, m.c.changed_by)
-    .where(
-        m.c.organization_id == _ORGANIZATION,
-        m.c.effective_from <= sa.bindparam("now", type_=m.c.effective_from.type),
-        m.c.effective_from
-        >= sa.func.coalesce(
-            sa.select(sa.func.max(_m.c.effective_from))
-            .where(
-                _m.c.organization_id == _ORGANIZATION,
-                _m.c.effective_from <= sa.bindparam("earliest", type_=m.c.effective_from.type),
-            )
-            .scalar_subquery(),
-            sa.literal_column("'-infinity'::timestamptz"),
-        ),
-    )
-    .order_by(m.c.effective_from)
+# A client's clock may be ahead, past a scheduled change. That change must not hide the current mode.
+_MODE_HISTORY = Query(
+    sa.text("""
+    WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+    SELECT clock.now, m.effective_from, m.mode, m.credential_id, m.changed_by
+    FROM clock LEFT JOIN usage_mode_change m ON m.organization_id = CAST(:organization_id AS text)
+        AND m.effective_from <= clock.now
+        AND m.effective_from >= coalesce((
+            SELECT max(e.effective_from) FROM usage_mode_change e
+            WHERE e.organization_id = CAST(:organization_id AS text)
+                AND e.effective_from <= least(CAST(:earliest AS timestamptz), clock.now)), '-infinity')
+    ORDER BY m.effective_from
+    """)
 )
-_keys = given(event_id=sa.Text, payload_hash=sa.LargeBinary, started_at=k.c.started_at.type)
-# Sorted: overlapping batches then wait for each other in the same order, and never in a circle.
-_FRESH = (
+_keys = unnest(event_id=sa.Text, payload_hash=sa.LargeBinary, started_at=k.c.started_at.type)
+# Sorted, so that overlapping batches lock event ids in the same order and cannot deadlock.
+_INSERTED_KEYS = (
     insert(k)
     .from_select(
         ["organization_id", "event_id", "payload_hash", "started_at"],
@@ -62,7 +49,32 @@ _FRESH = (
     .returning(k.c.event_id)
     .cte("fresh")
 )
-_CLAIM = Query(sa.select(sa.func.array_agg(_FRESH.c.event_id).label("event_ids")))
+# The first event of each provider request, sorted for the same reason, and after all event ids: the first comparison reads
+# them all. IS TRUE makes that a lookup in a hash table, where a join might compare each with each.
+_requests = unnest(event_id=sa.Text, started_at=k.c.started_at.type, provider_request_id=sa.Text)
+_INSERTED_REQUESTS = (
+    insert(q)
+    .from_select(
+        ["organization_id", "provider_request_id", "started_at"],
+        sa.select(_ORGANIZATION, _requests.c.provider_request_id, _requests.c.started_at)
+        .where(
+            _requests.c.provider_request_id.is_not(None),
+            _requests.c.event_id.in_(sa.select(_INSERTED_KEYS.c.event_id)).is_(sa.true()),
+        )
+        .order_by(_requests.c.provider_request_id.collate("C"), _requests.c.started_at),
+    )
+    .on_conflict_do_nothing()
+    .returning(q.c.provider_request_id)
+    .cte("first_requests")
+)
+_CLAIM = Query(
+    sa.select(
+        sa.select(sa.func.array_agg(_INSERTED_KEYS.c.event_id)).scalar_subquery().label("event_ids"),
+        sa.select(sa.func.array_agg(_INSERTED_REQUESTS.c.provider_request_id))
+        .scalar_subquery()
+        .label("request_ids"),
+    )
+)
 _DIGESTS = Query(
     sa.select(k.c.event_id, k.c.payload_hash).where(
         k.c.organization_id == _ORGANIZATION,
@@ -70,14 +82,15 @@ _DIGESTS = Query(
     )
 )
 
-# What each column is made of, by batch. Event ids make it as long as it is.
+# The values of each column. Event ids are separate: their array determines the number of rows.
 _COLUMNS: Mapping[str, Callable[[LedgerRows], list[Any]]] = {
+    "part": lambda rows: rows.parts,
     "started_at": lambda rows: [it.started_at for it in rows.events],
     "completed_at": lambda rows: [it.completed_at for it in rows.events],
     "mode": lambda rows: rows.modes,
     "credential_id": lambda rows: rows.credential_ids,
     "key_version": lambda rows: rows.key_versions,
-    "model": lambda rows: [it.model for it in rows.events],
+    "model": lambda rows: rows.models,
     "endpoint_id": lambda rows: [it.endpoint_id for it in rows.events],
     "feature": lambda rows: [it.feature for it in rows.events],
     "session_id": lambda rows: [it.session_id for it in rows.events],
@@ -99,10 +112,30 @@ _COLUMNS: Mapping[str, Callable[[LedgerRows], list[Any]]] = {
     "flags": lambda rows: rows.flags,
     "provider_request_id": lambda rows: [it.provider_request_id for it in rows.events],
     "reservation_id": lambda rows: [it.reservation_id for it in rows.events],
+    "corrects": lambda rows: [it.corrects for it in rows.events],
 }
-_rows = given(event_id=sa.Text, **{name: t.c[name].type for name in _COLUMNS})
-_INSERT = Query(
-    sa.insert(t).from_select(
+_objects = unnest(month=o.c.month.type, objects=sa.LargeBinary)
+_INSERTED_OBJECTS = (
+    insert(o)
+    .from_select(
+        ["organization_id", "ingested_at", "ingest_xid", "month", "objects"],
+        sa.select(
+            _ORGANIZATION,
+            sa.bindparam("ingested_at", type_=t.c.ingested_at.type),
+            sa.literal_column("(SELECT pg_current_xact_id()::text::bigint)"),
+            _objects.c.month,
+            _objects.c.objects,
+        ),
+    )
+    .returning(sa.literal_column("1"))
+    .cte("inserted_objects")
+)
+_rows = unnest(event_id=sa.Text, **{name: t.c[name].type for name in _COLUMNS})
+_ROWS_PER_INSERT = 1000
+# Inside a CTE with RETURNING, because Citus writes the rows of another INSERT with COPY, which row-level security refuses.
+_INSERTED_ROWS = (
+    sa.insert(t)
+    .from_select(
         ["organization_id", "ingested_at", "ingest_xid", "correction", "event_id", *_COLUMNS],
         sa.select(
             _ORGANIZATION,
@@ -110,69 +143,79 @@ _INSERT = Query(
             sa.literal_column("(SELECT pg_current_xact_id()::text::bigint)"),
             sa.literal_column("0"),
             _rows.c.event_id,
-            *(given_or_shared(_rows, name) for name in _COLUMNS),
+            *(unnest_or_constant(_rows, name) for name in _COLUMNS),
         ),
     )
+    .returning(sa.literal_column("1"))
+    .cte("inserted_rows")
 )
+_INSERT = Query(sa.select(sa.func.count().label("n")).select_from(_INSERTED_ROWS).add_cte(_INSERTED_OBJECTS))
 
 
-class UsageRepository:
-    """One organization's ledger, as ingestion writes it."""
+class ClaimedIds(NamedTuple):
+    """The ids of a batch that did not exist before: of events, and of provider requests of these events."""
 
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
+    event_ids: frozenset[str]
+    request_ids: frozenset[str]
 
-    async def begin(self) -> datetime:
-        """Keep switches of the mode out until this transaction ends; the instant from which on that holds."""
-        row = await self._session.first(_BEGIN, organization_id=self._organization_id)
-        assert row is not None
-        now: datetime = row["now"]
-        return now
 
-    async def modes(self, *, earliest: datetime, now: datetime) -> ModeTimeline:
-        """Which modes were in force from the earliest instant until now. Call `begin` first."""
-        # Clients' clocks may be ahead: past a switch to come, which must not hide the mode of the present.
+class UsageRepository(Repository):
+    """Writes the ledger of one organization."""
+
+    async def mode_history(self, *, earliest: datetime) -> tuple[ModeHistory, datetime]:
+        """Return the usage modes that were active from `earliest` until now, and now by the database's clock.
+
+        Take the ledger lock first.
+        """
         found = await self._session.rows(
-            _TIMELINE, organization_id=self._organization_id, earliest=min(earliest, now), now=now
+            _MODE_HISTORY, organization_id=self._organization_id, earliest=earliest
         )
-        return ModeTimeline(
-            [
-                UsageModePoint(
-                    mode=UsageMode(row["mode"]),
-                    credential_id=row["credential_id"],
-                    effective_from=row["effective_from"],
-                    changed_by=row["changed_by"],
-                )
-                for row in found
-            ]
-        )
+        changes = [
+            ModeChange(
+                mode=UsageMode(row["mode"]),
+                credential_id=row["credential_id"],
+                effective_from=row["effective_from"],
+                changed_by=row["changed_by"],
+            )
+            for row in found
+            if row["effective_from"] is not None
+        ]
+        return ModeHistory(changes), found[0]["now"]
 
-    async def claim(self, batch: EventBatch) -> set[str]:
-        """Take the event ids that nobody has; the ids taken. Waits for whoever is taking the same."""
-        row = await self._session.first(
+    async def claim(self, batch: EventBatch) -> ClaimedIds:
+        """Insert the ids that do not exist yet and return them. Waits for transactions that insert the same ids."""
+        row = await self._session.one(
             _CLAIM,
             organization_id=self._organization_id,
-            **arrays(
+            **bulk_params(
                 event_id=[event.event_id for event in batch.events],
                 payload_hash=batch.digests,
                 started_at=[event.started_at for event in batch.events],
+                provider_request_id=[event.provider_request_id for event in batch.events],
             ),
         )
-        assert row is not None
-        return set(row["event_ids"] or ())
+        return ClaimedIds(frozenset(row["event_ids"] or ()), frozenset(row["request_ids"] or ()))
 
     async def digests(self, event_ids: Sequence[str]) -> dict[str, bytes]:
-        """What is recorded under these ids."""
+        """Return the recorded digests of these event ids."""
         found = await self._session.rows(_DIGESTS, organization_id=self._organization_id, event_ids=event_ids)
         return {row["event_id"]: row["payload_hash"] for row in found}
 
-    async def insert(self, rows: LedgerRows) -> None:
-        """Append first rows of events whose ids were claimed."""
-        await self._session.execute(
-            _INSERT,
-            organization_id=self._organization_id,
-            ingested_at=rows.ingested_at,
-            **arrays(event_id=[it.event_id for it in rows.events]),
-            **arrays_or_shared(**{name: column(rows) for name, column in _COLUMNS.items()}),
-        )
+    async def insert(self, rows: LedgerRows, objects: Mapping[datetime, bytes]) -> None:
+        """Insert the rows of events whose ids were claimed, and their usage objects, packed by month.
+
+        A large batch takes several statements, because the driver encodes each without a pause.
+        """
+        columns = {name: column(rows) for name, column in _COLUMNS.items()}
+        event_ids = [it.event_id for it in rows.events]
+        for start in range(0, len(rows), _ROWS_PER_INSERT):
+            part = slice(start, start + _ROWS_PER_INSERT)
+            packed = {} if start else objects
+            await self._session.first(
+                _INSERT,
+                organization_id=self._organization_id,
+                ingested_at=rows.ingested_at,
+                **bulk_params(month=list(packed), objects=list(packed.values())),
+                **bulk_params(event_id=event_ids[part]),
+                **bulk_params_or_constant(**{name: values[part] for name, values in columns.items()}),
+            )

@@ -1,4 +1,4 @@
-"""Keeps the ledger's partitions: the months ahead are there before anybody needs them, old ones go whole."""
+"""Creates the ledger's monthly partitions in advance and drops whole months after the retention period."""
 
 from datetime import timedelta
 
@@ -6,22 +6,22 @@ import structlog
 
 from app.core.clock import now
 from app.database.unit_of_work import UnitsOfWork
-from app.usage.records import FURTHEST_BACK
 from app.usage.retention_repository import UsageRetentionRepository
+from app.usage_events.records import MAX_EVENT_AGE
 
-# So far ahead partitions are made: jobs may be down for weeks and ingestion goes on.
+# How far in advance partitions are created: ingestion continues even if jobs do not run for weeks.
 AHEAD = timedelta(days=62)
 KEYS_AT_ONCE = 5_000
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("byok.usage")
 
 
 class UsageRetentionWorker:
-    """One step at a time, each in a transaction of its own: whatever stops it, the next run goes on.
+    """Runs each step in its own transaction. If a run is interrupted, the next one continues.
 
     Args:
-        units: where the ledger is.
-        keep_for: how long rows are kept at least; whole months go.
+        units: access to the database of the ledger.
+        keep_for: how long rows are kept at least. Only whole months are dropped.
     """
 
     def __init__(self, units: UnitsOfWork, *, keep_for: timedelta) -> None:
@@ -29,21 +29,30 @@ class UsageRetentionWorker:
         self._keep_for = keep_for
 
     async def run(self) -> None:
-        """Raises DatabaseUnavailable, also where somebody reads what is to go: it goes next time then."""
+        """Create missing partitions, drop old ones, and delete their event ids.
+
+        Raises:
+            DatabaseUnavailable: also if a long read uses a partition that should be dropped. The next run drops it.
+        """
         instant = now()
-        async with self._units.across(UsageRetentionRepository) as (ledger, _):
-            made = await ledger.ensure_partitions(
-                starting_at=instant - FURTHEST_BACK - timedelta(days=1), ending_at=instant + AHEAD
+        async with self._units.unscoped(UsageRetentionRepository) as (ledger, _):
+            created = await ledger.ensure_partitions(
+                starting_at=instant - MAX_EVENT_AGE - timedelta(days=1), ending_at=instant + AHEAD
             )
         older_than = instant - self._keep_for
-        async with self._units.across(UsageRetentionRepository) as (ledger, _):
+        async with self._units.unscoped(UsageRetentionRepository) as (ledger, _):
             dropped = await ledger.drop_partitions(older_than=older_than)
-        purged = 0
+        deleted = 0
         while True:
-            async with self._units.across(UsageRetentionRepository) as (ledger, _):
+            async with self._units.unscoped(UsageRetentionRepository) as (ledger, _):
                 found = await ledger.purge_keys(older_than=older_than, at_most=KEYS_AT_ONCE)
-            purged += found
+            deleted += found
             if found < KEYS_AT_ONCE:
                 break
-        if made or dropped or purged:
-            log.info("usage_retention", partitions_made=made, partitions_dropped=dropped, keys_purged=purged)
+        if created or dropped or deleted:
+            log.info(
+                "usage_retention",
+                partitions_created=created,
+                partitions_dropped=dropped,
+                event_ids_deleted=deleted,
+            )

@@ -1,10 +1,11 @@
-"""Partitions of the ledger: made ahead, dropped when their last row is past retention. By owner-owned functions."""
+"""Creates and drops the ledger's partitions, by functions that the tables' owner owns."""
 
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from app.database.engine import Query, Session
+from app.database.repository import Repository
+from app.database.statements import Query
 from app.usage.tables import usage_event as t
 
 _INSTANT = t.c.started_at.type
@@ -27,27 +28,27 @@ _PURGE = Query(
 )
 
 
-class UsageRetentionRepository:
-    """What has been kept long enough. Any number of instances may run this at once."""
-
-    def __init__(self, session: Session, organization_id: str = "") -> None:  # noqa: ARG002  # of all
-        self._session = session
+class UsageRetentionRepository(Repository):
+    """Retention of the ledger. Any number of instances may run it concurrently."""
 
     async def ensure_partitions(self, *, starting_at: datetime, ending_at: datetime) -> int:
-        """Make the months that are missing; how many were."""
+        """Create the missing monthly partitions; return how many."""
         return await self._run(_ENSURE, starting_at=starting_at, ending_at=ending_at)
 
     async def drop_partitions(self, *, older_than: datetime) -> int:
-        """Drop the months that ended before; how many did. Gives way to long reads: they come first."""
+        """Drop the months that ended before `older_than`; return how many.
+
+        Raises:
+            DatabaseUnavailable: a long read blocked it for one second.
+        """
         return await self._run(_DROP, older_than=older_than)
 
     async def purge_keys(self, *, older_than: datetime, at_most: int) -> int:
-        """Forget event ids of months that were dropped; how many. Less than `at_most`: for now there are no more."""
+        """Delete event ids of dropped months; return how many. Fewer than `at_most` means that none are left."""
         return await self._run(_PURGE, older_than=older_than, at_most=at_most)
 
     async def _run(self, statement: Query, **values: datetime | int) -> int:
-        row = await self._session.first(statement, **values)
-        assert row is not None
+        row = await self._session.one(statement, **values)
         await self._session.commit()
         done: int = row["done"]
         return done

@@ -1,23 +1,20 @@
-"""Usage events: take them into the ledger, and read its rows."""
+"""HTTP routes of usage events: ingest events, list the ledger's rows."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
-from dataclasses import fields
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from pydantic import AfterValidator
 from starlette.requests import ClientDisconnect
 
-from app.api.csv_export import MEDIA_TYPE, WantsCsv, csv_row
-from app.api.dependencies import InstantQuery, ServicesOfApp, UsageReader, UsageWriter, only_parameters
+from app.api.csv_export import ExportQueue, WantsCsv, csv_document, csv_response, csv_row
+from app.api.dependencies import AppServices, UsageReader, UsageWriter, only_parameters
 from app.api.pagination import Paging
 from app.api.problems import problem_response, problems
-from app.api.responses import answer
-from app.api.schemas import Page
-from app.auth.principal import Caller
+from app.api.responses import respond
+from app.auth.principal import Caller, Scope
 from app.core.errors import (
     DatabaseUnavailable,
     IngestionOverloaded,
@@ -27,31 +24,51 @@ from app.core.errors import (
     MalformedJson,
     NotFound,
 )
-from app.usage.body_reader import Intake
-from app.usage.event_openapi import EVENTS_BODY
-from app.usage.events import LONGEST_DIMENSION
-from app.usage.filters import RowCursor, UsageFilter
+from app.core.services import Services
+from app.export_links.router import LINK_PROBLEMS, create_link
+from app.export_links.schemas import ExportLink
+from app.usage.body_reader import RequestIngestion
+from app.usage.filter_parameters import (
+    EARLIER_DIMENSIONS,
+    FILTER_NAMES,
+    LARGEST_INTEGER,
+    NEW_DIMENSIONS,
+    TIME_NAMES,
+    AllFilters,
+    ChosenTimes,
+    DaysQuery,
+    Only,
+    TimesQuery,
+    Without,
+    ZoneQuery,
+    choose_times,
+    combine,
+    list_filters,
+    require_visible,
+)
+from app.usage.filters import Dimension, DimensionValue, RowCursor, RowFilter, UsageFilters
 from app.usage.listing import UsageListingService
-from app.usage.records import LedgerRow, Outcome
-from app.usage.schemas import CSV_HEADER, EventResults, UsageRow, csv_cells
+from app.usage.schemas import CSV_HEADER, EventResults, UsageRow, UsageRowPage, csv_cells
 from app.usage.service import IngestionService
+from app.usage_events.event_openapi import EVENTS_BODY
+from app.usage_events.events import MAX_DIMENSION_LENGTH, MAX_EVENT_ID_LENGTH
+from app.usage_events.records import LedgerRow, Outcome
 from app.usage_mode.modes import UsageMode
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}/usage-events", tags=["usage"])
+router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["usage"])
 
 _NDJSON = "application/x-ndjson"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _INSTANT_BYTES, _CORRECTION_BYTES = 8, 4
-_LARGEST_INTEGER = 2**31 - 1
 
 
 @router.post(
-    "",
+    "/usage-events",
     response_model=EventResults,
     operation_id="ingestUsageEvents",
-    summary="Take in usage events",
-    response_description="What became of them; all that were accepted are committed.",
+    summary="Ingest usage events",
+    response_description="The result. All accepted events are committed.",
     responses=problems(
         InvalidInput,
         InsufficientScope,
@@ -61,149 +78,286 @@ _LARGEST_INTEGER = 2**31 - 1
         IngestionOverloaded,
         408,
         415,
-        codes={422: ("unknown_field", "too_many_events")},
+        codes={422: ("unknown_field", "too_many_events", "event_too_large")},
     ),
     openapi_extra={"requestBody": EVENTS_BODY},
 )
-async def ingest_usage_events(request: Request, caller: UsageWriter, services: ServicesOfApp) -> Response:
-    """Each event counts once: the same one again is a `duplicate`, its id with other content a `conflict`. One bad event never spoils the others.
+async def ingest_usage_events(request: Request, caller: UsageWriter, services: AppServices) -> Response:
+    """Record each event exactly once. An event that was accepted before is a `duplicate`; the same `event_id` with other content is a `conflict`. A bad event does not affect the others.
 
-    JSON is committed whole, up to 5,000 events and 16 MiB. NDJSON has no end: up to 64 KiB a line, committed in
-    chunks; an error in the middle says in `committed` how many lines were taken, and nothing after them was.
-    Repeating a request is always safe. Idempotency-Key is ignored.
+    A JSON batch has at most 5,000 events and 16 MiB, and is committed in one transaction. An event has at most 256 KiB
+    and 256 entries in `usage.iterations` (otherwise `invalid_usage`). The events of a batch have at most 10,000 entries
+    together; later events with iterations are
+    rejected with `too_many_iterations`, and can be sent in another batch. An NDJSON body has no size
+    limit and at most 64 KiB per line, and is committed in chunks. If it fails halfway, `committed` in the problem
+    states how many lines were ingested; later lines were not. Repeating a request is always safe; the service ignores
+    `Idempotency-Key`.
     """
-    intake = Intake(services[IngestionService], caller.organization_id)
+    ingestion = RequestIngestion(services[IngestionService], caller.organization_id)
     if not _is_ndjson(request):
-        await intake.take_json(await request.body())
-        return answer(intake.results)
+        await ingestion.ingest_json(await request.body())
+        return respond(ingestion.results)
     try:
-        await intake.take_lines(request.stream())
+        await ingestion.ingest_lines(request.stream())
     except (LineTooLong, IngestionOverloaded, DatabaseUnavailable) as error:
-        return problem_response(caller.request_id, error, committed=intake.committed)
+        return problem_response(caller.request_id, error, committed=ingestion.committed)
     except ClientDisconnect:
-        # Nobody reads this. What had come whole is committed; sent again, it is found to be duplicates.
-        return problem_response(caller.request_id, MalformedJson(), committed=intake.committed)
-    return answer(intake.results)
+        # The client does not read this response. Complete chunks are committed; if it repeats them, they are duplicates.
+        return problem_response(caller.request_id, MalformedJson(), committed=ingestion.committed)
+    return respond(ingestion.results)
 
 
 def _is_ndjson(request: Request) -> bool:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == _NDJSON
 
 
-def _text(description: str) -> Any:
-    return Query(min_length=1, max_length=LONGEST_DIMENSION, pattern=r"^[^\x00]*$", description=description)
+# Release 0.1 had these filters, each with one value. The document shows them and not their lists, because generated clients
+# give both the same name. The export, which release 0.1 did not have, has only the lists.
+_OneText = Annotated[
+    str,
+    Query(min_length=1, max_length=MAX_DIMENSION_LENGTH, pattern=r"^[^\x00]*$"),
+    AfterValidator(require_visible),
+]
+
+
+def _one(dimension: Dimension, example: object) -> Any:
+    return Query(
+        description=f"Only rows with this `{dimension}`. For several values repeat `{dimension}[]` instead.",
+        examples=[example],
+    )
+
+
+async def _one_value_each(
+    usage_mode: Annotated[UsageMode | None, _one(Dimension.USAGE_MODE, "byo")] = None,
+    model: Annotated[_OneText | None, _one(Dimension.MODEL, "claude-haiku-5-5")] = None,
+    endpoint_id: Annotated[_OneText | None, _one(Dimension.ENDPOINT_ID, "chat")] = None,
+    feature: Annotated[_OneText | None, _one(Dimension.FEATURE, "support")] = None,
+    session_id: Annotated[_OneText | None, _one(Dimension.SESSION_ID, "session-1")] = None,
+    prompt_id: Annotated[_OneText | None, _one(Dimension.PROMPT_ID, "prompt-1")] = None,
+    credential_id: Annotated[
+        UUID | None, _one(Dimension.CREDENTIAL_ID, "0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819")
+    ] = None,
+    key_version: Annotated[
+        int | None, Query(ge=1, le=LARGEST_INTEGER), _one(Dimension.KEY_VERSION, 1)
+    ] = None,
+    outcome: Annotated[Outcome | None, _one(Dimension.OUTCOME, "failed")] = None,
+) -> Only:
+    values: dict[Dimension, DimensionValue | None] = {
+        Dimension.USAGE_MODE: usage_mode,
+        Dimension.MODEL: model,
+        Dimension.ENDPOINT_ID: endpoint_id,
+        Dimension.FEATURE: feature,
+        Dimension.SESSION_ID: session_id,
+        Dimension.PROMPT_ID: prompt_id,
+        Dimension.CREDENTIAL_ID: credential_id,
+        Dimension.KEY_VERSION: key_version,
+        Dimension.OUTCOME: outcome,
+    }
+    return {dimension: (value,) for dimension, value in values.items() if value is not None}
+
+
+async def _ids(
+    event_id: Annotated[
+        str | None,
+        Query(
+            max_length=MAX_EVENT_ID_LENGTH,
+            pattern=r"^[^\x00]*$",
+            description="Only the rows of this event.",
+            examples=["0199a2b4-d1c2-7a3b-8c4d-5e6f70819203"],
+        ),
+    ] = None,
+    provider_request_id: Annotated[
+        str | None,
+        Query(
+            max_length=MAX_DIMENSION_LENGTH,
+            pattern=r"^[^\x00]*$",
+            description="Only the rows of this request to the provider.",
+            examples=["req_011CSHoEeqs5C35K2UUqR7Fy"],
+        ),
+    ] = None,
+) -> tuple[str | None, str | None]:
+    return event_id, provider_request_id
+
+
+async def _zone(time_zone: ZoneQuery = "UTC") -> str:
+    return time_zone
+
+
+_IdsQuery = Annotated[tuple[str | None, str | None], Depends(_ids)]
+_Zone = Annotated[str, Depends(_zone)]
 
 
 async def _filter(
-    usage_mode: Annotated[UsageMode | None, Query(description="Only those of this mode.")] = None,
-    model: Annotated[str | None, _text("Only those of this model.")] = None,
-    endpoint_id: Annotated[str | None, _text("Only those of this endpoint.")] = None,
-    feature: Annotated[str | None, _text("Only those of this feature.")] = None,
-    session_id: Annotated[str | None, _text("Only those of this session.")] = None,
-    prompt_id: Annotated[str | None, _text("Only those of this prompt.")] = None,
-    credential_id: Annotated[UUID | None, Query(description="Only those on this credential.")] = None,
-    key_version: Annotated[
-        int | None, Query(ge=1, le=_LARGEST_INTEGER, description="Only those on this version of a key.")
-    ] = None,
-    outcome: Annotated[Outcome | None, Query(description="Only those that ended so.")] = None,
-    starting_at: Annotated[InstantQuery | None, Query(description="From this instant on, inclusive.")] = None,
-    ending_at: Annotated[InstantQuery | None, Query(description="Up to this instant, exclusive.")] = None,
-) -> UsageFilter:
-    return UsageFilter(
-        usage_mode=usage_mode,
-        model=model,
-        endpoint_id=endpoint_id,
-        feature=feature,
-        session_id=session_id,
-        prompt_id=prompt_id,
-        credential_id=credential_id,
-        key_version=key_version,
-        outcome=outcome,
-        starting_at=starting_at,
-        ending_at=ending_at,
+    one: Annotated[Only, Depends(_one_value_each)],
+    times: TimesQuery,
+    several: Annotated[Only, Depends(list_filters(*EARLIER_DIMENSIONS, in_schema=False))],
+    newer: Annotated[Only, Depends(list_filters(*NEW_DIMENSIONS))],
+    without: Without,
+    ids: _IdsQuery,
+    days: DaysQuery,
+    time_zone: _Zone,
+) -> RowFilter:
+    """The order of these parameters is that of the document: what release 0.1 had is first."""
+    return _row_filter(
+        combine(one, several, newer, without=without), ids, choose_times(times, days, time_zone)
     )
 
 
-# A filter in the report's spelling would silently list everything.
-_only_known = Depends(
+async def _export_filter(
+    filters: AllFilters, ids: _IdsQuery, times: TimesQuery, days: DaysQuery, time_zone: _Zone
+) -> RowFilter:
+    return _row_filter(filters, ids, choose_times(times, days, time_zone))
+
+
+def _row_filter(usage: UsageFilters, ids: tuple[str | None, str | None], times: ChosenTimes) -> RowFilter:
+    return RowFilter(
+        usage=usage,
+        event_id=ids[0],
+        provider_request_id=ids[1],
+        starting_at=times.starting_at,
+        ending_at=times.ending_at,
+    )
+
+
+_NAMES = (*TIME_NAMES, *FILTER_NAMES, "event_id", "provider_request_id")
+# Reject unknown parameters: with a misspelled filter, the response would list all rows.
+_reject_unknown_parameters = Depends(
     only_parameters(
-        *(field.name for field in fields(UsageFilter)),
+        *_NAMES,
+        *EARLIER_DIMENSIONS,
         *("limit", "page"),
-        hint="Filters are named without brackets here: usage_mode.",
+        hint="Write filters as in the documentation, for example `usage_mode` or `usage_mode[]`.",
     )
 )
+_reject_unknown_export_parameters = Depends(
+    only_parameters(*_NAMES, hint="Write filters with brackets, for example `usage_mode[]`.")
+)
+_FILTER_CODES = ("time_zone_invalid", "range_invalid", "unknown_field")
 
 
 @router.get(
-    "",
-    dependencies=[_only_known],
-    response_model=Page[UsageRow],
+    "/usage-events",
+    dependencies=[_reject_unknown_parameters],
+    response_model=UsageRowPage,
     operation_id="listUsageEvents",
-    summary="List the ledger's rows",
-    response_description="One page of rows; all of them as CSV.",
-    responses={
-        200: {
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "examples": {"default": {"value": ""}}}}
-        },
-        **problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid", "unknown_field")}),
-    },
+    summary="List usage events",
+    response_description="One page of rows.",
+    responses=problems(
+        InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid", *_FILTER_CODES)}
+    ),
 )
 async def list_usage_events(
     caller: UsageReader,
-    services: ServicesOfApp,
+    services: AppServices,
     paging: Paging,
-    found_by: Annotated[UsageFilter, Depends(_filter)],
+    filters: Annotated[RowFilter, Depends(_filter)],
     wants_csv: WantsCsv,
 ) -> Response:
-    """The newest first, by `started_at`. `Accept: text/csv` exports all that is found, without `limit`. A row stays as it was written; a correction is a row of its own."""
-    after = paging.after(_place)
+    """List the ledger's rows by `started_at`, newest first. Rows never change; a correction is a separate row.
+
+    Every filter of the report works here too, also with several values: `model[]=a&model[]=b`. With `Accept: text/csv` the
+    response is that of `exportUsageEvents`, and `limit` is ignored.
+    """
+    after = paging.after(_decode_cursor)
     if wants_csv:
-        pages = services[UsageListingService].pages(caller.organization_id, found_by, after=after)
-        return await _export(caller, pages)
-    rows = await services[UsageListingService].page(
-        caller.organization_id, found_by, at_most=paging.at_most, after=after
+        return await _export(caller, services, filters, after=after)
+    page = await services[UsageListingService].page(
+        caller.organization_id, filters, at_most=paging.at_most, after=after
     )
-    return paging.answer(rows, UsageRow.of, _cursor)
+    return paging.respond(page.rows, UsageRow.of, _encode_cursor, model=UsageRowPage, data_as_of=page.as_of)
 
 
-async def _export(caller: Caller, pages: AsyncIterator[Sequence[LedgerRow]]) -> Response:
-    # Before the answer begins: once it has, a failure can only cut it short.
-    first: Sequence[LedgerRow] = ()
-    with suppress(StopAsyncIteration):
-        first = await anext(pages)
+@router.get(
+    "/usage-events.csv",
+    dependencies=[_reject_unknown_export_parameters],
+    response_class=Response,
+    operation_id="exportUsageEvents",
+    summary="Export usage events",
+    response_description="All matching rows as CSV.",
+    responses=csv_document(CSV_HEADER, "Data-As-Of")
+    | problems(InvalidInput, InsufficientScope, NotFound, codes={422: _FILTER_CODES}),
+)
+async def export_usage_events(
+    caller: UsageReader, services: AppServices, filters: Annotated[RowFilter, Depends(_export_filter)]
+) -> Response:
+    """Return all rows of the ledger that match, newest first, one per line. Amounts are exact decimal strings."""
+    return await _export(caller, services, filters, after=None)
 
-    async def lines() -> AsyncIterator[str]:
-        yield csv_row(CSV_HEADER) + _lines(first)
-        async for rows in pages:
-            yield _lines(rows)
 
-    name = f"usage-events-{caller.organization_id}.csv"
-    return StreamingResponse(
-        lines(), media_type=MEDIA_TYPE, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+@router.post(
+    "/usage-events.csv/links",
+    dependencies=[_reject_unknown_export_parameters],
+    status_code=201,
+    response_model=ExportLink,
+    operation_id="createUsageEventsLink",
+    summary="Create a link to usage events",
+    response_description="The link.",
+    responses=problems(
+        *LINK_PROBLEMS, InsufficientScope, NotFound, codes={422: (*_FILTER_CODES, "looks_like_key")}
+    ),
+)
+async def create_usage_events_link(
+    request: Request,
+    caller: UsageReader,
+    services: AppServices,
+    _filters: Annotated[RowFilter, Depends(_export_filter)],
+) -> Response:
+    """Create a link to the file of `exportUsageEvents` with the same query, which a browser opens without a token.
+
+    It can be opened once, within a minute. An organization has at most 100 open links (429 `rate_limited`).
+    """
+    return await create_link(request, caller, services, Scope.USAGE_READ, query=request.url.query)
+
+
+async def _export(
+    caller: Caller, services: Services, filters: RowFilter, *, after: RowCursor | None
+) -> Response:
+    pages = services[UsageListingService].pages(caller.organization_id, filters, after=after)
+    # Read the first page before the response starts. After that, an error can only truncate the response.
+    first = await anext(pages)
+
+    async def lines() -> AsyncIterator[Iterator[str]]:
+        yield _lines(first.rows)
+        async for page in pages:
+            yield _lines(page.rows)
+
+    return csv_response(
+        lines(),
+        slot=services[ExportQueue].slot(caller.organization_id),
+        header=CSV_HEADER,
+        name=f"usage-events-{caller.organization_id}.csv",
+        as_of=first.as_of,
     )
 
 
-def _lines(rows: Sequence[LedgerRow]) -> str:
-    return "".join(csv_row(csv_cells(row)) for row in rows)
+def _lines(rows: Sequence[LedgerRow]) -> Iterator[str]:
+    return (csv_row(csv_cells(row)) for row in rows)
 
 
-def _cursor(row: LedgerRow) -> bytes:
+def _encode_cursor(row: LedgerRow) -> bytes:
     microseconds = (row.started_at - _EPOCH) // _MICROSECOND
     return (
         microseconds.to_bytes(_INSTANT_BYTES)
-        + row.correction.to_bytes(_CORRECTION_BYTES)
+        + row.correction.to_bytes(_CORRECTION_BYTES, signed=True)
         + row.event_id.encode()
+        # Cursors of events with a single part are the same as before events had parts.
+        + (b"" if row.part == 0 else b"\0" + str(row.part).encode())
     )
 
 
-def _place(content: bytes) -> RowCursor:
-    """Raises ValueError or OverflowError where it is none of ours."""
-    event_id = content[_INSTANT_BYTES + _CORRECTION_BYTES :].decode()
-    correction = int.from_bytes(content[_INSTANT_BYTES:][:_CORRECTION_BYTES])
-    if not event_id or "\0" in event_id or correction > _LARGEST_INTEGER:
-        raise ValueError("none of ours")
-    return RowCursor(
+def _decode_cursor(content: bytes) -> RowCursor:
+    """Decode a cursor.
+
+    Raises:
+        ValueError, OverflowError: the cursor is not valid.
+    """
+    event_id, _, part = content[_INSTANT_BYTES + _CORRECTION_BYTES :].decode().partition("\0")
+    position = RowCursor(
         started_at=_EPOCH + int.from_bytes(content[:_INSTANT_BYTES]) * _MICROSECOND,
         event_id=event_id,
-        correction=correction,
+        part=int(part or "0"),
+        correction=int.from_bytes(content[_INSTANT_BYTES:][:_CORRECTION_BYTES], signed=True),
     )
+    if not event_id or not 0 <= position.part <= LARGEST_INTEGER:
+        raise ValueError("invalid cursor")
+    return position

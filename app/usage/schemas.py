@@ -1,24 +1,30 @@
-"""The ledger on the wire: what became of a batch, and its rows."""
+"""Wire models of ingestion results and ledger rows, and the CSV columns."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field
 
+from app.api.csv_export import Cell
 from app.api.money import Money
-from app.api.schemas import Instant, ResponseModel
+from app.api.schemas import Page, ResponseModel, Timestamp, without_default
 from app.core.money import to_usd
-from app.usage.events import EventStatus, NotAccepted
-from app.usage.records import LedgerRow, Outcome, UsageFlag, UsageSource
+from app.usage_events.events import EventStatus, NotAccepted
+from app.usage_events.records import LedgerRow, Outcome, UsageFlag, UsageSource
 from app.usage_mode.modes import UsageMode
 
-MOST_RESULTS = 10_000
+MAX_RESULTS = 10_000
 
 _EVENT_ID = "0199a2b4-d1c2-7a3b-8c4d-5e6f70819203"
 _CREDENTIAL_ID = "0199a2b4-c6d8-7e01-a2b3-c4d5e6f70819"
-_Count = Annotated[int, Field(ge=0, examples=[1200])]
-_Name = Annotated[str | None, Field(examples=["support"])]
+_Count = Annotated[int, Field(description="Negative if the row cancels another one.", examples=[1200])]
+_OptionalText = Annotated[str | None, Field(examples=["support"])]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class EventResult(ResponseModel):
@@ -27,64 +33,100 @@ class EventResult(ResponseModel):
     index: Annotated[
         int,
         Field(
-            description="Where it stood: counted from 0, in `events` or by line (blank ones count).",
+            description="Index of the event, from 0: in `events`, or the line number (blank lines count).",
             examples=[3],
         ),
     ]
     event_id: Annotated[
         str | None,
-        Field(description="Null where it is none, or looks like a key.", examples=[_EVENT_ID]),
+        Field(description="Null if it is missing, invalid or looks like a key.", examples=[_EVENT_ID]),
     ]
     status: Annotated[EventStatus, Field(examples=["rejected"])]
-    code: Annotated[str, Field(description="Stable: branch on this.", examples=["started_at_too_old"])]
+    code: Annotated[
+        str,
+        Field(
+            description="Why the event was not accepted. Codes are stable.", examples=["started_at_too_old"]
+        ),
+    ]
+    fields: Annotated[
+        tuple[str, ...] | None,
+        Field(
+            description="With `required`, the fields that are missing. With `invalid_usage`, the field of the usage object"
+            " that is wrong. With `usage_unrecognized`, the fields found whose names are known. Absent otherwise.",
+            examples=[["usage.input_tokens"]],
+            json_schema_extra=without_default,
+            exclude_if=_is_none,
+        ),
+    ] = None
 
     @classmethod
     def of(cls, found: NotAccepted) -> "EventResult":
         return cls.model_construct(
-            index=found.index, event_id=found.event_id, status=found.status, code=found.code
+            index=found.index,
+            event_id=found.event_id,
+            status=found.status,
+            code=found.code,
+            fields=tuple(found.fields) or None,
         )
 
 
 class EventResults(ResponseModel):
-    """What became of the events. What was accepted is committed, and listed nowhere."""
+    """The result of an ingest request. Accepted events are committed and only counted."""
 
     accepted: Annotated[int, Field(examples=[4998])]
-    duplicates: Annotated[int, Field(description="Accepted before, with the same content.", examples=[1])]
-    results: Annotated[
-        list[EventResult], Field(description="Those that were not accepted; at most 10,000 of them.")
+    duplicates: Annotated[
+        int, Field(description="Events that were accepted before with the same content.", examples=[1])
     ]
+    results: Annotated[list[EventResult], Field(description="Events that were not accepted, at most 10,000.")]
     results_truncated: Annotated[
-        bool, Field(description="Whether more than those were not accepted.", examples=[False])
+        bool,
+        Field(description="Whether more events were not accepted than `results` contains.", examples=[False]),
     ]
 
 
 class RowCacheCreation(ResponseModel):
-    """Cache writes by their time to live."""
+    """Tokens written to the cache, by time to live."""
 
     ephemeral_5m_input_tokens: _Count
     ephemeral_1h_input_tokens: _Count
 
 
 class UsageRow(ResponseModel):
-    """One row of the ledger, for good as it is. `correction` above 0: it only adds a cost that its event lacked."""
+    """One row of the ledger: the work of one model on one request. Rows never change.
+
+    A row with `correction` above 0 adds the cost that the part lacked. If another event corrects the event, rows with a
+    negative `correction` cancel its rows: sums over all rows contain each request once.
+    """
 
     event_id: Annotated[str, Field(examples=[_EVENT_ID])]
-    correction: Annotated[int, Field(examples=[0])]
-    started_at: Instant
-    completed_at: Instant | None
-    ingested_at: Instant
+    part: Annotated[
+        int,
+        Field(
+            description="0 for the model that served the request; 1, 2, ... for other models that worked on it.",
+            examples=[0],
+        ),
+    ]
+    correction: Annotated[
+        int,
+        Field(
+            description="0 for the part itself; 1, 2, ... for the cost that it lacked; -1, -2, ... if the row cancels row"
+            " 0, 1, ..., because another event corrects this one.",
+            examples=[0],
+        ),
+    ]
+    started_at: Timestamp
+    completed_at: Timestamp | None
+    ingested_at: Timestamp
     usage_mode: Annotated[
-        UsageMode, Field(description="In force when the request started.", examples=["byo"])
+        UsageMode, Field(description="The mode that was active when the request started.", examples=["byo"])
     ]
     credential_id: Annotated[UUID | None, Field(examples=[_CREDENTIAL_ID])]
-    key_version: Annotated[
-        int | None, Field(description="Null where it cannot be told any more.", examples=[1])
-    ]
+    key_version: Annotated[int | None, Field(description="Null if it is no longer known.", examples=[1])]
     model: Annotated[str, Field(examples=["claude-haiku-5-5"])]
-    endpoint_id: _Name
-    feature: _Name
-    session_id: _Name
-    prompt_id: _Name
+    endpoint_id: _OptionalText
+    feature: _OptionalText
+    session_id: _OptionalText
+    prompt_id: _OptionalText
     outcome: Annotated[Outcome, Field(examples=["succeeded"])]
     usage_source: Annotated[UsageSource, Field(examples=["reported"])]
     service_tier: Annotated[str | None, Field(examples=["standard"])]
@@ -95,19 +137,31 @@ class UsageRow(ResponseModel):
     cache_read_input_tokens: _Count
     output_tokens: _Count
     web_search_requests: _Count
-    estimated_cost: Annotated[Money | None, Field(description="Null: no price is known.")]
-    billed_cost: Annotated[Money, Field(description="0 of what an organization's own key paid for.")]
+    estimated_cost: Annotated[Money | None, Field(description="Null if no price is known.")]
+    billed_cost: Annotated[Money, Field(description="0 for usage with the organization's own key.")]
     price_version: Annotated[str | None, Field(examples=["2026-11-20"])]
     flags: Annotated[
-        list[str], Field(description="What to know of mode or cost.", examples=[["cache_ttl_assumed"]])
+        list[str],
+        Field(description="Assumptions about the mode or the cost.", examples=[["cache_ttl_assumed"]]),
     ]
     provider_request_id: Annotated[str | None, Field(examples=["req_011CSHoEeqs5C35K2UUqR7Fy"])]
     reservation_id: Annotated[UUID | None, Field(examples=["0199a2b4-c9f1-7c55-8e0d-2b6f4a1d9e37"])]
+    corrects: Annotated[
+        str | None, Field(description="The event that this one replaces.", examples=[_EVENT_ID])
+    ]
+    corrected_by: Annotated[
+        str | None,
+        Field(
+            description="The event that replaces this one. Only on rows that cancel others.",
+            examples=[_EVENT_ID],
+        ),
+    ]
 
     @classmethod
     def of(cls, row: LedgerRow) -> "UsageRow":
         return cls.model_construct(
             event_id=row.event_id,
+            part=row.part,
             correction=row.correction,
             started_at=row.started_at,
             completed_at=row.completed_at,
@@ -139,6 +193,8 @@ class UsageRow(ResponseModel):
             flags=flag_names(row.flags),
             provider_request_id=row.provider_request_id,
             reservation_id=row.reservation_id,
+            corrects=row.corrects,
+            corrected_by=row.corrected_by,
         )
 
 
@@ -146,32 +202,55 @@ def flag_names(flags: UsageFlag) -> list[str]:
     return [str(flag.name).lower() for flag in flags]
 
 
+class UsageRowPage(Page[UsageRow]):
+    """One page of rows. To get the next page, pass `next_page` as the parameter `page`."""
+
+    data_as_of: Annotated[
+        Timestamp,
+        Field(description="The list includes all events that were accepted before this time."),
+    ]
+
+
 CSV_HEADER = (
-    *("event_id", "correction", "started_at", "completed_at", "ingested_at", "usage_mode", "credential_id"),
+    *(
+        "event_id",
+        "part",
+        "correction",
+        "started_at",
+        "completed_at",
+        "ingested_at",
+        "usage_mode",
+        "credential_id",
+    ),
     *("key_version", "model", "endpoint_id", "feature", "session_id", "prompt_id", "outcome"),
     *("usage_source", "service_tier", "speed", "inference_geo", "uncached_input_tokens"),
     *("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens", "cache_read_input_tokens"),
     *("output_tokens", "web_search_requests", "estimated_cost", "billed_cost", "currency"),
-    *("price_version", "flags", "provider_request_id", "reservation_id"),
+    *("price_version", "flags", "provider_request_id", "reservation_id", "corrects", "corrected_by"),
 )
 
 
-def csv_cells(row: LedgerRow) -> Iterator[str | int | None]:
-    """One row's cells, in the header's order. Money is numbers: exact decimal strings."""
-    yield from (row.event_id, row.correction, _instant(row.started_at), _instant(row.completed_at))
+def csv_cells(row: LedgerRow) -> Iterator[Cell]:
+    """Return the cells of a row in the order of the header. Amounts are exact decimal strings."""
+    yield from (row.event_id, row.part, row.correction, _instant(row.started_at), _instant(row.completed_at))
     yield from (_instant(row.ingested_at), row.mode, _text(row.credential_id), row.key_version, row.model)
     yield from (row.endpoint_id, row.feature, row.session_id, row.prompt_id, row.outcome, row.usage_source)
     yield from (row.service_tier, row.speed, row.inference_geo, row.tokens.uncached_input)
     yield from (row.tokens.cache_write_5m, row.tokens.cache_write_1h, row.tokens.cache_read)
     yield from (row.tokens.output, row.tokens.web_search_requests)
-    yield from (None if row.cost is None else to_usd(row.cost), to_usd(row.billed), "USD")
+    yield from (None if row.cost is None else _usd(row.cost), _usd(row.billed), "USD")
     yield from (row.price_version, " ".join(flag_names(row.flags)), row.provider_request_id)
-    yield _text(row.reservation_id)
+    yield from (_text(row.reservation_id), row.corrects, row.corrected_by)
+
+
+def _usd(pico: int) -> Decimal:
+    """Return a number, not text: the sign of a negative amount is not the start of a formula."""
+    return Decimal(to_usd(pico))
 
 
 def _text(value: UUID | None) -> str | None:
     return None if value is None else str(value)
 
 
-def _instant(value: Instant | None) -> str | None:
+def _instant(value: Timestamp | None) -> str | None:
     return None if value is None else f"{value.replace(tzinfo=None).isoformat()}Z"

@@ -1,1 +1,1 @@
-"""Who pays the provider: managed or bring-your-own-key, from when on."""
+"""The usage mode of an organization: who pays the provider, and from when."""

@@ -1,31 +1,37 @@
-"""What was in force at an instant: the usage mode, and the key version of a credential."""
+"""Which usage mode and which key version of a credential was active at an instant."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.usage_mode.modes import INITIAL_MODE, UsageModePoint
+from app.usage_mode.modes import INITIAL_MODE, ModeChange
 
 
-class ModeTimeline:
-    """Points of one organization, oldest first. A point counts from its instant on, inclusive."""
+class ModeHistory:
+    """The usage mode changes of one organization, oldest first. Each one has an `effective_from`."""
 
-    def __init__(self, points: Sequence[UsageModePoint]) -> None:
-        self.points = points
-        self._starts = [point.effective_from for point in points if point.effective_from is not None]
-        assert len(self._starts) == len(points)
+    def __init__(self, changes: Sequence[ModeChange]) -> None:
+        self.changes = changes
+        self._starts = [change.effective_from for change in changes if change.effective_from is not None]
+        if len(self._starts) != len(changes):
+            raise ValueError("a usage mode change has no effective_from")
 
-    def at(self, instant: datetime) -> UsageModePoint:
-        if not self.points:
+    def at(self, instant: datetime) -> ModeChange:
+        """The change that was active at that instant; the initial mode before the first change."""
+        if not self.changes:
             return INITIAL_MODE
         number = bisect_right(self._starts, instant)
-        return INITIAL_MODE if number == 0 else self.points[number - 1]
+        return INITIAL_MODE if number == 0 else self.changes[number - 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VersionInTime:
-    """One key version: since when it is in use, when the rotation that brought it took force, where its key goes."""
+class KeyVersionActivation:
+    """When a key version was activated, and where its key is sent.
+
+    `activated_at` is the last activation; `None` if it was never active. `rotated_at` is when the rotation that created
+    the version was decided; `None` for the first version. `base_url` is `None` for Anthropic's endpoint.
+    """
 
     key_version: int
     activated_at: datetime | None
@@ -37,38 +43,41 @@ class VersionInTime:
         return self.base_url is not None
 
 
-class KeyTimeline:
-    """The versions of one credential."""
+class KeyVersionHistory:
+    """The key versions of one credential."""
 
-    def __init__(self, versions: Sequence[VersionInTime]) -> None:
+    def __init__(self, versions: Sequence[KeyVersionActivation]) -> None:
         self._versions = {version.key_version: version for version in versions}
-        used = sorted(
+        activated = sorted(
             (version.activated_at, version.key_version)
             for version in versions
             if version.activated_at is not None
         )
-        self._starts = [start for start, _ in used]
-        self._numbers = [number for _, number in used]
-        # A rollback overwrites when a version was first activated: before the last activation nothing is sure then.
-        self._sure_from = 0 if not _was_rolled_back(versions) else max(len(used) - 1, 0)
+        self._starts = [start for start, _ in activated]
+        self._numbers = [number for _, number in activated]
+        # A rollback overwrites the first activation of a version. Then only the last activation is known.
+        self._known_from = max(len(activated) - 1, 0) if _was_rolled_back(versions) else 0
 
     def __contains__(self, key_version: int) -> bool:
         return key_version in self._versions
 
     def at(self, instant: datetime) -> int | None:
-        """The version in use at that instant; None where that cannot be told."""
+        """The version that was active at that instant; `None` if it is not known."""
         number = bisect_right(self._starts, instant) - 1
-        return self._numbers[number] if number >= self._sure_from else None
+        return self._numbers[number] if number >= self._known_from else None
 
     def is_compatible_endpoint(self, key_version: int | None) -> bool:
-        """Whether the key goes to an endpoint that is not Anthropic's; any of them where the version is unknown."""
+        """Whether the key is sent to an endpoint other than Anthropic's. If the version is unknown: whether any key is."""
         if key_version is not None:
             return self._versions[key_version].is_compatible_endpoint
         return any(version.is_compatible_endpoint for version in self._versions.values())
 
 
-def _was_rolled_back(versions: Sequence[VersionInTime]) -> bool:
-    """Whether any version was activated again: later than its rotation took force or, the first one, than any other."""
+def _was_rolled_back(versions: Sequence[KeyVersionActivation]) -> bool:
+    """Whether a rollback activated any version again.
+
+    That is so if a version was activated later than by its own rotation, or the first version later than another one.
+    """
     others = [version.rotated_at for version in versions if version.rotated_at is not None]
     return any(
         version.activated_at is not None

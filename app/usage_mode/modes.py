@@ -1,4 +1,4 @@
-"""Who pays the provider: the usage mode of an organization, its timeline, and whether work may start."""
+"""The usage mode of an organization and its changes. The mode determines who pays the provider."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,54 +10,60 @@ from uuid import UUID
 class UsageMode(StrEnum):
     """Who pays the provider."""
 
-    MANAGED = "managed"  # Pharaoh does, and bills it
-    BYO = "byo"  # the organization does, with its own key
+    MANAGED = "managed"  # Pharaoh pays, and bills the organization
+    BYO = "byo"  # the organization pays, with its own key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UsageModePoint:
-    """A point of the timeline: from this instant on, inclusive, until the next point."""
+class ModeChange:
+    """An entry of the usage mode history. It applies from `effective_from`, inclusive, until the next entry.
+
+    `effective_from`, `changed_by` and `changed_at` are `None` for the initial mode of an organization. `changed_at` is also
+    `None` if the service did not record yet when a change was requested.
+    """
 
     mode: UsageMode
     credential_id: UUID | None
     effective_from: datetime | None
     changed_by: str | None
+    changed_at: datetime | None = None
 
     @property
     def microseconds(self) -> int:
-        """Since 1970; 0 before anybody chose."""
+        """Microseconds from 1970 to `effective_from`; 0 for the initial mode."""
         if self.effective_from is None:
             return 0
         return (self.effective_from - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-# How far ahead a switch may be scheduled.
-FURTHEST_SCHEDULED = timedelta(days=366)
+# How far in the future a switch may be scheduled.
+MAX_SCHEDULE_AHEAD = timedelta(days=366)
 
-
-# What an organization is before anybody chose.
-INITIAL_MODE = UsageModePoint(
-    mode=UsageMode.MANAGED, credential_id=None, effective_from=None, changed_by=None
-)
+# The mode of an organization that never switched.
+INITIAL_MODE = ModeChange(mode=UsageMode.MANAGED, credential_id=None, effective_from=None, changed_by=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageModeState:
-    """The point in force, and the one that is still to come, if any."""
+    """The active mode and the scheduled change."""
 
-    in_force: UsageModePoint
-    scheduled: UsageModePoint | None
+    active: ModeChange
+    scheduled: ModeChange | None
 
     @property
     def revision(self) -> int:
-        """For the ETag: says the same for the same state. 0 before anybody chose."""
+        """A number for the ETag, equal for equal states. 0 for the initial mode."""
         if self.scheduled is None:
-            return self.in_force.microseconds
-        coming = self.scheduled
-        named = f"{self.in_force.microseconds} {coming.microseconds} {coming.mode} {coming.credential_id}"
-        return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8])
+            return self.active.microseconds
+        scheduled = self.scheduled
+        text = (
+            f"{self.active.microseconds} {scheduled.microseconds} {scheduled.mode} {scheduled.credential_id}"
+        )
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
-    def names(self, credential_id: UUID) -> bool:
-        """Whether that credential pays now, or will."""
-        named = {self.in_force.credential_id} | ({self.scheduled.credential_id} if self.scheduled else set())
-        return credential_id in named
+    def uses_credential(self, credential_id: UUID) -> bool:
+        """Whether the active mode or the scheduled change names this credential."""
+        return any(
+            change is not None and change.credential_id == credential_id
+            for change in (self.active, self.scheduled)
+        )

@@ -1,4 +1,4 @@
-"""The timeline of usage modes: points that hold until the next one. They cannot overlap by construction."""
+"""The usage mode history. Each change applies until the next one, so changes cannot overlap."""
 
 import sqlalchemy as sa
 
@@ -13,8 +13,10 @@ usage_mode_change = sa.Table(
     sa.Column("mode", sa.Text, nullable=False),
     sa.Column("credential_id", UUID),
     sa.Column("changed_by", sa.Text, nullable=False),
-    # Of a switch that was put for later. It may be taken away until its instant; no other point ever.
+    # A scheduled change may be cancelled until it takes effect. No other row may be deleted.
     sa.Column("is_scheduled", sa.Boolean, nullable=False, server_default="false"),
+    # When the change was requested. Null in rows that are older than the column.
+    instant("changed_at", nullable=True, server_default=sa.func.now()),
     one_of("mode", *UsageMode),
     sa.CheckConstraint("mode = 'byo' OR credential_id IS NULL", name="managed_names_no_credential"),
     sa.ForeignKeyConstraint(

@@ -1,1 +1,1 @@
-"""Usage by time and group: rollups and reports."""
+"""Usage reports by time and dimension, and the rollups that make them fast."""

@@ -1,4 +1,4 @@
-"""What folding and reporting share: how a row of the ledger counts. One definition, or sums would differ."""
+"""The SQL expressions for a ledger row's measures, which rollups, reports and statements share so that totals are equal."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.usage.tables import usage_event as e
-from app.usage_reports.tables import SUMS, usage_fold
+from app.usage_reports.tables import MEASURES, usage_fold
 
 ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 
@@ -14,58 +14,91 @@ _ZERO: sa.ColumnElement[int] = sa.literal_column("0")
 _ONE: sa.ColumnElement[int] = sa.literal_column("1")
 _LARGEST: sa.ColumnElement[int] = sa.literal_column("9223372036854775807")
 
-# Behind row-level security only what is known to leak nothing may search an index, and COALESCE is not:
-# so it stands within the subquery, and what is compared is that one's result.
-WATERMARK: sa.ColumnElement[int] = sa.select(
-    sa.func.coalesce(
-        sa.select(usage_fold.c.folded_before)
-        .where(usage_fold.c.organization_id == ORGANIZATION)
-        .scalar_subquery(),
-        sa.literal_column("0"),
-    )
-).scalar_subquery()
+
+def _watermark(column: sa.Column[int]) -> sa.ColumnElement[int]:
+    # Under row-level security PostgreSQL uses only leakproof expressions for index searches, and COALESCE is not
+    # leakproof. Inside the subquery it does no harm: the comparison uses the subquery's result.
+    return sa.select(
+        sa.func.coalesce(
+            sa.select(column).where(usage_fold.c.organization_id == ORGANIZATION).scalar_subquery(),
+            sa.literal_column("0"),
+        )
+    ).scalar_subquery()
+
+
+WATERMARK = _watermark(usage_fold.c.folded_before)
+WIDE_WATERMARK = _watermark(usage_fold.c.wide_folded_before)
+# Rows before it are in all rollups.
+LOWEST_WATERMARK = sa.select(sa.func.least(WATERMARK, WIDE_WATERMARK)).scalar_subquery()
+
+# Columns of the wide rollups that the ledger does not have.
+_COMPUTED: dict[str, sa.ColumnElement[Any]] = {
+    "has_session": e.c.session_id.is_not(None),
+    "has_prompt": e.c.prompt_id.is_not(None),
+}
+
+
+def ledger_column(name: str) -> sa.ColumnElement[Any]:
+    """Return the expression for a rollup's dimension over the rows of the ledger."""
+    return _COMPUTED[name] if name in _COMPUTED else e.c[name]
+
+
+# Row -1 - n of a part cancels its row n, and so does every measure of it.
+_CANCELS = e.c.correction < _ZERO
+_NUMBER = sa.case((_CANCELS, -_ONE - e.c.correction), else_=e.c.correction)
+_SIGN = sa.case((_CANCELS, -_ONE), else_=_ONE)
 
 _earlier = e.alias("earlier")
-# The first correction that brings a cost takes its event out of the unpriced ones.
+# The first correction with a cost removes its part from the unpriced requests.
 _IS_PRICED_BEFORE = (
     sa.select(sa.literal_column("1"))
     .where(
         _earlier.c.organization_id == e.c.organization_id,
         _earlier.c.started_at == e.c.started_at,
         _earlier.c.event_id == e.c.event_id,
-        _earlier.c.correction < e.c.correction,
+        _earlier.c.part == e.c.part,
+        _earlier.c.correction >= _ZERO,
+        _earlier.c.correction < _NUMBER,
         _earlier.c.cost.is_not(None),
     )
     .exists()
 )
 _UNPRICED = sa.case(
-    (e.c.correction == _ZERO, sa.case((e.c.cost.is_(None), _ONE), else_=_ZERO)),
-    (sa.and_(e.c.cost.is_not(None), ~_IS_PRICED_BEFORE), -_ONE),
+    (_NUMBER == _ZERO, sa.case((e.c.cost.is_(None), _SIGN), else_=_ZERO)),
+    (sa.and_(e.c.cost.is_not(None), ~_IS_PRICED_BEFORE), -_SIGN),
     else_=_ZERO,
 )
 
 
-def counted() -> list[sa.ColumnElement[Any]]:
-    """The columns of one row, by the names of the sums. Costs without a price are absent from sums, not 0."""
+def row_measures() -> list[sa.ColumnElement[Any]]:
+    """Return the measures of one ledger row. A row without a price adds 0 to the cost and 1 to `unpriced_requests`.
+
+    A request counts once, in the row of the model that served it. A row that cancels another one takes all of it back.
+    """
     own: dict[str, sa.ColumnElement[Any]] = {
-        "requests": sa.case((e.c.correction == _ZERO, _ONE), else_=_ZERO),
+        "requests": sa.case((sa.and_(_NUMBER == _ZERO, e.c.part == _ZERO), _SIGN), else_=_ZERO),
         "cost": sa.func.coalesce(e.c.cost, _ZERO),
         "unpriced_requests": _UNPRICED,
     }
-    return [(own[name] if name in own else e.c[name]).label(name) for name in SUMS]
+    return [(own[name] if name in own else e.c[name]).label(name) for name in MEASURES]
 
 
-def summed(rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
-    """Sums over rows or over sums."""
-    return [sa.func.sum(rows.c[name]).label(name) for name in SUMS]
+def measure_totals(rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+    """Return the totals of ledger rows or of rollup rows."""
+    return [sa.func.sum(rows.c[name]).label(name) for name in MEASURES]
 
 
-def digest_of(dimensions: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[bytes]:
-    """Tells groups apart, nulls from empty texts too, in 32 bytes."""
+def is_used(totals: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether totals contain anything. Those of events that were all corrected are 0 throughout."""
+    return sa.or_(*(totals.c[name] != _ZERO for name in MEASURES))
+
+
+def dimension_digest(dimensions: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[bytes]:
+    """Identify a group in 32 bytes. Null and the empty string differ."""
     as_text = sa.cast(sa.func.row(*dimensions), sa.Text)
     return sa.func.sha256(sa.func.convert_to(as_text, sa.literal_column("'UTF8'")))
 
 
-def at_or_past(watermark: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-    """The tail. A range of two ends, so that a planner that does not know the watermark expects few rows."""
+def unaggregated_from(watermark: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Select the unaggregated rows. The upper bound makes the planner expect few rows for an unknown watermark."""
     return sa.and_(e.c.ingest_xid >= watermark, e.c.ingest_xid < _LARGEST)

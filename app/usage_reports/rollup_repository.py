@@ -1,7 +1,7 @@
-"""Folds rows of the ledger into the sums by hour and day. A row is folded once, whatever dies when.
+"""Rolls up ledger rows by hour and by day. Each row is rolled up exactly once, even after a crash.
 
-Rows and watermark move in one transaction. Rows of transactions that some snapshot might not have seen
-yet (`ingest_xid` at or past the oldest one running) stay in the tail, which reports read themselves.
+Rollups and watermark change in one transaction. Rows of transactions that some snapshot may not see yet (`ingest_xid`
+not below the oldest running transaction) stay unaggregated, and reports read them directly.
 """
 
 from dataclasses import dataclass
@@ -9,162 +9,195 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.database.engine import Query, Session
+from app.database.repository import Repository
+from app.database.statements import Query
 from app.usage.tables import usage_event as e
-from app.usage_reports.rollup_columns import ORGANIZATION, WATERMARK, at_or_past, counted, digest_of, summed
+from app.usage_reports.rollup_columns import (
+    LOWEST_WATERMARK,
+    ORGANIZATION,
+    dimension_digest,
+    ledger_column,
+    measure_totals,
+    row_measures,
+    unaggregated_from,
+)
 from app.usage_reports.tables import (
-    SUMS,
+    MEASURES,
     usage_day,
     usage_day_detail,
+    usage_day_wide,
     usage_fold,
     usage_hour,
     usage_hour_detail,
+    usage_hour_wide,
 )
 
-# At a time: far below any time-out, and enough that the cost of a transaction does not show.
+# Rows per transaction: few enough to stay far below any timeout, enough to make the overhead negligible.
 _ROWS: sa.ColumnElement[int] = sa.literal_column("50000")
 
 _since = sa.bindparam("since", type_=sa.BigInteger)
 _until = sa.bindparam("until", type_=sa.BigInteger)
-_OLDEST = sa.cast(sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text), sa.BigInteger)
+# A statement without a table, so that Citus runs it on the coordinator, which also numbers the transactions that ingest. It
+# comes before the snapshot of the statements that read the ledger: all transactions before this number are visible to them.
+_FIND_OLDEST = Query(
+    sa.text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS oldest")
+)
+_oldest = sa.bindparam("oldest", type_=sa.BigInteger)
 _UTC: sa.ColumnElement[str] = sa.literal_column("'UTC'")
 
-_BEGIN = Query(
+_CREATE_WATERMARK = Query(
     insert(usage_fold)
     .from_select(
-        ["organization_id", "folded_before", "folded_at"],
-        # Looked for first: the conflict alone would wait for whoever is moving the watermark.
-        sa.select(ORGANIZATION, sa.literal_column("0"), sa.func.statement_timestamp()).where(
+        ["organization_id", "folded_before", "wide_folded_before", "folded_at"],
+        # Check existence first. ON CONFLICT by itself would wait for a transaction that is moving the watermark.
+        sa.select(
+            ORGANIZATION, sa.literal_column("0"), sa.literal_column("0"), sa.func.statement_timestamp()
+        ).where(
             ~sa.select(usage_fold.c.folded_at).where(usage_fold.c.organization_id == ORGANIZATION).exists()
         ),
     )
     .on_conflict_do_nothing()
 )
-# Whoever holds this row folds the organization; nobody waits for him.
+# The instance that locks this row rolls up the organization. Other instances skip it.
 _CLAIM = Query(
-    sa.select(usage_fold.c.folded_before)
+    sa.select(usage_fold.c.folded_before, usage_fold.c.wide_folded_before)
     .where(usage_fold.c.organization_id == ORGANIZATION)
     .with_for_update(skip_locked=True)
 )
-_tail = sa.select(e.c.ingest_xid).where(e.c.organization_id == ORGANIZATION, at_or_past(_since))
+_unaggregated = sa.select(e.c.ingest_xid).where(
+    e.c.organization_id == ORGANIZATION, unaggregated_from(_since)
+)
 _BOUNDS = Query(
     sa.select(
-        _OLDEST.label("oldest"),
-        # One past the transaction of the last row that is still to be folded now: transactions are folded whole.
+        # One past the transaction of the last row of this step: all rows of a transaction are rolled up together.
         (
-            _tail.order_by(e.c.ingest_xid).offset(_ROWS).limit(sa.literal_column("1")).scalar_subquery()
+            _unaggregated.order_by(e.c.ingest_xid)
+            .offset(_ROWS)
+            .limit(sa.literal_column("1"))
+            .scalar_subquery()
             + sa.literal_column("1")
         ).label("cut"),
-        _tail.where(e.c.ingest_xid < _OLDEST).exists().label("is_any"),
+        _unaggregated.where(e.c.ingest_xid < _oldest).exists().label("has_rows"),
     )
 )
-_HAS_TAIL = Query(
+_HAS_UNAGGREGATED_ROWS = Query(
     sa.select(
         sa.select(e.c.ingest_xid)
-        .where(e.c.organization_id == ORGANIZATION, at_or_past(WATERMARK))
+        .where(e.c.organization_id == ORGANIZATION, unaggregated_from(LOWEST_WATERMARK))
         .exists()
-        .label("has_tail")
+        .label("has_unaggregated_rows")
     )
 )
 
 
-def _fold() -> Query:
-    """The rows summed once by hour and everything, and from there into each table, in the order of its key."""
-    dimensions = [
-        c for c in usage_hour_detail.c if c.name not in {"organization_id", "starting_at", "digest", *SUMS}
-    ]
+_NOT_DIMENSIONS = frozenset({"organization_id", "starting_at", "digest", *MEASURES})
+_TABLES = {
+    "folded_before": (usage_hour, usage_day, usage_hour_detail, usage_day_detail),
+    "wide_folded_before": (usage_hour_wide, usage_day_wide),
+}
+
+
+def _roll_up_statement(*watermarks: str) -> Query:
+    """Aggregate the rows once by hour and all dimensions, and add the result to each rollup in the order of its key."""
+    names = [column.name for column in usage_hour_wide.c if column.name not in _NOT_DIMENSIONS]
     rows = (
         sa.select(
             sa.func.date_trunc(sa.literal_column("'hour'"), e.c.started_at, _UTC).label("starting_at"),
-            *(e.c[c.name] for c in dimensions),
-            *counted(),
+            *(ledger_column(name).label(name) for name in names),
+            *row_measures(),
         )
         .where(e.c.organization_id == ORGANIZATION, e.c.ingest_xid >= _since, e.c.ingest_xid < _until)
         .subquery("counted")
     )
-    keys = [rows.c.starting_at, *(rows.c[c.name] for c in dimensions)]
-    fresh = sa.select(*keys, *summed(rows)).group_by(*keys).cte("fresh")
+    keys = [rows.c.starting_at, *(rows.c[name] for name in names)]
+    aggregated = sa.select(*keys, *measure_totals(rows)).group_by(*keys).cte("aggregated")
     moved = (
         sa.update(usage_fold)
-        .where(usage_fold.c.organization_id == ORGANIZATION, usage_fold.c.folded_before == _since)
-        .values(folded_before=_until, folded_at=sa.func.statement_timestamp())
+        .where(
+            usage_fold.c.organization_id == ORGANIZATION, *(usage_fold.c[it] == _since for it in watermarks)
+        )
+        .values(dict.fromkeys(watermarks, _until) | {"folded_at": sa.func.statement_timestamp()})
     )
-    for table in (usage_hour, usage_day, usage_hour_detail, usage_day_detail):
-        moved = moved.add_cte(_added(table, fresh).cte(f"into_{table.name}"))
+    for table in (it for watermark in watermarks for it in _TABLES[watermark]):
+        moved = moved.add_cte(_upsert(table, aggregated).cte(f"into_{table.name}"))
     return Query(moved)
 
 
-def _added(table: sa.Table, fresh: sa.CTE) -> sa.sql.dml.ReturningInsert[tuple[int]]:
-    is_day = table in {usage_day, usage_day_detail}
+def _upsert(table: sa.Table, aggregated: sa.CTE) -> sa.sql.dml.ReturningInsert[tuple[int]]:
+    is_day = table in {usage_day, usage_day_detail, usage_day_wide}
     start = (
-        sa.func.date_trunc(sa.literal_column("'day'"), fresh.c.starting_at, _UTC)
+        sa.func.date_trunc(sa.literal_column("'day'"), aggregated.c.starting_at, _UTC)
         if is_day
-        else fresh.c.starting_at
+        else aggregated.c.starting_at
     )
-    named = [c.name for c in table.c if c.name not in {"organization_id", "starting_at", "digest", *SUMS}]
-    dimensions = [fresh.c[name] for name in named]
-    digest = {"digest": digest_of(dimensions)} if "digest" in table.c else {}
-    chosen = sa.select(ORGANIZATION, start, *digest.values(), *dimensions, *summed(fresh)).group_by(
-        start, *dimensions
-    )
+    named = [column.name for column in table.c if column.name not in _NOT_DIMENSIONS]
+    dimensions = [aggregated.c[name] for name in named]
+    digest = {"digest": dimension_digest(dimensions)} if "digest" in table.c else {}
+    chosen = sa.select(
+        ORGANIZATION, start, *digest.values(), *dimensions, *measure_totals(aggregated)
+    ).group_by(start, *dimensions)
     adding = insert(table).from_select(
-        ["organization_id", "starting_at", *digest, *named, *SUMS],
+        ["organization_id", "starting_at", *digest, *named, *MEASURES],
         chosen.order_by(start, *(digest.values() or dimensions)),
     )
     return adding.on_conflict_do_update(
         index_elements=table.primary_key.columns,
-        set_={name: table.c[name] + adding.excluded[name] for name in SUMS},
+        set_={name: table.c[name] + adding.excluded[name] for name in MEASURES},
     ).returning(sa.literal_column("1"))
 
 
-_FOLD = _fold()
+_ROLL_UP = _roll_up_statement(*_TABLES)
+# For rollups that lag behind the others, because an earlier release did not have them.
+_CATCH_UP = {watermark: _roll_up_statement(watermark) for watermark in _TABLES}
 
 
 class WatermarkAhead(Exception):
-    """The watermark is of another server, so new rows would go unseen: `reset_usage_watermarks()` was forgotten."""
+    """The watermark comes from another server, so the rollup would miss new rows.
+
+    Call `reset_usage_watermarks()` after a move to another server.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Folded:
-    """What one step did: whether it moved anything, and whether there is more that could be folded now."""
+class RollupStep:
+    """The result of one step: whether the watermark moved, and whether more rows can be rolled up now."""
 
-    is_any: bool
+    has_moved: bool
     has_more: bool
 
 
-class RollupRepository:
-    """One organization's sums."""
+class RollupRepository(Repository):
+    """Updates the rollups of one organization."""
 
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
-
-    async def fold(self) -> Folded:
-        """One step. Nothing, where another instance is at it.
+    async def roll_up(self) -> RollupStep:
+        """Run one step. Do nothing if another instance is rolling up the organization.
 
         Raises:
             WatermarkAhead
         """
         organization = {"organization_id": self._organization_id}
-        await self._session.execute(_BEGIN, **organization)
+        await self._session.execute(_CREATE_WATERMARK, **organization)
         claimed = await self._session.first(_CLAIM, **organization)
         if claimed is None:
-            return Folded(is_any=False, has_more=False)
-        since: int = claimed["folded_before"]
-        bounds = await self._session.first(_BOUNDS, **organization, since=since)
-        assert bounds is not None
-        if since > bounds["oldest"]:
+            return RollupStep(has_moved=False, has_more=False)
+        since, ahead = (choose(claimed[name] for name in _TABLES) for choose in (min, max))
+        oldest: int = (await self._session.one(_FIND_OLDEST))["oldest"]
+        bounds = await self._session.one(_BOUNDS, **organization, since=since, oldest=oldest)
+        if ahead > oldest:
             raise WatermarkAhead
-        if not bounds["is_any"]:
-            return Folded(is_any=False, has_more=False)
-        has_more = bounds["cut"] is not None and bounds["cut"] < bounds["oldest"]
-        until: int = bounds["cut"] if has_more else bounds["oldest"]
-        moved = await self._session.execute(_FOLD, **organization, since=since, until=until)
-        assert moved == 1, "the watermark was claimed, so nobody else moved it"
-        return Folded(is_any=True, has_more=has_more)
+        if not bounds["has_rows"]:
+            return RollupStep(has_moved=False, has_more=False)
+        # A rollup that lags behind catches up first, so that each later step reads the rows once for all of them.
+        end = oldest if since == ahead else ahead
+        until = end if bounds["cut"] is None else min(bounds["cut"], end)
+        lagging = [name for name in _TABLES if claimed[name] == since]
+        statement = _ROLL_UP if len(lagging) == len(_TABLES) else _CATCH_UP[lagging[0]]
+        moved = await self._session.execute(statement, **organization, since=since, until=until)
+        if moved != 1:
+            raise RuntimeError("the watermark moved although this transaction has locked it")
+        return RollupStep(has_moved=True, has_more=until < oldest)
 
-    async def has_tail(self) -> bool:
-        """Whether there are rows that are not folded yet."""
-        found = await self._session.first(_HAS_TAIL, organization_id=self._organization_id)
-        assert found is not None
-        return bool(found["has_tail"])
+    async def has_unaggregated_rows(self) -> bool:
+        """Return whether rows exist that are not rolled up yet."""
+        found = await self._session.one(_HAS_UNAGGREGATED_ROWS, organization_id=self._organization_id)
+        return bool(found["has_unaggregated_rows"])

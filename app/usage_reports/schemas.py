@@ -1,32 +1,31 @@
-"""Usage reports on the wire. Names are Anthropic's where there are any."""
+"""Wire models of the usage report. Field names are Anthropic's, if Anthropic has one."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from itertools import groupby
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import Field
 
 from app.api.money import Money
-from app.api.schemas import Instant, ResponseModel
-from app.usage.records import Outcome
+from app.api.schemas import ResponseModel, Timestamp
+from app.core.time_slice import TimeSlice
+from app.usage.filters import Dimension
+from app.usage_events.records import Outcome, UsageSource
 from app.usage_mode.modes import UsageMode
-from app.usage_reports.reports import Dimension, Report, ReportRow
+from app.usage_reports.reports import Report, ReportRow
 
-_NULL = "Null where there is none, or where it is not grouped by."
+_NULL = "Null if the usage has no value, or if the report is not grouped by it."
 Tokens = Annotated[int, Field(examples=[1200])]
 
 
 class CacheCreation(ResponseModel):
-    """Tokens written to the cache, by how long they live there."""
+    """Tokens written to the cache, by time to live."""
 
     ephemeral_5m_input_tokens: Tokens
     ephemeral_1h_input_tokens: Tokens
 
 
 class UsageReportResult(ResponseModel):
-    """Sums of one group in one bucket."""
+    """The totals of one group in one bucket."""
 
     usage_mode: Annotated[UsageMode | None, Field(description=_NULL, examples=[UsageMode.BYO.value])]
     model: Annotated[str | None, Field(description=_NULL, examples=["claude-sonnet-4-5"])]
@@ -37,6 +36,18 @@ class UsageReportResult(ResponseModel):
     credential_id: Annotated[UUID | None, Field(description=_NULL)]
     key_version: Annotated[int | None, Field(description=_NULL)]
     outcome: Annotated[Outcome | None, Field(description=_NULL)]
+    usage_source: Annotated[UsageSource | None, Field(description=_NULL)]
+    service_tier: Annotated[str | None, Field(description=_NULL)]
+    speed: Annotated[str | None, Field(description=_NULL)]
+    inference_geo: Annotated[str | None, Field(description=_NULL)]
+    flag: Annotated[str | None, Field(description=_NULL)]
+    other: Annotated[
+        bool,
+        Field(
+            description="With `top`: whether this is the total of all other groups of the bucket.",
+            examples=[False],
+        ),
+    ]
     requests: Annotated[int, Field(examples=[17])]
     uncached_input_tokens: Tokens
     cache_creation: CacheCreation
@@ -44,14 +55,23 @@ class UsageReportResult(ResponseModel):
     output_tokens: Tokens
     web_search_requests: Annotated[int, Field(examples=[0])]
     estimated_cost: Annotated[
-        Money, Field(description="At list or agreed prices, without requests that have no known price.")
+        Money,
+        Field(
+            description="At list prices or the organization's own prices, without requests that have no known price."
+        ),
     ]
     billed_cost: Annotated[
         Money,
-        Field(description="What we bill: the estimate of managed use, 0 for the organization's own key."),
+        Field(
+            description="The billed amount: the estimated cost of managed usage, 0 for usage with the organization's own key."
+        ),
     ]
     unpriced_requests: Annotated[
-        int, Field(description="Requests without a known price; not in `estimated_cost`.", examples=[0])
+        int,
+        Field(
+            description="Requests without a known price. `estimated_cost` does not include them.",
+            examples=[0],
+        ),
     ]
 
     @classmethod
@@ -60,6 +80,7 @@ class UsageReportResult(ResponseModel):
         dimensions: dict[str, Any] = {it.value: row.dimensions.get(it) for it in Dimension}
         return cls.model_construct(
             **dimensions,
+            other=row.is_other,
             requests=row.requests,
             uncached_input_tokens=tokens.uncached_input,
             cache_creation=CacheCreation.model_construct(
@@ -76,37 +97,44 @@ class UsageReportResult(ResponseModel):
 
 
 class UsageReportBucket(ResponseModel):
-    """A stretch of time, the end exclusive, and its groups. It may go on on the next page."""
+    """A time range (end exclusive) and its groups. A bucket may continue on the next page."""
 
-    starting_at: Instant
-    ending_at: Instant
+    starting_at: Timestamp
+    ending_at: Timestamp
     results: list[UsageReportResult]
 
 
 class UsageReport(ResponseModel):
-    """One page of a report. Pass `next_page` back as `page` to get the next."""
+    """One page of a report. Pass `next_page` as `page` to get the next one."""
 
-    data: Annotated[list[UsageReportBucket], Field(description="In order; empty buckets are left out.")]
+    data: Annotated[
+        list[UsageReportBucket],
+        Field(
+            description="The buckets in order. Those without usage are included only with `include_empty`."
+        ),
+    ]
     has_more: bool
     next_page: Annotated[str | None, Field(description="Opaque. Null on the last page.")]
-    data_as_of: Annotated[Instant, Field(description="Whatever was accepted before is in the report.")]
-
-    @classmethod
-    def of(cls, report: Report, rows: Sequence[ReportRow], next_page: str | None) -> "UsageReport":
-        return cls.model_construct(
-            data=[
-                UsageReportBucket.model_construct(
-                    starting_at=starting_at,
-                    ending_at=ending_at,
-                    results=[UsageReportResult.of(row) for row in group],
-                )
-                for (starting_at, ending_at), group in groupby(rows, _bucket)
-            ],
-            has_more=next_page is not None,
-            next_page=next_page,
-            data_as_of=report.as_of,
-        )
+    data_as_of: Annotated[
+        Timestamp, Field(description="The report includes all events that were accepted before this time.")
+    ]
 
 
-def _bucket(row: ReportRow) -> tuple[datetime, datetime]:
-    return row.starting_at, row.ending_at
+async def report_json(report: Report, at_most: int, next_page: str | None) -> bytes:
+    """Serialize a `UsageReport` row by row: up to 10,000 rows take long enough to let other requests run meanwhile."""
+    time_slice = TimeSlice()
+    buckets: list[bytes] = []
+    for (starting_at, ending_at), rows in report.by_bucket(at_most):
+        results: list[bytes] = []
+        for row in rows:
+            results.append(UsageReportResult.of(row).to_json())
+            await time_slice.pause_if_used()
+        bucket = UsageReportBucket.model_construct(starting_at=starting_at, ending_at=ending_at, results=[])
+        before, after = bucket.split_json("results")
+        buckets.append(before + b",".join(results) + after)
+        await time_slice.pause_if_used()
+    page = UsageReport.model_construct(
+        data=[], has_more=next_page is not None, next_page=next_page, data_as_of=report.as_of
+    )
+    before, after = page.split_json("data")
+    return before + b",".join(buckets) + after

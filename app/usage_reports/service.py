@@ -1,54 +1,122 @@
-"""Reading usage: sums over time, exact and up to this moment."""
+"""Reads usage reports."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
 
+from app.core.admission import AdmissionQueue
 from app.core.errors import InvalidInput
-from app.database.unit_of_work import UnitsOfWork
+from app.core.time_slice import in_slices
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.usage_reports.reports import Position, Report, ReportQuery
-from app.usage_reports.repository import ReportRepository
-from app.usage_reports.time_buckets import bucket_edges
+from app.usage_reports.repository import Extent, ReportRepository
+from app.usage_reports.time_buckets import MAX_BUCKETS, TooManyBuckets, bucket_edges
 
 
 class ReportService:
-    """What was accepted before the question was asked is in the answer."""
+    """Reports are exact: they include every event that was accepted before the request or, on a replica, before `as_of`."""
 
-    def __init__(self, units: UnitsOfWork) -> None:
+    def __init__(self, units: UnitsOfWork, admission: AdmissionQueue) -> None:
         self._units = units
+        self._admission = admission
 
     async def read(
-        self, organization_id: str, query: ReportQuery, *, after: Position | None = None, at_most: int
+        self,
+        organization_id: str,
+        query: ReportQuery,
+        *,
+        after: Position | None = None,
+        at_most: int,
+        is_started: bool = False,
     ) -> Report:
-        """Rows in order, after the position if there is one.
+        """Return rows in order, after the position if there is one.
+
+        Args:
+            organization_id: the organization.
+            query: the report.
+            after: where the page begins.
+            at_most: the size of the page.
+            is_started: an export has sent earlier pages, so this one waits for a slot as long as it takes.
 
         Raises:
-            InvalidInput: nothing stands at the position.
-            DatabaseUnavailable
+            InvalidInput: the row at the position does not exist, or there are too many buckets.
+            ConcurrencyLimited, DatabaseUnavailable
         """
-        async with self._units.reading(organization_id) as uow:
+        async with (
+            self._admission.slot(organization_id, is_started=is_started),
+            self._units.reading_in_bulk(organization_id) as uow,
+        ):
             extent = await uow[ReportRepository].extent()
-            starting_at, ending_at = query.starting_at, query.ending_at or extent.as_of
+            starting_at, ending_at = query.starting_at, query.ending_at or extent.open_end
             if after is not None:
                 starting_at, ending_at = after.starting_at, after.ending_at
-            nothing = Report(rows=(), ending_at=ending_at, as_of=extent.as_of)
-            edges = (
-                bucket_edges(query.bucket_width, query.zone, starting_at, ending_at, within=extent.stretch)
-                if extent.stretch is not None and starting_at < ending_at
-                else []
+            edges = await _edges(query, starting_at, ending_at, extent)
+            # Empty buckets before the position, and its own bucket, are on earlier pages.
+            buckets = list(pairwise(edges if after is None else edges[1:])) if query.include_empty else ()
+            report = Report(
+                rows=(), ending_at=ending_at, as_of=uow.complete_until or extent.as_of, buckets=buckets
             )
             if not edges:
-                return nothing
-            rows = await uow[ReportRepository].rows(
-                query, edges, after=after, at_most=at_most + (after is not None)
-            )
-        if after is not None:
-            if not rows or (rows[0].starting_at, rows[0].digest) != (after.starting_at, after.digest):
-                raise position_invalid()
-            rows = rows[1:]
-        return replace(nothing, rows=rows)
+                return report
+            return await _read(uow, query, report, edges, after=after, at_most=at_most)
 
 
-def position_invalid() -> InvalidInput:
-    """The same for every cursor that is none."""
+async def _edges(
+    query: ReportQuery, starting_at: datetime, ending_at: datetime, extent: Extent
+) -> list[datetime]:
+    """Compute the edges of the buckets: all of them if the report includes empty ones, else where there is data.
+
+    Raises:
+        InvalidInput: there are too many.
+    """
+    within = (starting_at, ending_at) if query.include_empty else extent.time_range
+    if within is None or starting_at >= ending_at:
+        return []
+    limit = MAX_BUCKETS if query.include_empty else None
+    try:
+        return await in_slices(
+            bucket_edges(
+                query.bucket_width, query.zone, starting_at, ending_at, within=within, at_most=limit
+            ),
+            in_transaction=True,
+        )
+    except TooManyBuckets:
+        raise InvalidInput.of(
+            "include_empty",
+            "too_many_buckets",
+            f"The range has more than {MAX_BUCKETS:,} buckets. Choose a shorter range or longer buckets.",
+        ) from None
+
+
+async def _read(
+    uow: UnitOfWork,
+    query: ReportQuery,
+    report: Report,
+    edges: Sequence[datetime],
+    *,
+    after: Position | None,
+    at_most: int,
+) -> Report:
+    """Read the rows of a page into a report."""
+    reports, ranking = uow[ReportRepository], query.ranking
+    named = () if after is None else after.named
+    if after is None and ranking is not None and ranking.top is not None:
+        named = await reports.top(query, edges, at_most=ranking.top)
+    # By dimensions, the page is found by its previous row, which must still exist. By a measure, it may have moved.
+    has_previous = after is not None and ranking is None
+    rows = await reports.rows(query, edges, after=after, named=named, at_most=at_most + has_previous)
+    if after is not None and has_previous:
+        if not rows or (rows[0].starting_at, rows[0].digest) != (after.starting_at, after.digest):
+            raise invalid_cursor()
+        rows = rows[1:]
+    return replace(report, rows=rows, named=named)
+
+
+def invalid_cursor() -> InvalidInput:
+    """Return the error for every kind of invalid cursor."""
     return InvalidInput.of(
-        "page", "page_invalid", "This is not a cursor of this report. Pass next_page back as it was."
+        "page",
+        "page_invalid",
+        "Invalid cursor for this report. Pass `next_page` and all other parameters unchanged.",
     )

@@ -1,6 +1,7 @@
-"""Sums of the ledger by UTC hour and day, and up to where each organization's rows are in them.
+"""Rollups of the ledger by UTC hour and day, and the watermark of each organization.
 
-Two of each width: by mode and model, which most questions ask for, and by everything but session and prompt.
+There are three rollups per width: a narrow one by mode and model, which most reports need, a detailed one by what else
+identifies the client's request, and a wide one that adds how the provider served it. None has single sessions and prompts.
 """
 
 import sqlalchemy as sa
@@ -8,16 +9,16 @@ import sqlalchemy as sa
 from app.database.columns import UUID, instant, metadata, organization
 
 
-def _sums() -> list[sa.Column[object]]:
+def _measure_columns() -> list[sa.Column[object]]:
     return [
         sa.Column("requests", sa.BigInteger, nullable=False),
-        *(sa.Column(name, sa.Numeric, nullable=False) for name in SUMMED),
+        *(sa.Column(name, sa.Numeric, nullable=False) for name in NUMERIC_MEASURES),
         sa.Column("unpriced_requests", sa.BigInteger, nullable=False),
     ]
 
 
-# Numeric: a sum of bigints need not fit one. `cost` leaves out rows without a known price.
-SUMMED = (
+# Numeric, because a sum of bigints may not fit a bigint. `cost` excludes rows without a known price.
+NUMERIC_MEASURES = (
     "uncached_input_tokens",
     "cache_write_5m_tokens",
     "cache_write_1h_tokens",
@@ -27,7 +28,7 @@ SUMMED = (
     "cost",
     "billed",
 )
-SUMS = ("requests", *SUMMED, "unpriced_requests")
+MEASURES = ("requests", *NUMERIC_MEASURES, "unpriced_requests")
 
 
 def _narrow(name: str) -> sa.Table:
@@ -38,17 +39,17 @@ def _narrow(name: str) -> sa.Table:
         instant("starting_at", primary_key=True),
         sa.Column("mode", sa.Text, primary_key=True),
         sa.Column("model", sa.Text, primary_key=True),
-        *_sums(),
+        *_measure_columns(),
     )
 
 
-def _detailed(name: str) -> sa.Table:
+def _detailed(name: str, *more: sa.schema.SchemaItem) -> sa.Table:
     return sa.Table(
         name,
         metadata,
         organization(),
         instant("starting_at", primary_key=True),
-        # Of the dimensions, because a key cannot hold nulls.
+        # A digest of the dimensions, because a primary key cannot contain nulls.
         sa.Column("digest", sa.LargeBinary, primary_key=True),
         sa.Column("mode", sa.Text, nullable=False),
         sa.Column("model", sa.Text, nullable=False),
@@ -57,7 +58,22 @@ def _detailed(name: str) -> sa.Table:
         sa.Column("credential_id", UUID),
         sa.Column("key_version", sa.Integer),
         sa.Column("outcome", sa.Text, nullable=False),
-        *_sums(),
+        *more,
+        *_measure_columns(),
+    )
+
+
+def _wide(name: str, *indexes: sa.Index) -> sa.Table:
+    return _detailed(
+        name,
+        sa.Column("usage_source", sa.Text, nullable=False),
+        sa.Column("service_tier", sa.Text),
+        sa.Column("speed", sa.Text),
+        sa.Column("inference_geo", sa.Text),
+        sa.Column("flags", sa.Integer, nullable=False),
+        sa.Column("has_session", sa.Boolean, nullable=False),
+        sa.Column("has_prompt", sa.Boolean, nullable=False),
+        *indexes,
     )
 
 
@@ -65,12 +81,22 @@ usage_hour = _narrow("usage_hour")
 usage_day = _narrow("usage_day")
 usage_hour_detail = _detailed("usage_hour_detail")
 usage_day_detail = _detailed("usage_day_detail")
+usage_hour_wide = _wide("usage_hour_wide")
+usage_day_wide = _wide(
+    "usage_day_wide",
+    *(
+        sa.Index(f"ix_usage_day_wide_{name}", "organization_id", name, "starting_at")
+        for name in ("endpoint_id", "feature")
+    ),
+)
 
-# Rows of the ledger with a smaller `ingest_xid` are in the sums, all others are not.
+# The watermarks: ledger rows with a smaller `ingest_xid` are in the rollups, all others are not. The wide rollups have
+# their own, because they were added later and start with what the ledger still has.
 usage_fold = sa.Table(
     "usage_fold",
     metadata,
     organization(),
     sa.Column("folded_before", sa.BigInteger, nullable=False),
     instant("folded_at"),
+    sa.Column("wide_folded_before", sa.BigInteger, nullable=False, server_default=sa.text("0")),
 )

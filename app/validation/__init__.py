@@ -1,1 +1,1 @@
-"""Whether the provider accepts a key: on demand, after saving, periodically."""
+"""Validation of keys against the provider: on request, after saving and rotating, and periodically."""

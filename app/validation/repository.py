@@ -1,4 +1,4 @@
-"""Checks of key versions. At most one is pending per version: concurrent ones coalesce on it."""
+"""SQL of validations. A key version has at most one pending validation; concurrent requests share it."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -7,14 +7,24 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from app.credentials.tables import credential_validation as t
-from app.credentials.verdicts import Reason, Trigger, ValidationRecord, ValidationStatus, Verdict
-from app.database.engine import Query, Row, Session
+from app.credentials.tables import credential_version
+from app.credentials.validation_results import (
+    Reason,
+    Trigger,
+    ValidationRecord,
+    ValidationResult,
+    ValidationStatus,
+)
+from app.credentials.version_rows import endpoint_columns, provider_endpoint
+from app.database.repository import Repository
+from app.database.statements import Query, Row
+from app.provider_url.auth_style import other_auth_style
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _ID = sa.bindparam("id", type_=t.c.id.type)
 _CREDENTIAL = sa.bindparam("credential_id", type_=t.c.credential_id.type)
 _PENDING = t.c.status == sa.literal_column("'pending'")
-_INSERTED = [
+_INSERTED_COLUMNS = [
     "organization_id",
     "id",
     "credential_id",
@@ -25,16 +35,25 @@ _INSERTED = [
     "created_at",
     "deadline_at",
 ]
-_START = Query(
+_INSERT_PENDING = Query(
     insert(t)
-    .values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED})
+    .values({name: sa.bindparam(name, type_=t.c[name].type) for name in _INSERTED_COLUMNS})
     .on_conflict_do_nothing(
         index_elements=[t.c.organization_id, t.c.credential_id, t.c.key_version], index_where=_PENDING
     )
 )
-_FIND = Query(sa.select(t).where(t.c.organization_id == _ORGANIZATION, t.c.id == _ID))
-_RUNNING = Query(
-    sa.select(t).where(
+_ENDPOINT = endpoint_columns(credential_version)
+_SELECT = sa.select(t, *_ENDPOINT).join(
+    credential_version,
+    sa.and_(
+        credential_version.c.organization_id == t.c.organization_id,
+        credential_version.c.credential_id == t.c.credential_id,
+        credential_version.c.key_version == t.c.key_version,
+    ),
+)
+_FIND = Query(_SELECT.where(t.c.organization_id == _ORGANIZATION, t.c.id == _ID))
+_FIND_PENDING = Query(
+    _SELECT.where(
         t.c.organization_id == _ORGANIZATION,
         t.c.credential_id == _CREDENTIAL,
         t.c.key_version == sa.bindparam("key_version", type_=sa.Integer),
@@ -43,8 +62,7 @@ _RUNNING = Query(
 )
 _BEFORE = sa.bindparam("before", type_=t.c.id.type)
 _PAGE = Query(
-    sa.select(t)
-    .where(
+    _SELECT.where(
         t.c.organization_id == _ORGANIZATION,
         t.c.credential_id == _CREDENTIAL,
         sa.or_(_BEFORE.is_(None), t.c.id < _BEFORE),
@@ -64,17 +82,13 @@ _FINISH = Query(
 )
 
 
-class ValidationRepository:
-    """One organization's checks."""
+class ValidationRepository(Repository):
+    """Validations of one organization."""
 
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
-
-    async def start(self, record: ValidationRecord) -> bool:
-        """Insert a pending check; False where one of this key version is running already."""
+    async def insert_pending(self, record: ValidationRecord) -> bool:
+        """Insert a pending validation. Returns False if this key version already has one."""
         inserted = await self._session.execute(
-            _START,
+            _INSERT_PENDING,
             organization_id=self._organization_id,
             id=record.id,
             credential_id=record.credential_id,
@@ -91,9 +105,9 @@ class ValidationRepository:
         row = await self._session.first(_FIND, organization_id=self._organization_id, id=validation_id)
         return None if row is None else _validation(row)
 
-    async def find_running(self, credential_id: UUID, key_version: int) -> ValidationRecord | None:
+    async def find_pending(self, credential_id: UUID, key_version: int) -> ValidationRecord | None:
         row = await self._session.first(
-            _RUNNING,
+            _FIND_PENDING,
             organization_id=self._organization_id,
             credential_id=credential_id,
             key_version=key_version,
@@ -103,7 +117,7 @@ class ValidationRepository:
     async def page(
         self, credential_id: UUID, *, at_most: int, before: UUID | None
     ) -> Sequence[ValidationRecord]:
-        """Newest first."""
+        """Return one page of a credential's validations, newest first."""
         found = await self._session.rows(
             _PAGE,
             organization_id=self._organization_id,
@@ -113,27 +127,29 @@ class ValidationRepository:
         )
         return [_validation(row) for row in found]
 
-    async def finish(self, validation_id: UUID, verdict: Verdict) -> bool:
-        """Give a pending check its verdict, for good; False where it had one already."""
+    async def finish(self, validation_id: UUID, result: ValidationResult) -> bool:
+        """Store the result of a pending validation. Returns False if it is no longer pending; a result never changes."""
         finished = await self._session.execute(
             _FINISH,
             organization_id=self._organization_id,
             id=validation_id,
-            new_status=verdict.status,
-            new_reason=verdict.reason,
-            new_checked_at=verdict.checked_at,
-            request_id=verdict.provider_request_id,
+            new_status=result.status,
+            new_reason=result.reason,
+            new_checked_at=result.checked_at,
+            request_id=result.provider_request_id,
         )
         return bool(finished)
 
 
 def _validation(row: Row) -> ValidationRecord:
+    is_refused = row["reason"] == Reason.INVALID_KEY
+    endpoint = provider_endpoint([row[column.name] for column in _ENDPOINT])
     return ValidationRecord(
         id=row["id"],
         organization_id=row["organization_id"],
         credential_id=row["credential_id"],
         key_version=row["key_version"],
-        verdict=Verdict(
+        result=ValidationResult(
             status=ValidationStatus(row["status"]),
             reason=None if row["reason"] is None else Reason(row["reason"]),
             checked_at=row["checked_at"],
@@ -143,4 +159,5 @@ def _validation(row: Row) -> ValidationRecord:
         requested_by=row["requested_by"],
         created_at=row["created_at"],
         deadline_at=row["deadline_at"],
+        other_auth_style=other_auth_style(endpoint) if is_refused else None,
     )

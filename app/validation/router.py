@@ -1,21 +1,21 @@
-"""Ask for a check of a credential; read the verdicts so far."""
+"""Routes to validate a credential and to list its validations."""
 
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
 from app.api.dependencies import (
+    AppServices,
     CredentialId,
     CredentialReader,
     CredentialWriter,
     IdempotencyKey,
     NoFields,
     RespondAsync,
-    ServicesOfApp,
 )
 from app.api.pagination import Paging
-from app.api.problems import OF_BODIES, problems
-from app.api.responses import answer, once, resource_id
+from app.api.problems import BODY_ERRORS, problems
+from app.api.responses import once, respond
 from app.api.schemas import Page
 from app.core.errors import (
     CredentialDeleted,
@@ -26,10 +26,9 @@ from app.core.errors import (
     NotFound,
     RateLimited,
 )
-from app.credentials.verdicts import ValidationRecord
-from app.idempotency.service import Hold
+from app.credentials.validation_results import ValidationRecord
 from app.validation.schemas import Validation
-from app.validation.service import ValidationService as ValidationService
+from app.validation.service import ValidationService
 
 router = APIRouter(
     prefix="/v1/organizations/{organization_id}/provider-credentials/{credential_id}/validations",
@@ -42,8 +41,8 @@ router = APIRouter(
     status_code=201,
     response_model=Validation,
     operation_id="validateCredential",
-    response_description="The check with its verdict; pending with `Prefer: respond-async`.",
-    summary="Check the key in use now",
+    response_description="The validation with its result; pending with `Prefer: respond-async`.",
+    summary="Validate a credential's active key",
     responses=problems(
         InsufficientScope,
         NotFound,
@@ -52,7 +51,7 @@ router = APIRouter(
         IdempotencyKeyReused,
         InvalidInput,
         RateLimited,
-        *OF_BODIES,
+        *BODY_ERRORS,
         codes={422: ("unknown_field",)},
     ),
 )
@@ -60,43 +59,53 @@ async def validate_credential(
     request: Request,
     credential_id: CredentialId,
     caller: CredentialWriter,
-    services: ServicesOfApp,
+    services: AppServices,
     respond_async: RespondAsync,
     _body: NoFields,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Ask the provider whether the key works. A check that is running already is joined, not doubled."""
+    """Ask the provider whether the active key works, and record the result.
 
-    async def make(held: Hold | None) -> Response:
-        record = await services[ValidationService].request(
-            caller,
-            credential_id,
-            validation_id=resource_id(held),
-            is_resumed=held is not None and held.is_resumed,
-            wait=not respond_async,
-        )
+    If a validation of this key version is already running, the response is that validation; no second one starts.
+    The response waits for the result, at most 15 seconds. With `Prefer: respond-async` it is sent immediately.
+    A provider that cannot be reached is not an error: the result is `indeterminate`.
+    """
+
+    def to_response(record: ValidationRecord) -> Response:
         headers = {"Preference-Applied": "respond-async"} if respond_async else None
-        return answer(Validation.of(record), status=201, headers=headers)
+        return respond(Validation.of(record), status=201, headers=headers)
 
-    return await once(request, caller, services, idempotency_key, make)
+    return await once(
+        request,
+        caller,
+        services,
+        idempotency_key,
+        resume=lambda id_: services[ValidationService].resume(
+            caller.organization_id, id_, wait=not respond_async
+        ),
+        create=lambda id_: services[ValidationService].request(
+            caller, credential_id, validation_id=id_, wait=not respond_async
+        ),
+        to_response=to_response,
+    )
 
 
 @router.get(
     "",
     response_model=Page[Validation],
     operation_id="listValidations",
-    response_description="One page of checks.",
-    summary="List a credential's checks",
+    response_description="One page of validations.",
+    summary="List a credential's validations",
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )
 async def list_validations(
-    credential_id: CredentialId, caller: CredentialReader, services: ServicesOfApp, paging: Paging
+    credential_id: CredentialId, caller: CredentialReader, services: AppServices, paging: Paging
 ) -> Response:
-    """The newest first."""
+    """List the validations of all key versions, newest first."""
     records = await services[ValidationService].page(
         caller.organization_id, credential_id, at_most=paging.at_most, before=paging.before_id()
     )
-    return paging.answer(records, Validation.of, _id)
+    return paging.respond(records, Validation.of, _id)
 
 
 def _id(record: ValidationRecord) -> UUID:

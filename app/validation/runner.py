@@ -1,12 +1,10 @@
-"""Runs one check of a key: unseal, ask the provider, put the verdict on record.
+"""Runs one validation of a key: decrypt the key, send a probe to the provider, record the result.
 
-No connection or transaction is held while the provider thinks. Checks of one key version
-coalesce: whoever comes second waits for the first one's verdict, also across instances.
+No connection or transaction is held while the provider responds. A key version has at most one running
+validation: a second request waits for the result of the first, also across instances.
 """
 
 import asyncio
-import random
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -16,22 +14,22 @@ import structlog
 from app.audit import service as audit
 from app.audit.events import AuditAction
 from app.auth.principal import Caller
-from app.core.api_key import ApiKey
 from app.core.clock import new_id, now
 from app.core.errors import ByokError, DatabaseUnavailable, SecretStoreUnavailable
+from app.core.keys.api_key import ApiKey
 from app.credentials.activation import Activation
 from app.credentials.repository import CredentialRepository
-from app.credentials.validator import check_of
-from app.credentials.verdicts import (
+from app.credentials.validation_results import (
     PENDING,
     Reason,
     Trigger,
     ValidationRecord,
+    ValidationResult,
     ValidationStatus,
-    Verdict,
     status_of,
 )
-from app.credentials.version_repository import SealedVersion, VersionRepository
+from app.credentials.validator import periodic_validation_of
+from app.credentials.version_repository import SecretLocation, VersionRepository
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.observability.metrics import PROVIDER_SECONDS, VALIDATIONS
@@ -40,47 +38,31 @@ from app.provider_url.endpoint import ProviderEndpoint
 from app.secret_store.port import SecretCorrupt, SecretMissing, SecretRef, SecretStore
 from app.secret_store.read_retry import read_with_retry
 from app.validation.repository import ValidationRepository
+from app.validation.schedule import ValidationSchedule
 
-# A check is bounded by the provider time-out (15 s); past this nobody is working on it any more.
+# The provider timeout (15 s) bounds a validation. After this deadline no instance is working on it any more.
 DEADLINE = timedelta(seconds=20)
 POLL_SECONDS = 0.2
-LEAST_PROBE_SECONDS = 2.0
-FIRST_RETRY = timedelta(minutes=1)
+MIN_PROBE_SECONDS = 2.0
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("byok.validation")
 
 
 class Prober(Protocol):
-    """Asks the provider. Two implementations: the real client, and the tests' provider under it."""
+    """Sends a probe to the provider. Implemented by `AnthropicClient` and by test doubles."""
 
     async def probe(
         self,
         key: ApiKey,
-        destination: ProviderEndpoint,
+        endpoint: ProviderEndpoint,
         *,
         previously_valid: bool,
         timeout_seconds: float | None = None,
-    ) -> Verdict: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationSchedule:
-    """When to check again. `every` None: never by itself."""
-
-    every: timedelta | None
-
-    def next_check(self, checked_at: datetime, *, indeterminate: int) -> datetime | None:
-        """Jittered by a tenth; after indeterminate attempts sooner: a minute, doubled each time."""
-        if self.every is None:
-            return None
-        pause = self.every
-        if indeterminate:
-            pause = min(pause, FIRST_RETRY * 2 ** min(indeterminate - 1, 20))
-        return checked_at + pause * random.uniform(0.9, 1.1)  # noqa: S311  # spreads load; no secret
+    ) -> ValidationResult: ...
 
 
 class ValidationRunner:
-    """Starts checks, runs them in the background, and waits for verdicts."""
+    """Starts validations, runs them in the background, and waits for their results."""
 
     def __init__(
         self,
@@ -95,7 +77,7 @@ class ValidationRunner:
         self._provider = provider
         self._schedule = schedule
         self._activation = activation
-        self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
     async def start(
         self,
@@ -107,9 +89,10 @@ class ValidationRunner:
         validation_id: UUID | None = None,
         trigger: Trigger,
     ) -> ValidationRecord | None:
-        """Put a pending check on record within `uow`; None where one is running already.
+        """Insert a pending validation in `uow`. Returns None if this key version already has one.
 
-        Call `launch` once `uow` is committed. Should this process die before, a sweep ends it as interrupted.
+        Call `launch` after `uow` is committed. If this process dies before that, the reconciler finishes the
+        validation as `interrupted`.
         """
         instant = now()
         record = ValidationRecord(
@@ -117,54 +100,58 @@ class ValidationRunner:
             organization_id=caller.organization_id,
             credential_id=credential_id,
             key_version=key_version,
-            verdict=PENDING,
+            result=PENDING,
             trigger=trigger,
             requested_by=caller.subject,
             created_at=instant,
             deadline_at=instant + DEADLINE,
         )
-        if not await uow[ValidationRepository].start(record):
+        if not await uow[ValidationRepository].insert_pending(record):
             return None
-        await uow[QueueRepository].add(_due(record), due_at=record.deadline_at)
+        await uow[QueueRepository].add(_reconciliation_of(record), due_at=record.deadline_at)
         return record
 
     def launch(
-        self, caller: Caller, record: ValidationRecord, *, answer_by: float | None = None
+        self, caller: Caller, record: ValidationRecord, *, respond_by: float | None = None
     ) -> asyncio.Task[None]:
-        """Run the check in the background: a client that goes away does not end it.
+        """Run the validation in the background. It continues if the client disconnects.
 
-        `answer_by` is of `answer_time`; None where nobody waits.
+        Args:
+            caller: the subject that the audit event names.
+            record: the validation that `start` inserted.
+            respond_by: when the waiting client needs the response, from `response_deadline()`; None if no client
+                waits.
         """
-        task = asyncio.create_task(self._run(caller, record, answer_by), name=f"validation {record.id}")
-        self._running[record.id] = task
-        task.add_done_callback(lambda _: self._running.pop(record.id, None))
+        task = asyncio.create_task(self._run(caller, record, respond_by), name=f"validation {record.id}")
+        self._tasks[record.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(record.id, None))
         return task
 
     @staticmethod
-    async def wait(check: "asyncio.Task[None]") -> None:
-        """Wait for a launched check without ending it when the waiter is cancelled."""
-        await asyncio.shield(check)
+    async def wait(task: "asyncio.Task[None]") -> None:
+        """Wait for a task that `launch` returned. Cancelling the waiter does not cancel the validation."""
+        await asyncio.shield(task)
 
-    async def verdict_of(self, record: ValidationRecord) -> ValidationRecord:
-        """The record once its check has ended: here, or in another instance until its deadline."""
-        task = self._running.get(record.id)
+    async def wait_for_result(self, record: ValidationRecord) -> ValidationRecord:
+        """Wait until the validation has a result, in this instance or in another one, and return its record."""
+        task = self._tasks.get(record.id)
         if task is not None:
             await asyncio.shield(task)
         while True:
             found = await self.find(record.organization_id, record.id)
-            if found is None or found.verdict.status is not ValidationStatus.PENDING:
+            if found is None or found.result.status is not ValidationStatus.PENDING:
                 return found or record
             if now() > record.deadline_at:
-                await self.settle(record.organization_id, record.id)
-            elif record.id not in self._running:
+                await self.reconcile(record.organization_id, record.id)
+            elif record.id not in self._tasks:
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def settle(self, organization_id: str, validation_id: UUID) -> None:
-        """End a check that nobody works on any more as `interrupted`."""
+    async def reconcile(self, organization_id: str, validation_id: UUID) -> None:
+        """Finish a pending validation as `interrupted`. Call it only when no instance can be working on it any more."""
         record = await self.find(organization_id, validation_id)
-        caller = Caller(subject=audit.SYSTEM_ACTOR, organization_id=organization_id, request_id="")
-        if record is not None and record.verdict.status is ValidationStatus.PENDING:
-            await self._finish(caller, record, _verdict(Reason.INTERRUPTED))
+        caller = Caller.system(organization_id)
+        if record is not None and record.result.status is ValidationStatus.PENDING:
+            await self._finish(caller, record, _result(Reason.INTERRUPTED))
             return
         async with self._units.writing(organization_id) as uow:
             await uow[QueueRepository].remove(
@@ -173,83 +160,97 @@ class ValidationRunner:
             await uow.commit()
 
     async def close(self) -> None:
-        """Wait for the checks that run; each is bounded."""
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=DEADLINE.total_seconds())
+        """Wait for the running validations, at most `DEADLINE`."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=DEADLINE.total_seconds())
 
-    async def _run(self, caller: Caller, record: ValidationRecord, answer_by: float | None) -> None:
-        verdict = await self._check(record, answer_by)
+    async def _run(self, caller: Caller, record: ValidationRecord, respond_by: float | None) -> None:
+        result = await self._probe(record, respond_by)
         try:
-            await self._finish(caller, record, verdict)
+            await self._finish(caller, record, result)
         except DatabaseUnavailable:
-            log.warning("verdict_not_recorded", validation_id=str(record.id), reason=verdict.reason)
+            log.warning("validation_result_not_recorded", validation_id=str(record.id), reason=result.reason)
 
-    async def _check(self, record: ValidationRecord, answer_by: float | None) -> Verdict:
-        """Unseal, ask, forget. Whatever happens on the way is a verdict too."""
+    async def _probe(self, record: ValidationRecord, respond_by: float | None) -> ValidationResult:
+        """Read the key from the secret store, send the probe, and drop the key. Every failure is a result too."""
         try:
-            sealed = await self._find_sealed(record)
-            if sealed is None:
-                return _verdict(Reason.INTERRUPTED)
+            location = await self._find_location(record)
+            if location is None:
+                return _result(Reason.INTERRUPTED)
             ref = SecretRef(organization_id=record.organization_id, credential_id=record.credential_id)
             key = await read_with_retry(
-                sealed, lambda number: self._store.read(ref, number), lambda: self._find_sealed(record)
+                location,
+                lambda store_version: self._store.read(ref, store_version),
+                lambda: self._find_location(record),
             )
             with client_span("provider.probe"), PROVIDER_SECONDS.time():
                 return await self._provider.probe(
                     key,
-                    sealed.destination,
-                    previously_valid=sealed.was_valid,
-                    timeout_seconds=_seconds_left(answer_by),
+                    location.endpoint,
+                    previously_valid=location.was_valid,
+                    timeout_seconds=_seconds_left(respond_by),
                 )
         except (SecretStoreUnavailable, SecretCorrupt):
-            return _verdict(Reason.SECRET_STORE_UNAVAILABLE)
+            return _result(Reason.SECRET_STORE_UNAVAILABLE)
         except (SecretMissing, ByokError):
-            return _verdict(Reason.INTERRUPTED)
-        except Exception as error:  # noqa: BLE001  # a fault of ours must not leave the check pending
-            # Its name only: the text of an exception may quote what it was given.
-            log.error("check_failed", validation_id=str(record.id), error=type(error).__name__)  # noqa: TRY400
-            return _verdict(Reason.INTERRUPTED)
+            return _result(Reason.INTERRUPTED)
+        except Exception as error:  # noqa: BLE001  # a bug must not leave the validation pending
+            # Log only the exception's type: its text may quote the key.
+            log.error("validation_failed", validation_id=str(record.id), error=type(error).__name__)  # noqa: TRY400
+            return _result(Reason.INTERRUPTED)
 
-    async def _find_sealed(self, record: ValidationRecord) -> SealedVersion | None:
+    async def _find_location(self, record: ValidationRecord) -> SecretLocation | None:
         async with self._units.reading(record.organization_id) as uow:
-            return await uow[VersionRepository].find_sealed(record.credential_id, record.key_version)
+            return await uow[VersionRepository].find_location(record.credential_id, record.key_version)
 
-    async def _finish(self, caller: Caller, record: ValidationRecord, verdict: Verdict) -> None:
+    async def _finish(self, caller: Caller, record: ValidationRecord, result: ValidationResult) -> None:
         async with self._units.writing(record.organization_id) as uow:
             await uow[VersionRepository].lock(record.credential_id)
-            if await uow[ValidationRepository].finish(record.id, verdict):
-                assert verdict.checked_at is not None
-                streak = await uow[VersionRepository].record_verdict(
-                    record.credential_id, record.key_version, verdict
-                )
-                await self._activation.after_verdict(uow, caller, record, verdict, streak=streak)
-                await uow[CredentialRepository].touch(record.credential_id, now=verdict.checked_at)
-                await self._put_off(
-                    uow, record, self._schedule.next_check(verdict.checked_at, indeterminate=streak)
-                )
-                await audit.record(
-                    uow,
-                    caller,
-                    AuditAction.CREDENTIAL_VALIDATED,
-                    record.credential_id,
-                    key_version=record.key_version,
-                    status=verdict.status,
-                    reason=verdict.reason,
-                    trigger=record.trigger,
-                )
-            await uow[QueueRepository].remove(_due(record))
+            if await uow[ValidationRepository].finish(record.id, result):
+                await self._apply(uow, caller, record, result)
+            await uow[QueueRepository].remove(_reconciliation_of(record))
             await uow.commit()
-        VALIDATIONS.labels(verdict.status, verdict.reason or "").inc()
+        VALIDATIONS.labels(result.status, result.reason or "").inc()
         log.info(
             "credential_validated",
             organization_id=record.organization_id,
             credential_id=str(record.credential_id),
-            status=verdict.status,
-            reason=verdict.reason,
+            key_version=record.key_version,
+            validation_id=str(record.id),
+            trigger=record.trigger,
+            status=result.status,
+            reason=result.reason,
+            row=result.row,
         )
 
-    async def _put_off(self, uow: UnitOfWork, record: ValidationRecord, due_at: datetime | None) -> None:
-        item = check_of(record.organization_id, record.credential_id)
+    async def _apply(
+        self, uow: UnitOfWork, caller: Caller, record: ValidationRecord, result: ValidationResult
+    ) -> None:
+        """Write what the result changes: the key version, a pending activation, the next validation, the audit log."""
+        assert result.checked_at is not None
+        effect = await uow[VersionRepository].record_result(record.credential_id, record.key_version, result)
+        await self._activation.after_validation(uow, caller, record, result, effect=effect)
+        await uow[CredentialRepository].increment_revision(record.credential_id, now=result.checked_at)
+        due_at = self._schedule.next_validation_at(result.checked_at, result, effect)
+        await self._schedule_next(uow, record, due_at)
+        await audit.record(
+            uow,
+            caller,
+            AuditAction.CREDENTIAL_VALIDATED,
+            record.credential_id,
+            key_version=record.key_version,
+            status=result.status,
+            reason=result.reason,
+            trigger=record.trigger,
+        )
+
+    async def _schedule_next(
+        self, uow: UnitOfWork, record: ValidationRecord, due_at: datetime | None
+    ) -> None:
+        """Schedule the next validation of the credential. Results of versions that are not active do not change it."""
+        if not await uow[VersionRepository].is_active(record.credential_id, record.key_version):
+            return
+        item = periodic_validation_of(record.organization_id, record.credential_id)
         if due_at is None:
             await uow[QueueRepository].remove(item)
         else:
@@ -260,15 +261,15 @@ class ValidationRunner:
             return await uow[ValidationRepository].find(validation_id)
 
 
-def _seconds_left(answer_by: float | None) -> float | None:
-    if answer_by is None:
+def _seconds_left(respond_by: float | None) -> float | None:
+    if respond_by is None:
         return None
-    return max(LEAST_PROBE_SECONDS, answer_by - asyncio.get_running_loop().time())
+    return max(MIN_PROBE_SECONDS, respond_by - asyncio.get_running_loop().time())
 
 
-def _due(record: ValidationRecord) -> DueItem:
+def _reconciliation_of(record: ValidationRecord) -> DueItem:
     return DueItem(organization_id=record.organization_id, kind=JobKind.SETTLE_VALIDATION, id=record.id)
 
 
-def _verdict(reason: Reason) -> Verdict:
-    return Verdict(status=status_of(reason), reason=reason, checked_at=now())
+def _result(reason: Reason) -> ValidationResult:
+    return ValidationResult(status=status_of(reason), reason=reason, checked_at=now())

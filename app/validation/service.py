@@ -1,16 +1,15 @@
-"""Ask for checks of a key, read their verdicts, and have keys checked again in time."""
+"""Use cases of validation: validate on request, list validations, and run periodic validations."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
-from app.audit import service as audit
 from app.auth.principal import Caller
 from app.core.clock import now
-from app.core.errors import CredentialDeleted, NotFound
-from app.credentials.records import CredentialRecord, CredentialState
+from app.credentials.records import CredentialState
 from app.credentials.repository import CredentialRepository
-from app.credentials.validator import answer_time, check_of
-from app.credentials.verdicts import Trigger, ValidationRecord
+from app.credentials.validation_results import Trigger, ValidationRecord, ValidationStatus
+from app.credentials.validator import periodic_validation_of, response_deadline
 from app.credentials.version_repository import VersionRepository
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import DueItem, QueueRepository
@@ -18,13 +17,16 @@ from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.validation.repository import ValidationRepository
 from app.validation.runner import ValidationRunner
 
+# How soon after an attempt the next one may be, however often live traffic is refused.
+_REFUSAL_INTERVAL = timedelta(minutes=1)
+
 
 class ValidationService:
     """One public method per use case."""
 
-    def __init__(self, units: UnitsOfWork, checks: ValidationRunner, rate_limits: RateLimiter) -> None:
+    def __init__(self, units: UnitsOfWork, runner: ValidationRunner, rate_limits: RateLimiter) -> None:
         self._units = units
-        self._checks = checks
+        self._runner = runner
         self._rate_limits = rate_limits
 
     async def request(
@@ -33,69 +35,83 @@ class ValidationService:
         credential_id: UUID,
         *,
         validation_id: UUID,
-        is_resumed: bool = False,
         wait: bool = True,
     ) -> ValidationRecord:
-        """Check the key in use now. With `wait`, returns the verdict, else the pending record.
+        """Validate the active key. Joins a validation that is already running.
+
+        Args:
+            caller: the client.
+            credential_id: the credential.
+            validation_id: the id of a new validation.
+            wait: wait for the result; otherwise return the pending record.
 
         Raises:
             NotFound, CredentialDeleted, RateLimited, DatabaseUnavailable
         """
-        if (
-            is_resumed
-            and (found := await self._checks.find(caller.organization_id, validation_id)) is not None
-        ):
-            return await self._checks.verdict_of(found) if wait else found
-        answer_by = answer_time()
+        respond_by = response_deadline()
         await self._rate_limits.admit(caller.organization_id, RateLimitKind.CREDENTIAL_WRITES)
         while True:
             running = await self._find_running(caller.organization_id, credential_id)
             if running is None:
                 running = await self._start(
-                    caller, credential_id, validation_id, answer_by=answer_by if wait else None
+                    caller, credential_id, validation_id, respond_by=respond_by if wait else None
                 )
-            if running is not None:  # else it ended between the two statements: begin again
-                return await self._checks.verdict_of(running) if wait else running
+            if running is not None:  # otherwise it ended between the two statements: try again
+                return await self._runner.wait_for_result(running) if wait else running
+
+    async def resume(
+        self, organization_id: str, validation_id: UUID, *, wait: bool = True
+    ) -> ValidationRecord | None:
+        """Find the validation that an interrupted request with the same Idempotency-Key started, if it did."""
+        found = await self._runner.find(organization_id, validation_id)
+        if found is None:
+            return None
+        return await self._runner.wait_for_result(found) if wait else found
 
     async def _find_running(self, organization_id: str, credential_id: UUID) -> ValidationRecord | None:
-        """Whoever comes while a check runs waits for its verdict, and for no lock."""
+        """Find the running validation without a lock, so that a request that joins it does not wait for one."""
         async with self._units.reading(organization_id) as uow:
-            current = _current_of(await uow[CredentialRepository].find(credential_id))
-            return await uow[ValidationRepository].find_running(credential_id, current)
+            credential = await uow[CredentialRepository].get_live(credential_id)
+            key_version = credential.active_version.key_version
+            return await uow[ValidationRepository].find_pending(credential_id, key_version)
 
     async def _start(
-        self, caller: Caller, credential_id: UUID, validation_id: UUID, *, answer_by: float | None
+        self, caller: Caller, credential_id: UUID, validation_id: UUID, *, respond_by: float | None
     ) -> ValidationRecord | None:
-        """The check that runs now: this one, or somebody else's that came first."""
+        """Start a validation. Returns it, or the one that a concurrent request started first."""
         async with self._units.writing(caller.organization_id) as uow:
-            # A switch comes before or after: the check is on record before its key can count as unused.
+            # Under this lock a rotation happens before or after. So the validation is recorded before its key can
+            # count as unused.
             await uow[VersionRepository].lock(credential_id)
-            current = _current_of(await uow[CredentialRepository].find(credential_id))
-            started = await self._checks.start(
-                uow, caller, credential_id, current, validation_id=validation_id, trigger=Trigger.REQUEST
+            credential = await uow[CredentialRepository].get_live(credential_id)
+            key_version = credential.active_version.key_version
+            started = await self._runner.start(
+                uow, caller, credential_id, key_version, validation_id=validation_id, trigger=Trigger.REQUEST
             )
-            running = started or await uow[ValidationRepository].find_running(credential_id, current)
+            running = started or await uow[ValidationRepository].find_pending(credential_id, key_version)
             await uow.commit()
         if started is not None:
-            self._checks.launch(caller, started, answer_by=answer_by)
+            self._runner.launch(caller, started, respond_by=respond_by)
         return running
 
     async def page(
         self, organization_id: str, credential_id: UUID, *, at_most: int, before: UUID | None
     ) -> Sequence[ValidationRecord]:
-        """Newest first.
+        """Return one page of a credential's validations, newest first.
 
         Raises:
-            NotFound: no such credential.
+            NotFound: the credential does not exist.
         """
-        async with self._units.reading(organization_id) as uow:
-            if await uow[CredentialRepository].find(credential_id) is None:
-                raise NotFound
+        async with self._units.reading_in_bulk(organization_id) as uow:
+            await uow[CredentialRepository].get(credential_id)
             return await uow[ValidationRepository].page(credential_id, at_most=at_most, before=before)
 
-    async def recheck(self, item: DueItem) -> None:
-        """A periodic check. Its verdict puts off the next one; where none is due any more, the item goes."""
-        caller = Caller(subject=audit.SYSTEM_ACTOR, organization_id=item.organization_id, request_id="")
+    async def revalidate(self, item: DueItem) -> None:
+        """Run a periodic validation and wait for it. Its result schedules the next one.
+
+        Removes the item if the credential is not active any more.
+        """
+        caller = Caller.system(item.organization_id)
         async with self._units.writing(item.organization_id) as uow:
             await uow[VersionRepository].lock(item.id)
             credential = await uow[CredentialRepository].find(item.id)
@@ -103,24 +119,34 @@ class ValidationService:
             if credential is None or credential.state is not CredentialState.ACTIVE:
                 await uow[QueueRepository].remove(item)
             else:
-                version = credential.current.key_version
-                started = await self._checks.start(uow, caller, item.id, version, trigger=Trigger.SCHEDULE)
+                version = credential.active_version.key_version
+                started = await self._runner.start(uow, caller, item.id, version, trigger=Trigger.SCHEDULE)
             await uow.commit()
         if started is not None:
-            await self._checks.wait(self._checks.launch(caller, started))
+            await self._runner.wait(self._runner.launch(caller, started))
 
-    async def recheck_soon(self, organization_id: str, credential_id: UUID) -> None:
-        """Live traffic met a 401 with this key: check it now, not when its turn comes."""
+    async def revalidate_soon(
+        self, organization_id: str, credential_id: UUID, *, key_version: int | None = None
+    ) -> None:
+        """Make the periodic validation of this credential due now, because live traffic got a 401 with its key.
+
+        With a version, only if that one is active and its last definite result is valid, and not earlier than a minute
+        after the last attempt.
+
+        Raises:
+            NotFound: the credential does not exist.
+            DatabaseUnavailable
+        """
+        due_at = now()
         async with self._units.writing(organization_id) as uow:
-            if await uow[CredentialRepository].find(credential_id) is None:
-                raise NotFound
-            await uow[QueueRepository].schedule(check_of(organization_id, credential_id), due_at=now())
+            credential = await uow[CredentialRepository].get(credential_id)
+            version = credential.active_version
+            if key_version is not None:
+                if version.key_version != key_version or version.result.status is not ValidationStatus.VALID:
+                    return
+                if version.latest.checked_at is not None:
+                    due_at = max(due_at, version.latest.checked_at + _REFUSAL_INTERVAL)
+            await uow[QueueRepository].schedule(
+                periodic_validation_of(organization_id, credential_id), due_at=due_at
+            )
             await uow.commit()
-
-
-def _current_of(credential: CredentialRecord | None) -> int:
-    if credential is None:
-        raise NotFound
-    if credential.state not in (CredentialState.ACTIVE, CredentialState.DISABLED):
-        raise CredentialDeleted
-    return credential.current.key_version

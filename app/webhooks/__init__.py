@@ -1,1 +1,1 @@
-"""Webhook endpoints and deliveries."""
+"""Webhook endpoints of organizations, and signed deliveries to them."""

@@ -1,10 +1,10 @@
-"""Empties the webhook outbox. Any number of instances may; each delivery is made at least once, under the same id."""
+"""Sends due webhook deliveries from the outbox. Any number of instances may run this worker.
+
+Each delivery is sent at least once, always with the same message id.
+"""
 
 import asyncio
-from collections import Counter
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeAlias
 from uuid import UUID
 
 import structlog
@@ -12,37 +12,34 @@ import structlog
 from app.core.clock import now
 from app.core.errors import Unavailable
 from app.database.unit_of_work import UnitsOfWork
-from app.egress.webhooks import Attempt, WebhookClient
+from app.egress.webhooks import AttemptResult, WebhookClient
+from app.jobs.fair_runner import FairConcurrency, FairRunner
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.observability.metrics import WEBHOOKS
 from app.secret_store.port import SecretCorrupt, SecretMissing, SecretStore
 from app.secret_store.read_retry import read_with_retry
-from app.webhooks.endpoints import Delivery, DeliveryState, pause_after
+from app.webhooks.endpoints import Delivery, DeliveryState, retry_delay_after
 from app.webhooks.repository import WebhookRepository
-from app.webhooks.signing_secrets import ref_of
+from app.webhooks.signing_secrets import signing_secret_ref
 
-AT_ONCE = 16
-# Of those, for one organization: what many messages or slow receivers of its own can hold up is itself.
-PER_ORGANIZATION = 4
-# How long slow receivers may keep what became due meanwhile from being seen.
-_LOOK_AGAIN_SECONDS = 1.0
-# Longer than an attempt may take with reading its secret and noting its end: then the taker counts as dead.
-_AGAIN_AFTER = timedelta(seconds=45)
+CONCURRENCY = 16
+# The per-organization quota of these slots. Many messages or slow receivers delay only their own organization.
+MAX_PER_ORGANIZATION = 4
+# Longer than reading the secret, sending, and recording the attempt can take. After it, the worker counts as dead.
+_VISIBILITY_TIMEOUT = timedelta(seconds=45)
 
-log = structlog.get_logger(__name__)
-
-_Running: TypeAlias = dict[asyncio.Task[None], str]  # attempts, and whose they are
+log = structlog.get_logger("byok.webhooks")
 
 
 class DeliveryWorker:
-    """Sends what is due, within bounds.
+    """Sends due deliveries, up to a concurrency limit and a per-organization quota.
 
     Args:
-        units: where the outbox is.
-        store: where endpoints' secrets are.
-        client: who sends.
-        at_once: attempts at once in this instance.
-        per_organization: of those, for one organization.
+        units: opens transactions on the outbox and the queue.
+        store: holds the endpoints' signing secrets.
+        client: sends one delivery.
+        concurrency: the limit of concurrent attempts in this instance.
+        per_organization: the limit for one organization.
     """
 
     def __init__(
@@ -51,127 +48,85 @@ class DeliveryWorker:
         store: SecretStore,
         client: WebhookClient,
         *,
-        at_once: int = AT_ONCE,
-        per_organization: int = PER_ORGANIZATION,
+        concurrency: int = CONCURRENCY,
+        per_organization: int = MAX_PER_ORGANIZATION,
     ) -> None:
         self._units = units
         self._store = store
         self._client = client
-        self._at_once = at_once
-        self._per_organization = per_organization
+        self._runner = FairRunner(
+            units,
+            JobKind.DELIVER_WEBHOOK,
+            self._attempt,
+            concurrency=FairConcurrency(total=concurrency, per_organization=per_organization),
+            visibility_timeout=_VISIBILITY_TIMEOUT,
+        )
 
     async def run(self, stop: asyncio.Event | None = None) -> int:
-        """Until nothing is due, or `stop` is set: then what is under way is finished and nothing more taken.
-
-        Returns how many attempts were made.
+        """Run until nothing is due or `stop` is set. Returns the number of attempts.
 
         Raises:
             DatabaseUnavailable
         """
-        attempts = 0
-        running: _Running = {}
-        try:
-            while True:
-                if stop is None or not stop.is_set():
-                    attempts += await self._fill(running)
-                if not running:
-                    return attempts
-                done, _ = await asyncio.wait(
-                    running, timeout=_LOOK_AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                )
-                for attempt in done:
-                    del running[attempt]
-                    attempt.result()
-        finally:
-            await asyncio.gather(*running, return_exceptions=True)
-
-    async def _fill(self, running: _Running) -> int:
-        """Begin what is due while there is room; returns how many."""
-        begun = 0
-        while room := self._at_once - len(running):
-            full = self._full(running)
-            due = await self._take(room, list(running.values()))
-            running |= {asyncio.create_task(self._attempt(item)): item.organization_id for item in due}
-            begun += len(due)
-            if self._full(running) == full:  # so nobody's items hid those of others
-                break
-        return begun
-
-    def _full(self, running: _Running) -> set[str]:
-        counts = Counter(running.values())
-        return {organization for organization, count in counts.items() if count >= self._per_organization}
-
-    async def _take(self, at_most: int, under_way: list[str]) -> Sequence[DueItem]:
-        async with self._units.across(QueueRepository) as (queue, session):
-            # No more than are attempted at once: none must wait until another taker thinks it forgotten.
-            due = await queue.take_fairly(
-                JobKind.DELIVER_WEBHOOK,
-                now=now(),
-                at_most=at_most,
-                again_after=_AGAIN_AFTER,
-                under_way=under_way,
-                share=self._per_organization,
-            )
-            await session.commit()
-        return due
+        return await self._runner.run(stop)
 
     async def _attempt(self, item: DueItem) -> None:
         try:
             await self._deliver(item)
         except Unavailable as error:
             log.warning("webhook_postponed", organization_id=item.organization_id, code=error.code)
-        except Exception as error:  # noqa: BLE001  # one bad delivery must not keep the others waiting
+        except Exception as error:  # noqa: BLE001  # one bad delivery must not stop the others
             log.error("webhook_failed", id=str(item.id), error=type(error).__name__)  # noqa: TRY400
 
     async def _deliver(self, item: DueItem) -> None:
         delivery = await self._find(item.organization_id, item.id)
-        if delivery is None:  # made before, or its endpoint is gone
+        if delivery is None:  # already delivered, or its endpoint was deleted
             async with self._units.writing(item.organization_id) as uow:
                 await uow[QueueRepository].remove(item)
                 await uow.commit()
             return
-        attempt = await self._send(item.organization_id, delivery)
-        await self._note(item, delivery, attempt)
+        result = await self._send(item.organization_id, delivery)
+        await self._record(item, delivery, result)
 
     async def _find(self, organization_id: str, delivery_id: UUID) -> Delivery | None:
         async with self._units.reading(organization_id) as uow:
             return await uow[WebhookRepository].find_delivery(delivery_id)
 
-    async def _send(self, organization_id: str, delivery: Delivery) -> Attempt:
+    async def _send(self, organization_id: str, delivery: Delivery) -> AttemptResult:
         try:
-            ref = ref_of(organization_id, delivery.endpoint_id)
+            ref = signing_secret_ref(organization_id, delivery.endpoint_id)
             secret = await read_with_retry(
                 delivery,
-                lambda at: self._store.read_signing_secret(ref, at),
+                lambda store_version: self._store.read_signing_secret(ref, store_version),
                 lambda: self._find(organization_id, delivery.id),
             )
         except SecretMissing:
-            return Attempt(is_delivered=False, outcome="secret_missing")
+            return AttemptResult(is_delivered=False, outcome="secret_missing")
         except SecretCorrupt:
-            return Attempt(is_delivered=False, outcome="secret_corrupt")
+            return AttemptResult(is_delivered=False, outcome="secret_corrupt")
         return await self._client.deliver(
             delivery.url, secret, message_id=delivery.message_id, body=delivery.body
         )
 
-    async def _note(self, item: DueItem, delivery: Delivery, attempt: Attempt) -> None:
-        """Only when this commits is the delivery made; before, it comes again."""
+    async def _record(self, item: DueItem, delivery: Delivery, result: AttemptResult) -> None:
+        """Record the attempt. If this does not commit, the delivery is sent again."""
         instant, attempts = now(), delivery.attempts + 1
-        pause = None if attempt.is_delivered else pause_after(attempts)
-        if attempt.is_delivered:
+        delay = None if result.is_delivered else retry_delay_after(attempts)
+        if result.is_delivered:
             state = DeliveryState.DELIVERED
         else:
-            state = DeliveryState.DEAD if pause is None else DeliveryState.PENDING
+            state = DeliveryState.DEAD if delay is None else DeliveryState.PENDING
         async with self._units.writing(item.organization_id) as uow:
-            noted = await uow[WebhookRepository].note_attempt(
+            recorded = await uow[WebhookRepository].record_attempt(
                 item.id,
                 attempts=attempts,
                 state=state,
-                outcome=attempt.outcome,
+                outcome=result.outcome,
                 ended_at=None if state is DeliveryState.PENDING else instant,
             )
-            if noted and pause is not None:
-                await uow[QueueRepository].schedule(item, due_at=instant + pause)
-            elif noted:
+            if recorded and delay is not None:
+                await uow[QueueRepository].schedule(item, due_at=instant + delay)
+            elif recorded:
                 await uow[QueueRepository].remove(item)
             await uow.commit()
         WEBHOOKS.labels(state).inc()
@@ -181,5 +136,5 @@ class DeliveryWorker:
             endpoint_id=str(delivery.endpoint_id),
             message_id=delivery.message_id,
             attempts=attempts,
-            outcome=attempt.outcome,
+            outcome=result.outcome,
         )

@@ -1,15 +1,14 @@
-"""Webhooks: who is told, and what is under way to them."""
+"""Webhook endpoints, and deliveries with their retry schedule."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
-MOST_ENDPOINTS = 10
+MAX_ENDPOINTS = 10
 
-# After the n-th attempt that failed, the next follows so much later; after the last, none.
-PAUSES = (
+# The delay before the next attempt, by the number of failed attempts. After the last one there are no more attempts.
+RETRY_DELAYS = (
     timedelta(seconds=5),
     timedelta(minutes=1),
     timedelta(minutes=5),
@@ -24,17 +23,17 @@ PAUSES = (
 
 
 class EndpointState(StrEnum):
-    """Only active ones are shown and delivered to."""
+    """The state of an endpoint. Only active endpoints are listed and receive deliveries."""
 
-    INTENT = "intent"  # its secret is on the way into the store
+    INTENT = "intent"  # its secret is being written to the store
     ACTIVE = "active"
-    ABANDONED = "abandoned"  # its writer vanished
-    DELETING = "deleting"  # its secret is on the way out
+    ABANDONED = "abandoned"  # its writer crashed
+    DELETING = "deleting"  # its secret is being destroyed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookEndpoint:
-    """Where deliveries go. The signing secret rests in the secret store."""
+    """The target of deliveries. Its signing secret is in the secret store."""
 
     id: UUID
     url: str
@@ -45,14 +44,8 @@ class WebhookEndpoint:
     store_version: int
 
 
-class EventType(StrEnum):
-    """What endpoints are told about."""
-
-    THRESHOLD_CROSSED = "spend_limit.threshold_crossed"
-
-
 class DeliveryState(StrEnum):
-    """How far a delivery got."""
+    """The state of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -61,30 +54,21 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One message to one endpoint. `body` is what is signed and sent, byte for byte, at every attempt."""
+    """One message to one endpoint. Each attempt signs and sends exactly the bytes of `body`."""
 
     id: UUID
     url: str
     endpoint_id: UUID
     body: str
     attempts: int
-    store_version: int  # of the endpoint's secret
+    store_version: int  # of the endpoint's signing secret
 
     @property
     def message_id(self) -> str:
-        """The same at every attempt, so that a receiver can tell a repetition."""
+        """The same for every attempt, so that a receiver can recognize duplicates."""
         return f"msg_{self.id.hex}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """What to tell every endpoint. Ids and amounts only: no names, nothing that a customer typed."""
-
-    type: EventType
-    occurred_at: datetime
-    data: dict[str, Any]
-
-
-def pause_after(attempts: int) -> timedelta | None:
-    """How long to wait after so many failed attempts; None: give up."""
-    return PAUSES[attempts - 1] if attempts <= len(PAUSES) else None
+def retry_delay_after(attempts: int) -> timedelta | None:
+    """Return the delay before the next attempt, or `None` after the last attempt."""
+    return RETRY_DELAYS[attempts - 1] if attempts <= len(RETRY_DELAYS) else None

@@ -1,40 +1,45 @@
-"""Webhook endpoints, and the outbox: deliveries are added in the transaction of what they tell."""
+"""SQL of webhook endpoints and of the outbox. A delivery is added in the same transaction as its event."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.database.engine import Query, Row, Session
-from app.webhooks.endpoints import Delivery, DeliveryState, EndpointState, EventType, WebhookEndpoint
+from app.core.notifications import EventType
+from app.database.bulk import bulk_params, unnest
+from app.database.repository import Repository
+from app.database.statements import Query, Row
+from app.jobs.queue import JobKind
+from app.jobs.tables import job_queue as q
+from app.webhooks.endpoints import Delivery, DeliveryState, EndpointState, WebhookEndpoint
 from app.webhooks.tables import webhook_delivery as d
 from app.webhooks.tables import webhook_endpoint as t
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
-_OF_ENDPOINT = sa.and_(t.c.organization_id == _ORGANIZATION, t.c.id == sa.bindparam("id_", type_=t.c.id.type))
+_IS_ENDPOINT = sa.and_(t.c.organization_id == _ORGANIZATION, t.c.id == sa.bindparam("id_", type_=t.c.id.type))
 _IS_ACTIVE = t.c.state == sa.literal_column(f"'{EndpointState.ACTIVE}'")
 _INSERT = Query(
     sa.insert(t).values({column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns})
 )
-_LOCK = Query(sa.select(t).where(_OF_ENDPOINT).with_for_update())
-_IS_ONE = Query(sa.select(t.c.id).where(_OF_ENDPOINT))
-_FIND = Query(sa.select(t).where(_OF_ENDPOINT, _IS_ACTIVE))
+_LOCK = Query(sa.select(t).where(_IS_ENDPOINT).with_for_update())
+_EXISTS = Query(sa.select(t.c.id).where(_IS_ENDPOINT))
+_FIND = Query(sa.select(t).where(_IS_ENDPOINT, _IS_ACTIVE))
 _MOVE = Query(
     sa.update(t)
-    .where(_OF_ENDPOINT, t.c.state == sa.bindparam("expected", type_=sa.Text))
+    .where(_IS_ENDPOINT, t.c.state == sa.bindparam("expected", type_=sa.Text))
     .values(state=sa.bindparam("to", type_=sa.Text))
 )
-_DELETE = Query(sa.delete(t).where(_OF_ENDPOINT))
-# One after the other: two at once would both find room for one.
-_LOCK_NUMBER = Query(
+_DELETE = Query(sa.delete(t).where(_IS_ENDPOINT))
+# Serializes creations: two concurrent ones would both see a free slot.
+_LOCK_ENDPOINT_COUNT = Query(
     sa.select(
         sa.func.pg_advisory_xact_lock(
             sa.func.hashtext(sa.literal_column("'byok.webhook_endpoints'")), sa.func.hashtext(_ORGANIZATION)
         )
     )
 )
-_COUNT = Query(
+_COUNT_ENDPOINTS = Query(
     sa.select(sa.func.count().label("endpoints")).where(
         t.c.organization_id == _ORGANIZATION,
         t.c.state.in_(
@@ -42,7 +47,13 @@ _COUNT = Query(
         ),
     )
 )
-_ACTIVE = Query(sa.select(t.c.id).where(t.c.organization_id == _ORGANIZATION, _IS_ACTIVE).order_by(t.c.id))
+# The lock keeps an endpoint, which deliveries refer to, from being deleted before they are added.
+_LOCK_ACTIVE = Query(
+    sa.select(t.c.id)
+    .where(t.c.organization_id == _ORGANIZATION, _IS_ACTIVE)
+    .order_by(t.c.id)
+    .with_for_update(read=True, key_share=True)
+)
 _BEFORE = sa.bindparam("before", type_=t.c.id.type)
 _PAGE = Query(
     sa.select(t)
@@ -55,21 +66,46 @@ _PAGE = Query(
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
 
-_ADDED = ("organization_id", "id", "endpoint_id", "type", "body", "state", "attempts", "created_at")
-_ADD = Query(sa.insert(d).values({name: sa.bindparam(name, type_=d.c[name].type) for name in _ADDED}))
-_OF_DELIVERY = sa.and_(
+_GIVEN = unnest(id=d.c.id.type, endpoint_id=d.c.endpoint_id.type)
+_NOW = sa.bindparam("now", type_=d.c.created_at.type)
+_ADDED = (
+    sa.insert(d)
+    .from_select(
+        ["organization_id", "id", "endpoint_id", "type", "body", "state", "attempts", "created_at"],
+        sa.select(
+            _ORGANIZATION,
+            _GIVEN.c.id,
+            _GIVEN.c.endpoint_id,
+            sa.bindparam("kind", type_=sa.Text),
+            sa.bindparam("body", type_=sa.Text),
+            sa.literal_column(f"'{DeliveryState.PENDING}'"),
+            sa.literal_column("0"),
+            _NOW,
+        ),
+    )
+    .returning(d.c.id)
+    .cte("added")
+)
+# The deliveries and their queue items, however many, in one round trip.
+_ADD_DELIVERIES = Query(
+    sa.insert(q).from_select(
+        ["organization_id", "kind", "id", "due_at"],
+        sa.select(_ORGANIZATION, sa.literal_column(f"'{JobKind.DELIVER_WEBHOOK}'"), _ADDED.c.id, _NOW),
+    )
+)
+_IS_PENDING_DELIVERY = sa.and_(
     d.c.organization_id == _ORGANIZATION,
     d.c.id == sa.bindparam("id_", type_=d.c.id.type),
     d.c.state == sa.literal_column(f"'{DeliveryState.PENDING}'"),
 )
-_DUE = Query(
+_FIND_DELIVERY = Query(
     sa.select(d.c.id, d.c.endpoint_id, d.c.body, d.c.attempts, t.c.url, t.c.store_version)
     .select_from(d.join(t, sa.and_(t.c.organization_id == d.c.organization_id, t.c.id == d.c.endpoint_id)))
-    .where(_OF_DELIVERY, _IS_ACTIVE)
+    .where(_IS_PENDING_DELIVERY, _IS_ACTIVE)
 )
-_NOTE = Query(
+_RECORD_ATTEMPT = Query(
     sa.update(d)
-    .where(_OF_DELIVERY, d.c.attempts < sa.bindparam("attempts", type_=sa.Integer))
+    .where(_IS_PENDING_DELIVERY, d.c.attempts < sa.bindparam("attempts", type_=sa.Integer))
     .values(
         state=sa.bindparam("state", type_=sa.Text),
         attempts=sa.bindparam("attempts", type_=sa.Integer),
@@ -79,12 +115,8 @@ _NOTE = Query(
 )
 
 
-class WebhookRepository:
-    """One organization's endpoints and deliveries."""
-
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
+class WebhookRepository(Repository):
+    """Endpoints and deliveries of one organization."""
 
     async def insert(self, endpoint: WebhookEndpoint) -> None:
         await self._session.execute(
@@ -100,14 +132,14 @@ class WebhookRepository:
         )
 
     async def lock(self, endpoint_id: UUID) -> WebhookEndpoint | None:
-        """In whatever state."""
+        """Lock an endpoint in any state."""
         row = await self._session.first(_LOCK, organization_id=self._organization_id, id_=endpoint_id)
         return None if row is None else _endpoint(row)
 
-    async def is_one(self, endpoint_id: UUID) -> bool:
-        """Whether that is an endpoint's id, in whatever state."""
+    async def exists(self, endpoint_id: UUID) -> bool:
+        """Whether an endpoint with this id exists, in any state."""
         return bool(
-            await self._session.first(_IS_ONE, organization_id=self._organization_id, id_=endpoint_id)
+            await self._session.first(_EXISTS, organization_id=self._organization_id, id_=endpoint_id)
         )
 
     async def find(self, endpoint_id: UUID) -> WebhookEndpoint | None:
@@ -115,23 +147,23 @@ class WebhookRepository:
         return None if row is None else _endpoint(row)
 
     async def page(self, *, at_most: int, before: UUID | None) -> Sequence[WebhookEndpoint]:
-        """Newest first."""
+        """Return one page of active endpoints, newest first."""
         found = await self._session.rows(
             _PAGE, organization_id=self._organization_id, at_most=at_most, before=before
         )
         return [_endpoint(row) for row in found]
 
-    async def lock_number(self) -> None:
-        """Nobody else adds an endpoint until the transaction ends."""
-        await self._session.first(_LOCK_NUMBER, organization_id=self._organization_id)
+    async def lock_endpoint_count(self) -> None:
+        """Block other transactions that create endpoints until this transaction ends."""
+        await self._session.first(_LOCK_ENDPOINT_COUNT, organization_id=self._organization_id)
 
     async def count(self) -> int:
-        """Those there are, and those on the way."""
-        row = await self._session.first(_COUNT, organization_id=self._organization_id)
-        return 0 if row is None else int(row["endpoints"])
+        """Count active endpoints and endpoints that are being created."""
+        row = await self._session.one(_COUNT_ENDPOINTS, organization_id=self._organization_id)
+        return int(row["endpoints"])
 
-    async def move(self, endpoint_id: UUID, *, expected: EndpointState, to: EndpointState) -> bool:
-        """False where the endpoint is gone or in another state."""
+    async def transition(self, endpoint_id: UUID, *, expected: EndpointState, to: EndpointState) -> bool:
+        """Change the state. Returns False if the endpoint is in another state or does not exist."""
         return bool(
             await self._session.execute(
                 _MOVE, organization_id=self._organization_id, id_=endpoint_id, expected=expected, to=to
@@ -139,32 +171,39 @@ class WebhookRepository:
         )
 
     async def delete(self, endpoint_id: UUID) -> None:
-        """Its deliveries go with it."""
+        """Delete the endpoint and its deliveries."""
         await self._session.execute(_DELETE, organization_id=self._organization_id, id_=endpoint_id)
 
-    async def active(self) -> Sequence[UUID]:
-        """Who is to be told."""
-        found = await self._session.rows(_ACTIVE, organization_id=self._organization_id)
+    async def lock_active_endpoints(self) -> Sequence[UUID]:
+        """Return the ids of all endpoints that receive events. None is deleted before this transaction ends."""
+        found = await self._session.rows(_LOCK_ACTIVE, organization_id=self._organization_id)
         return [row["id"] for row in found]
 
-    async def add_delivery(
-        self, delivery_id: UUID, endpoint_id: UUID, *, kind: EventType, body: str, now: datetime
+    async def add_deliveries(
+        self, delivery_ids: Mapping[UUID, UUID], *, kind: EventType, body: str, now: datetime
     ) -> None:
+        """Add a delivery with its queue item, due now, for each endpoint.
+
+        Args:
+            delivery_ids: the id of the new delivery by the id of its endpoint.
+            kind: the type of the message.
+            body: the message.
+            now: when it is due.
+        """
         await self._session.execute(
-            _ADD,
+            _ADD_DELIVERIES,
             organization_id=self._organization_id,
-            id=delivery_id,
-            endpoint_id=endpoint_id,
-            type=kind,
+            kind=kind,
             body=body,
-            state=DeliveryState.PENDING,
-            attempts=0,
-            created_at=now,
+            now=now,
+            **bulk_params(id=list(delivery_ids.values()), endpoint_id=list(delivery_ids)),
         )
 
     async def find_delivery(self, delivery_id: UUID) -> Delivery | None:
-        """One that is still to be made; None otherwise."""
-        row = await self._session.first(_DUE, organization_id=self._organization_id, id_=delivery_id)
+        """Return a pending delivery, or `None` if it ended or its endpoint is not active."""
+        row = await self._session.first(
+            _FIND_DELIVERY, organization_id=self._organization_id, id_=delivery_id
+        )
         if row is None:
             return None
         return Delivery(
@@ -176,7 +215,7 @@ class WebhookRepository:
             store_version=row["store_version"],
         )
 
-    async def note_attempt(
+    async def record_attempt(
         self,
         delivery_id: UUID,
         *,
@@ -185,10 +224,10 @@ class WebhookRepository:
         outcome: str,
         ended_at: datetime | None,
     ) -> bool:
-        """How an attempt went; False where another taker noted as many before."""
+        """Record an attempt. Returns False if another worker recorded this number of attempts before."""
         return bool(
             await self._session.execute(
-                _NOTE,
+                _RECORD_ATTEMPT,
                 organization_id=self._organization_id,
                 id_=delivery_id,
                 attempts=attempts,

@@ -1,11 +1,11 @@
-"""Webhook endpoints: add, list, read and delete."""
+"""Routes to create, list, get and delete webhook endpoints."""
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.dependencies import BillingReader, BillingWriter, EndpointId, ServicesOfApp
+from app.api.dependencies import AppServices, BillingReader, BillingWriter, EndpointId
 from app.api.pagination import Paging
-from app.api.problems import OF_BODIES, problems
-from app.api.responses import answer
+from app.api.problems import BODY_ERRORS, problems
+from app.api.responses import respond, response_headers
 from app.api.schemas import Page
 from app.core.errors import (
     InsufficientScope,
@@ -33,9 +33,10 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/webhook-endpoints
     status_code=201,
     response_model=WebhookEndpointCreated,
     operation_id="createWebhookEndpoint",
-    summary="Add a webhook endpoint",
-    response_description="The endpoint, with its signing secret.",
-    responses=problems(
+    summary="Create a webhook endpoint",
+    response_description="The endpoint with its signing secret.",
+    responses=response_headers("Location", status=201)
+    | problems(
         InvalidInput,
         InsufficientScope,
         NotFound,
@@ -43,20 +44,25 @@ router = APIRouter(prefix="/v1/organizations/{organization_id}/webhook-endpoints
         TooManyEndpoints,
         SecretStoreUnavailable,
         DnsUnavailable,
-        *OF_BODIES,
+        *BODY_ERRORS,
         codes={422: ("unknown_field", *UrlReason)},
     ),
 )
 async def create_webhook_endpoint(
-    request: Request, body: WebhookEndpointCreate, caller: BillingWriter, services: ServicesOfApp
+    request: Request, body: WebhookEndpointCreate, caller: BillingWriter, services: AppServices
 ) -> Response:
-    """Told of every threshold that a spend limit crosses, signed by the Standard Webhooks scheme.
+    """Create an endpoint that receives all events of the organization.
 
-    The signing secret is shown now and never again. Idempotency-Key is ignored: a secret is not kept to be replayed.
+    Their types are `spend_limit.threshold_crossed`, `credential.valid`, `credential.invalid`, `rotation.activated`,
+    `rotation.rejected` and `usage_mode.changed`.
+
+    Deliveries are signed by the Standard Webhooks scheme. Only this response contains the signing secret; it cannot be
+    read later. An organization can have at most 10 endpoints (409 `too_many_endpoints`). `Idempotency-Key` is ignored,
+    because a response with a secret is not stored.
     """
-    endpoint, secret = await services[WebhookService].add(caller, body.to_url())
+    endpoint, secret = await services[WebhookService].create(caller, body.to_url())
     shown = WebhookEndpointCreated.of_new(caller.organization_id, endpoint, secret)
-    return answer(shown, status=201, headers={"Location": f"{request.url.path}/{shown.id}"})
+    return respond(shown, status=201, headers={"Location": f"{request.url.path}/{shown.id}"})
 
 
 @router.get(
@@ -67,28 +73,28 @@ async def create_webhook_endpoint(
     response_description="One page of endpoints.",
     responses=problems(InvalidInput, InsufficientScope, NotFound, codes={422: ("page_invalid",)}),
 )
-async def list_webhook_endpoints(caller: BillingReader, services: ServicesOfApp, paging: Paging) -> Response:
-    """The newest first."""
+async def list_webhook_endpoints(caller: BillingReader, services: AppServices, paging: Paging) -> Response:
+    """List the active endpoints, newest first, without their signing secrets."""
     records = await services[WebhookService].page(
         caller.organization_id, at_most=paging.at_most, before=paging.before_id()
     )
-    return paging.answer(records, lambda record: WebhookEndpoint.of(caller.organization_id, record), _id)
+    return paging.respond(records, lambda record: WebhookEndpoint.of(caller.organization_id, record), _id)
 
 
 @router.get(
     "/{endpoint_id}",
     response_model=WebhookEndpoint,
     operation_id="getWebhookEndpoint",
-    summary="Read a webhook endpoint",
+    summary="Get a webhook endpoint",
     response_description="The endpoint.",
     responses=problems(InsufficientScope, NotFound),
 )
 async def get_webhook_endpoint(
-    endpoint_id: EndpointId, caller: BillingReader, services: ServicesOfApp
+    endpoint_id: EndpointId, caller: BillingReader, services: AppServices
 ) -> Response:
-    """Without its secret."""
-    record = await services[WebhookService].read(caller.organization_id, endpoint_id)
-    return answer(WebhookEndpoint.of(caller.organization_id, record))
+    """Return the endpoint without its signing secret."""
+    record = await services[WebhookService].get(caller.organization_id, endpoint_id)
+    return respond(WebhookEndpoint.of(caller.organization_id, record))
 
 
 @router.delete(
@@ -96,15 +102,18 @@ async def get_webhook_endpoint(
     response_model=WebhookEndpointDeleted,
     operation_id="deleteWebhookEndpoint",
     summary="Delete a webhook endpoint",
-    response_description="What was deleted, and when.",
+    response_description="The id of the endpoint, and when it was deleted.",
     responses=problems(InsufficientScope, NotFound),
 )
 async def delete_webhook_endpoint(
-    endpoint_id: EndpointId, caller: BillingWriter, services: ServicesOfApp
+    endpoint_id: EndpointId, caller: BillingWriter, services: AppServices
 ) -> Response:
-    """Its secret is destroyed, and deliveries that are still to be made are dropped."""
+    """Delete the endpoint, destroy its signing secret, and cancel its pending deliveries.
+
+    If the secret store is unavailable, the endpoint is deleted now and its secret later.
+    """
     deleted = await services[WebhookService].delete(caller, endpoint_id)
-    return answer(WebhookEndpointDeleted(id=deleted.id, deleted_at=deleted.deleted_at))
+    return respond(WebhookEndpointDeleted(id=deleted.id, deleted_at=deleted.deleted_at))
 
 
 def _id(record: EndpointRecord) -> EndpointId:

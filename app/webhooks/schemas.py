@@ -1,13 +1,13 @@
-"""Webhook endpoints on the wire. The signing secret stands in one answer alone: that of its creation."""
+"""Request and response models of webhook endpoints. Only the response to a creation contains the signing secret."""
 
 from typing import Annotated
 from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from app.api.schemas import Instant, OrganizationId, RequestModel, ResponseModel, Subject
-from app.api.text import holds_no_key
-from app.core.signing_secret import SigningSecret
+from app.api.schemas import OrganizationId, RequestModel, ResponseModel, Subject, Timestamp
+from app.api.text import require_no_key
+from app.core.keys.signing_secret import SigningSecret
 from app.provider_url.url_policy import MAX_URL_LENGTH, OutboundUrl, parse_outbound_url
 from app.webhooks.endpoints import WebhookEndpoint as EndpointRecord
 
@@ -15,17 +15,17 @@ _EXAMPLE_URL = "https://hooks.example.com/pharaoh"
 
 
 class WebhookEndpointCreate(RequestModel):
-    """Where to deliver to."""
+    """A new webhook endpoint."""
 
     url: Annotated[
         str,
         Field(
             min_length=1,
             max_length=2 * MAX_URL_LENGTH,
-            description="HTTPS, port 443, a public host; no query.",
+            description="An HTTPS URL on port 443 with a public host and without a query.",
             examples=[_EXAMPLE_URL],
         ),
-        AfterValidator(holds_no_key),
+        AfterValidator(require_no_key),
     ]
 
     def to_url(self) -> OutboundUrl:
@@ -34,12 +34,12 @@ class WebhookEndpointCreate(RequestModel):
 
 
 class WebhookEndpoint(ResponseModel):
-    """Where deliveries go."""
+    """A webhook endpoint."""
 
     id: UUID
     organization_id: OrganizationId
     url: Annotated[str, Field(examples=[_EXAMPLE_URL])]
-    created_at: Instant
+    created_at: Timestamp
     created_by: Subject
 
     @classmethod
@@ -54,17 +54,17 @@ class WebhookEndpoint(ResponseModel):
 
 
 class WebhookEndpointCreated(ResponseModel):
-    """The endpoint, and its signing secret: keep it now, it is never shown again."""
+    """The new endpoint with its signing secret. Store the secret now; it is never shown again."""
 
     id: UUID
     organization_id: OrganizationId
     url: Annotated[str, Field(examples=[_EXAMPLE_URL])]
-    created_at: Instant
+    created_at: Timestamp
     created_by: Subject
     signing_secret: Annotated[
         str,
         Field(
-            description="For the Standard Webhooks scheme: `whsec_` and base64.",
+            description="The secret of the Standard Webhooks scheme: `whsec_` followed by base64.",
             examples=["whsec_EXAMPLE"],
         ),
     ]
@@ -84,7 +84,7 @@ class WebhookEndpointCreated(ResponseModel):
 
 
 class WebhookEndpointDeleted(ResponseModel):
-    """The receipt."""
+    """Confirms the deletion."""
 
     id: UUID
-    deleted_at: Instant
+    deleted_at: Timestamp

@@ -1,4 +1,8 @@
-"""Webhook endpoints. The signing secret follows the order of writes: intent, secret, row; and back: row, secret, row."""
+"""Use cases of webhook endpoints.
+
+Creating inserts a row in state `intent`, writes the signing secret, and then activates the row. Deleting marks the row
+as `deleting`, destroys the secret, and then deletes the row. So a crash between two steps can be reconciled.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +15,7 @@ from app.audit.events import AuditAction
 from app.auth.principal import Caller
 from app.core.clock import new_id, now
 from app.core.errors import NotFound, SecretStoreUnavailable, TooManyEndpoints
-from app.core.signing_secret import SigningSecret
+from app.core.keys.signing_secret import SigningSecret
 from app.core.url_errors import UrlRefused
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import QueueRepository
@@ -19,42 +23,55 @@ from app.provider_url.service import HostGuard
 from app.provider_url.url_policy import OutboundUrl
 from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.secret_store.port import CasMismatch, SecretStore
-from app.webhooks.endpoints import MOST_ENDPOINTS, EndpointState, WebhookEndpoint
+from app.webhooks.endpoints import MAX_ENDPOINTS, EndpointState, WebhookEndpoint
 from app.webhooks.repository import WebhookRepository
-from app.webhooks.signing_secrets import BEFORE_FIRST, FIRST_VERSION, SigningSecrets, ref_of, settling_of
+from app.webhooks.signing_secrets import (
+    BEFORE_FIRST,
+    FIRST_VERSION,
+    SigningSecrets,
+    reconciliation_of,
+    signing_secret_ref,
+)
 
-# Longer than any write to the store may take; after it the writer counts as dead.
+# Longer than any write to the store can take. After it, the writer counts as dead.
 INTENT_DEADLINE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedEndpoint:
-    """Gone for good, its secret and its deliveries with it."""
+    """The confirmation of a deletion."""
 
     id: UUID
     deleted_at: datetime
 
 
 class WebhookService:
-    """One public method per use case; `settle` is the queue's."""
+    """One public method per use case. `reconcile` is called by the job queue."""
 
     def __init__(
-        self, units: UnitsOfWork, store: SecretStore, guard: HostGuard, rate_limits: RateLimiter
+        self,
+        units: UnitsOfWork,
+        store: SecretStore,
+        guard: HostGuard,
+        rate_limits: RateLimiter,
+        *,
+        max_endpoints: int = MAX_ENDPOINTS,
     ) -> None:
+        self._max_endpoints = max_endpoints
         self._units = units
         self._store = store
         self._secrets = SigningSecrets(units, store)
         self._guard = guard
         self._rate_limits = rate_limits
 
-    async def add(self, caller: Caller, url: OutboundUrl) -> tuple[WebhookEndpoint, SigningSecret]:
-        """An endpoint, and its secret, which nobody can ask for again.
+    async def create(self, caller: Caller, url: OutboundUrl) -> tuple[WebhookEndpoint, SigningSecret]:
+        """Create an endpoint and its signing secret. The secret cannot be read again.
 
         Raises:
             RateLimited, UrlRefused, DnsUnavailable, TooManyEndpoints, SecretStoreUnavailable, DatabaseUnavailable
         """
         await self._rate_limits.admit(caller.organization_id, RateLimitKind.URL_CHECKS)
-        await self._vet(url)
+        await self._validate_host(url)
         endpoint = WebhookEndpoint(
             id=new_id(),
             url=str(url),
@@ -65,15 +82,14 @@ class WebhookService:
             store_version=FIRST_VERSION,
         )
         secret = SigningSecret.generate()
-        await self._intend(caller, endpoint)
-        await self._seal(caller.organization_id, endpoint, secret)
+        await self._insert_intent(caller, endpoint)
+        await self._write_secret(caller.organization_id, endpoint, secret)
         await self._activate(caller, endpoint)
         return endpoint, secret
 
-    async def read(self, organization_id: str, endpoint_id: UUID) -> WebhookEndpoint:
+    async def get(self, organization_id: str, endpoint_id: UUID) -> WebhookEndpoint:
         """Raises NotFound or DatabaseUnavailable."""
-        async with self._units.reading(organization_id) as uow:
-            found = await uow[WebhookRepository].find(endpoint_id)
+        found = await self._units.autocommit_read(organization_id)[WebhookRepository].find(endpoint_id)
         if found is None:
             raise NotFound
         return found
@@ -81,25 +97,25 @@ class WebhookService:
     async def page(
         self, organization_id: str, *, at_most: int, before: UUID | None
     ) -> Sequence[WebhookEndpoint]:
-        """Newest first."""
-        async with self._units.reading(organization_id) as uow:
-            return await uow[WebhookRepository].page(at_most=at_most, before=before)
+        """Return one page of active endpoints, newest first."""
+        uow = self._units.autocommit_read(organization_id, is_bulk=True)
+        return await uow[WebhookRepository].page(at_most=at_most, before=before)
 
     async def delete(self, caller: Caller, endpoint_id: UUID) -> DeletedEndpoint:
-        """Nothing is delivered from now on. The secret goes at once or, where the store is down, when it is back.
+        """Delete an endpoint and its deliveries. If the store is unavailable, the secret is destroyed later.
 
         Raises:
             NotFound, DatabaseUnavailable
         """
         instant = now()
         async with self._units.writing(caller.organization_id) as uow:
-            moved = await uow[WebhookRepository].move(
+            changed = await uow[WebhookRepository].transition(
                 endpoint_id, expected=EndpointState.ACTIVE, to=EndpointState.DELETING
             )
-            if not moved:
+            if not changed:
                 raise NotFound
             await uow[QueueRepository].schedule(
-                settling_of(caller.organization_id, endpoint_id), due_at=instant
+                reconciliation_of(caller.organization_id, endpoint_id), due_at=instant
             )
             await audit.record(
                 uow,
@@ -110,52 +126,54 @@ class WebhookService:
             )
             await uow.commit()
         with suppress(SecretStoreUnavailable):
-            await self.settle(caller.organization_id, endpoint_id)
+            await self.reconcile(caller.organization_id, endpoint_id)
         return DeletedEndpoint(id=endpoint_id, deleted_at=instant)
 
-    async def settle(self, organization_id: str, endpoint_id: UUID) -> None:
-        """Abandon an endpoint whose writer vanished, or finish deleting one. Repeatable at any point.
+    async def reconcile(self, organization_id: str, endpoint_id: UUID) -> None:
+        """Abandon an endpoint whose writer crashed, or finish deleting one. Can be retried at any point.
 
         Raises:
-            SecretStoreUnavailable, DatabaseUnavailable: repeat later.
+            SecretStoreUnavailable, DatabaseUnavailable: retry later.
         """
-        await self._secrets.settle(organization_id, endpoint_id)
+        await self._secrets.reconcile(organization_id, endpoint_id)
 
-    async def _vet(self, url: OutboundUrl) -> None:
+    async def _validate_host(self, url: OutboundUrl) -> None:
         try:
-            await self._guard.vet(url.host)
+            await self._guard.resolve_and_validate(url.host)
         except UrlRefused as refusal:
             raise UrlRefused(refusal.reason, field="url") from None
 
-    async def _intend(self, caller: Caller, endpoint: WebhookEndpoint) -> None:
+    async def _insert_intent(self, caller: Caller, endpoint: WebhookEndpoint) -> None:
         async with self._units.writing(caller.organization_id) as uow:
-            await uow[WebhookRepository].lock_number()
-            if await uow[WebhookRepository].count() >= MOST_ENDPOINTS:
+            await uow[WebhookRepository].lock_endpoint_count()
+            if await uow[WebhookRepository].count() >= self._max_endpoints:
                 raise TooManyEndpoints
             await uow[WebhookRepository].insert(endpoint)
-            item = settling_of(caller.organization_id, endpoint.id)
+            item = reconciliation_of(caller.organization_id, endpoint.id)
             await uow[QueueRepository].add(item, due_at=endpoint.created_at + INTENT_DEADLINE)
             await uow.commit()
 
-    async def _seal(self, organization_id: str, endpoint: WebhookEndpoint, secret: SigningSecret) -> None:
+    async def _write_secret(
+        self, organization_id: str, endpoint: WebhookEndpoint, secret: SigningSecret
+    ) -> None:
         try:
             await self._store.write(
-                ref_of(organization_id, endpoint.id),
+                signing_secret_ref(organization_id, endpoint.id),
                 secret,
                 intent_id=endpoint.intent_id,
                 expected_version=BEFORE_FIRST,
             )
         except CasMismatch:
-            # A sweep took this writer for dead and barred its write.
+            # The reconciler abandoned this endpoint because the write took too long.
             raise SecretStoreUnavailable from None
 
     async def _activate(self, caller: Caller, endpoint: WebhookEndpoint) -> None:
         async with self._units.writing(caller.organization_id) as uow:
-            moved = await uow[WebhookRepository].move(
+            changed = await uow[WebhookRepository].transition(
                 endpoint.id, expected=EndpointState.INTENT, to=EndpointState.ACTIVE
             )
-            if moved:
-                await uow[QueueRepository].remove(settling_of(caller.organization_id, endpoint.id))
+            if changed:
+                await uow[QueueRepository].remove(reconciliation_of(caller.organization_id, endpoint.id))
                 await audit.record(
                     uow,
                     caller,
@@ -164,6 +182,6 @@ class WebhookService:
                     webhook_endpoint_id=str(endpoint.id),
                 )
                 await uow.commit()
-        if not moved:
-            await self._store.destroy(ref_of(caller.organization_id, endpoint.id), FIRST_VERSION)
+        if not changed:
+            await self._store.destroy(signing_secret_ref(caller.organization_id, endpoint.id), FIRST_VERSION)
             raise SecretStoreUnavailable

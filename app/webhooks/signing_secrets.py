@@ -1,4 +1,4 @@
-"""Signing secrets of webhook endpoints: where they rest, and what brings one to its end, whoever began it."""
+"""Signing secrets of webhook endpoints: their references in the store, and the reconciliation of interrupted writes."""
 
 from uuid import UUID
 
@@ -8,54 +8,54 @@ from app.secret_store.port import SecretKind, SecretRef, SecretStore
 from app.webhooks.endpoints import EndpointState, WebhookEndpoint
 from app.webhooks.repository import WebhookRepository
 
-# An endpoint has one secret for good. Only a rewrap writes it a second time.
+# An endpoint keeps its secret until it is deleted. Only a rewrap writes it a second time.
 FIRST_VERSION = 1
 BEFORE_FIRST = 0
 
 
 class SigningSecrets:
-    """Needs neither the internet nor a customer: jobs and an operator's commands settle too."""
+    """Reconciles endpoints with the secret store. Also used by background jobs and CLI commands."""
 
     def __init__(self, units: UnitsOfWork, store: SecretStore) -> None:
         self._units = units
         self._store = store
 
-    async def settle(self, organization_id: str, endpoint_id: UUID) -> None:
-        """Abandon an endpoint whose writer vanished, or finish deleting one. Repeatable at any point.
+    async def reconcile(self, organization_id: str, endpoint_id: UUID) -> None:
+        """Abandon an endpoint whose writer crashed, or finish deleting one. Can be retried at any point.
 
         Raises:
-            SecretStoreUnavailable, DatabaseUnavailable: repeat later.
+            SecretStoreUnavailable, DatabaseUnavailable: retry later.
         """
         async with self._units.writing(organization_id) as uow:
             endpoint = await uow[WebhookRepository].lock(endpoint_id)
             if endpoint is not None and endpoint.state is EndpointState.INTENT:
-                await uow[WebhookRepository].move(
+                await uow[WebhookRepository].transition(
                     endpoint_id, expected=EndpointState.INTENT, to=EndpointState.ABANDONED
                 )
                 await uow.commit()
         if endpoint is not None and endpoint.state is not EndpointState.ACTIVE:
-            await self._empty(organization_id, endpoint)
+            await self._destroy_secret(organization_id, endpoint)
         async with self._units.writing(organization_id) as uow:
             if endpoint is not None and endpoint.state is not EndpointState.ACTIVE:
                 await uow[WebhookRepository].delete(endpoint_id)
-            await uow[QueueRepository].remove(settling_of(organization_id, endpoint_id))
+            await uow[QueueRepository].remove(reconciliation_of(organization_id, endpoint_id))
             await uow.commit()
 
-    async def _empty(self, organization_id: str, endpoint: WebhookEndpoint) -> None:
-        """Nothing is left in the store, and a late write must fail: the first number is taken either way."""
-        ref = ref_of(organization_id, endpoint.id)
+    async def _destroy_secret(self, organization_id: str, endpoint: WebhookEndpoint) -> None:
+        """Destroy the secret. If the creation was abandoned, write a tombstone first, so that a late write fails."""
+        ref = signing_secret_ref(organization_id, endpoint.id)
         if endpoint.state is not EndpointState.DELETING:
             await self._store.tombstone(ref, intent_id=endpoint.intent_id, expected_version=BEFORE_FIRST)
-        await self._store.purge(ref)
+        await self._store.destroy_all(ref)
 
 
-def ref_of(organization_id: str, endpoint_id: UUID) -> SecretRef:
-    """Where an endpoint's secret rests."""
+def signing_secret_ref(organization_id: str, endpoint_id: UUID) -> SecretRef:
+    """Return the reference of an endpoint's signing secret in the store."""
     return SecretRef(
         organization_id=organization_id, credential_id=endpoint_id, kind=SecretKind.SIGNING_SECRET
     )
 
 
-def settling_of(organization_id: str, endpoint_id: UUID) -> DueItem:
-    """The queue item of an endpoint whose secret is on its way in or out."""
+def reconciliation_of(organization_id: str, endpoint_id: UUID) -> DueItem:
+    """Return the queue item that reconciles an endpoint."""
     return DueItem(organization_id=organization_id, kind=JobKind.SETTLE_WEBHOOK, id=endpoint_id)

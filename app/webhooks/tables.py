@@ -1,4 +1,4 @@
-"""Webhook endpoints and the outbox of deliveries to them. Signing secrets rest in the secret store."""
+"""Tables of webhook endpoints and of the outbox. Signing secrets are in the secret store."""
 
 import sqlalchemy as sa
 
@@ -15,7 +15,7 @@ webhook_endpoint = sa.Table(
     sa.Column("intent_id", UUID, nullable=False),
     instant("created_at"),
     sa.Column("created_by", sa.Text, nullable=False),
-    # Where the secret lies in the store: a rewrap moves it on.
+    # The version of the secret in the store. A rewrap increments it.
     sa.Column("store_version", sa.Integer, nullable=False, server_default="1"),
     one_of("state", *EndpointState),
 )
@@ -27,11 +27,11 @@ webhook_delivery = sa.Table(
     sa.Column("id", UUID, primary_key=True),
     sa.Column("endpoint_id", UUID, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
-    # The text itself: what is signed must not change by being parsed and written again.
+    # Text, not JSON: parsing and serializing again could change the signed bytes.
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
-    # Of the last attempt, in our words: never what the receiver said.
+    # The outcome of the last attempt. Never text of the receiver.
     sa.Column("last_outcome", sa.Text),
     instant("created_at"),
     instant("ended_at", nullable=True),

@@ -52,10 +52,13 @@ def downgrade() -> None:
             END IF;
         END $$
     """)
+    # The policy has no exception for the owner, who would delete nothing.
+    op.execute("ALTER TABLE secret_rewrap NO FORCE ROW LEVEL SECURITY")
     op.execute("""
         DELETE FROM job_queue WHERE kind = 'settle_rewrap' AND (organization_id, id) IN (
             SELECT organization_id, intent_id FROM secret_rewrap WHERE key_version IS NULL)
     """)
     op.execute("DELETE FROM secret_rewrap WHERE key_version IS NULL")
+    op.execute("ALTER TABLE secret_rewrap FORCE ROW LEVEL SECURITY")
     op.alter_column("secret_rewrap", "key_version", nullable=False)
     op.drop_column("webhook_endpoint", "store_version")

@@ -75,16 +75,17 @@ def purge_keys(older_than: str) -> None:
 
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '3s'")
-    # An organization with such rows has an item in the queue, and few have one. Its watermark is seen as by itself;
-    # the setting ends with the function. A month so old takes no more rows, so what is looked at stays as it is.
+    # An organization with such rows has an item in the queue, and few have one. A month so old gets no more rows, so the
+    # result stays true. The setting is restored by hand: CREATE FUNCTION ... SET byok.org needs a superuser.
     op.execute("""
         CREATE FUNCTION has_unfolded_usage(partition_name name) RETURNS boolean
-        LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET byok.org = ''
+        LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
         AS $$
         DECLARE
+            caller_organization text := coalesce(current_setting('byok.org', true), '');
             waiting record;
             watermark bigint;
-            is_there boolean;
+            is_there boolean := false;
         BEGIN
             FOR waiting IN SELECT organization_id FROM public.job_queue WHERE kind = 'fold_usage' LOOP
                 PERFORM set_config('byok.org', waiting.organization_id, true);
@@ -93,11 +94,10 @@ def upgrade() -> None:
                 EXECUTE format(
                     'SELECT EXISTS (SELECT FROM public.%I WHERE organization_id = $1 AND ingest_xid >= $2)', partition_name
                 ) INTO is_there USING waiting.organization_id, coalesce(watermark, 0);
-                IF is_there THEN
-                    RETURN true;
-                END IF;
+                EXIT WHEN is_there;
             END LOOP;
-            RETURN false;
+            PERFORM set_config('byok.org', caller_organization, true);
+            RETURN is_there;
         END $$
     """)
     op.execute("REVOKE ALL ON FUNCTION has_unfolded_usage(name) FROM PUBLIC")

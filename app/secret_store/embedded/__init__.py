@@ -1,1 +1,1 @@
-"""The embedded store: envelopes in a PostgreSQL table."""
+"""The embedded secret store: encrypted envelopes in a PostgreSQL table."""

@@ -1,6 +1,6 @@
-"""The embedded store's envelope: AES-256-GCM under a data key, itself wrapped under a root key.
+"""The embedded store's envelope: AES-256-GCM under a data-encryption key (DEK), which is wrapped under a KEK.
 
-A blob is: format (1 byte), root key id (4), salt (32), wrapped data key (nonce 12, key 32, tag 16),
+A blob is: format (1 byte), KEK id (4), salt (32), wrapped DEK (nonce 12, key 32, tag 16),
 then the payload (nonce 12, ciphertext, tag 16): 125 bytes more than the secret.
 """
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from app.secret_store.embedded.keyset import KEY_BYTES, KEY_ID_BYTES, Keyset, RootKey
+from app.secret_store.embedded.keyset import KEY_BYTES, KEY_ID_BYTES, KeyEncryptionKey, Keyset
 from app.secret_store.encoding import length_prefixed
 from app.secret_store.port import SecretCorrupt
 
@@ -24,68 +24,71 @@ _TAG_BYTES = 16
 _HEADER = struct.Struct(f"!B{KEY_ID_BYTES}s{_SALT_BYTES}s{_NONCE_BYTES + KEY_BYTES + _TAG_BYTES}s")
 
 
-def place(organization_id: str, credential_id: UUID, store_version: int) -> bytes:
-    """Where a blob belongs. It is authenticated with the blob, which opens nowhere else."""
+def associated_data_for(organization_id: str, credential_id: UUID, store_version: int) -> bytes:
+    """The row that a blob belongs to. It is authenticated with the blob, which decrypts in no other row."""
     return length_prefixed(organization_id.encode(), credential_id.bytes, str(store_version).encode())
 
 
-def root_id(blob: bytes) -> str:
-    """Which root key a blob says it is sealed under."""
+def kek_id(blob: bytes) -> str:
+    """The id of the KEK that the blob's header names. Not authenticated."""
     return blob[1 : 1 + KEY_ID_BYTES].hex()
 
 
-def seal(secret: bytes, keyset: Keyset, where: bytes) -> bytes:
-    data_key = os.urandom(KEY_BYTES)
-    return _header(data_key, keyset.primary, where) + _encrypt(data_key, secret, where)
+def encrypt(secret: bytes, keyset: Keyset, associated_data: bytes) -> bytes:
+    """Encrypt the secret under a new DEK, wrapped under the primary KEK."""
+    dek = os.urandom(KEY_BYTES)
+    return _header(dek, keyset.primary_kek, associated_data) + _aes_gcm_encrypt(dek, secret, associated_data)
 
 
-def unseal(blob: bytes, keyset: Keyset, where: bytes) -> bytes:
-    """The secret.
-
-    Raises:
-        SecretCorrupt: the blob was changed, belongs elsewhere, or its root key was dropped.
-    """
-    return _decrypt(_data_key(blob, keyset, where), blob[_HEADER.size :], where)
-
-
-def rewrap(blob: bytes, keyset: Keyset, where: bytes) -> bytes:
-    """The same payload, not decrypted, with its data key under the primary root key.
+def decrypt(blob: bytes, keyset: Keyset, associated_data: bytes) -> bytes:
+    """Return the secret.
 
     Raises:
-        SecretCorrupt: the data key was changed, belongs elsewhere, or its root key was dropped.
+        SecretCorrupt: the blob was changed, belongs to another row, or its KEK is not in the keyset.
     """
-    return _header(_data_key(blob, keyset, where), keyset.primary, where) + blob[_HEADER.size :]
+    return _aes_gcm_decrypt(_unwrap_dek(blob, keyset, associated_data), blob[_HEADER.size :], associated_data)
 
 
-def _header(data_key: bytes, root: RootKey, where: bytes) -> bytes:
+def rewrap(blob: bytes, keyset: Keyset, associated_data: bytes) -> bytes:
+    """Return the blob with its DEK wrapped under the primary KEK. The payload is not decrypted.
+
+    Raises:
+        SecretCorrupt: the wrapped DEK was changed, belongs to another row, or its KEK is not in the keyset.
+    """
+    dek = _unwrap_dek(blob, keyset, associated_data)
+    return _header(dek, keyset.primary_kek, associated_data) + blob[_HEADER.size :]
+
+
+def _header(dek: bytes, kek: KeyEncryptionKey, associated_data: bytes) -> bytes:
     salt = os.urandom(_SALT_BYTES)
-    wrapped = _encrypt(_wrapping_key(root, salt, where), data_key, where)
-    return _HEADER.pack(_FORMAT, bytes.fromhex(root.id), salt, wrapped)
+    wrapped = _aes_gcm_encrypt(_wrapping_key(kek, salt, associated_data), dek, associated_data)
+    return _HEADER.pack(_FORMAT, bytes.fromhex(kek.id), salt, wrapped)
 
 
-def _data_key(blob: bytes, keyset: Keyset, where: bytes) -> bytes:
+def _unwrap_dek(blob: bytes, keyset: Keyset, associated_data: bytes) -> bytes:
     if len(blob) < _HEADER.size:
         raise SecretCorrupt
     blob_format, key_id, salt, wrapped = _HEADER.unpack_from(blob)
-    root = keyset.root(key_id.hex())
-    if blob_format != _FORMAT or root is None:
+    kek = keyset.kek(key_id.hex())
+    if blob_format != _FORMAT or kek is None:
         raise SecretCorrupt
-    return _decrypt(_wrapping_key(root, salt, where), wrapped, where)
+    return _aes_gcm_decrypt(_wrapping_key(kek, salt, associated_data), wrapped, associated_data)
 
 
-def _wrapping_key(root: RootKey, salt: bytes, where: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=where).derive(root.secret)
+def _wrapping_key(kek: KeyEncryptionKey, salt: bytes, associated_data: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=associated_data).derive(kek.secret)
 
 
-def _encrypt(key: bytes, plaintext: bytes, where: bytes) -> bytes:
+def _aes_gcm_encrypt(key: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
     nonce = os.urandom(_NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, plaintext, where)
+    return nonce + AESGCM(key).encrypt(nonce, plaintext, associated_data)
 
 
-def _decrypt(key: bytes, box: bytes, where: bytes) -> bytes:
-    if len(box) < _NONCE_BYTES + _TAG_BYTES:
+def _aes_gcm_decrypt(key: bytes, nonce_and_ciphertext: bytes, associated_data: bytes) -> bytes:
+    if len(nonce_and_ciphertext) < _NONCE_BYTES + _TAG_BYTES:
         raise SecretCorrupt
+    nonce, ciphertext = nonce_and_ciphertext[:_NONCE_BYTES], nonce_and_ciphertext[_NONCE_BYTES:]
     try:
-        return AESGCM(key).decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], where)
+        return AESGCM(key).decrypt(nonce, ciphertext, associated_data)
     except InvalidTag:
         raise SecretCorrupt from None

@@ -1,4 +1,4 @@
-"""The keyset as its file holds it now. Another process may rotate its root while this one runs."""
+"""The keyset as its file holds it now. Another process may rotate the KEK while this one runs."""
 
 import hmac
 from pathlib import Path
@@ -8,38 +8,39 @@ import structlog
 
 from app.secret_store.embedded.keyset import Keyset, KeysetRefused
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("byok.secret_store")
 
-_Stamp: TypeAlias = tuple[int, int, int]
+_FileStamp: TypeAlias = tuple[int, int, int]  # inode, modification time in ns, size
 
 
 class Keyring:
-    """A keyset and, unless it is fixed, the file that it is read from again once that was replaced.
+    """A keyset that is read from its file again after the file was replaced.
 
     Args:
-        keyset: what to begin with.
-        path: its file; None for a keyset that never changes.
+        keyset: the keyset at the start.
+        path: its file. None for a keyset that never changes.
+        stamp: identifies the state of the file that `keyset` was read from.
     """
 
-    def __init__(self, keyset: Keyset, path: Path | None = None, *, stamp: _Stamp | None = None) -> None:
+    def __init__(self, keyset: Keyset, path: Path | None = None, *, stamp: _FileStamp | None = None) -> None:
         self.keyset = keyset
         self._path = path
         self._stamp = stamp
 
     @classmethod
     def load_or_create(cls, path: Path) -> "Keyring":
-        """Raises KeysetRefused."""
+        """Load the file, or create it with a new keyset. Raises KeysetRefused."""
         Keyset.load_or_create(path)
         return cls.load(path)
 
     @classmethod
     def load(cls, path: Path) -> "Keyring":
-        """Raises KeysetRefused."""
-        stamp = _stamp(path)  # before reading: what is replaced in between is read again later
+        """Load the file. Raises KeysetRefused."""
+        stamp = _stamp(path)  # taken before reading, so that a replacement in between causes a reload later
         return cls(Keyset.load(path), path, stamp=stamp)
 
     def refresh(self) -> bool:
-        """Read the file again if it was replaced; True where another keyset came of it."""
+        """Read the file again if it was replaced. Returns True if the keyset changed."""
         if self._path is None or (stamp := _stamp(self._path)) in (None, self._stamp):
             return False
         self._stamp = stamp
@@ -52,11 +53,11 @@ class Keyring:
             log.warning("keyset_not_reloaded", reason="another_keyset")
             return False
         self.keyset = found
-        log.info("keyset_reloaded", roots=len(found.roots))
+        log.info("keyset_reloaded", keks=len(found.keks))
         return True
 
     def replace(self, keyset: Keyset) -> None:
-        """Put another keyset in the file's place. One caller at a time.
+        """Write another keyset to the file and use it. Not safe for concurrent callers.
 
         Raises:
             KeysetRefused
@@ -67,7 +68,7 @@ class Keyring:
         self.keyset = keyset
 
 
-def _stamp(path: Path) -> _Stamp | None:
+def _stamp(path: Path) -> _FileStamp | None:
     try:
         status = path.lstat()
     except OSError:

@@ -1,7 +1,7 @@
-"""The embedded store's root keys: several that can open, one that seals, and the fingerprint key.
+"""The embedded store's key-encryption keys (KEKs), of which the primary one encrypts, and its fingerprint key.
 
-They live in one file of mode 0600 under the data directory. It is never overwritten by a process
-that finds none, and replaced in one step, so a reader meets a whole keyset or none.
+They are in one file with mode 0600 under the data directory. A process that finds no file never
+overwrites one, and the file is replaced atomically: a reader sees a complete keyset or none.
 """
 
 import base64
@@ -26,60 +26,60 @@ KEY_BYTES = 32
 KEY_ID_BYTES = 4
 
 _FORMAT = 1
-_LARGEST_FILE = 1 << 20
+_MAX_FILE_BYTES = 1 << 20
 _KEY_ID = re.compile(rf"[0-9a-f]{{{2 * KEY_ID_BYTES}}}")
 
 
 class KeysetRefused(Exception):
-    """The keyset cannot be used. The message is a constant and says how to mend it."""
+    """The keyset cannot be used. The message is a constant and names the remedy."""
 
 
 class KeysetMissing(KeysetRefused):
-    """There is no file."""
+    """The file does not exist."""
 
     def __init__(self) -> None:
-        super().__init__("There is no keyset file. Restore it from a backup.")
+        super().__init__("The keyset file does not exist. Restore it from a backup.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RootKey:
-    """A key that wraps data keys. `id` stands in every blob it seals."""
+class KeyEncryptionKey:
+    """A key that wraps DEKs. Every blob that it encrypts holds its `id`."""
 
     id: str
     secret: bytes = field(repr=False)
 
     @classmethod
-    def generate(cls) -> "RootKey":
+    def generate(cls) -> "KeyEncryptionKey":
         return cls(id=secrets.token_hex(KEY_ID_BYTES), secret=secrets.token_bytes(KEY_BYTES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyset:
-    """Root keys by id, which of them is primary, and the key of fingerprints, which is never rotated."""
+    """KEKs by id, the id of the primary one, and the fingerprint key, which is never rotated."""
 
-    primary_id: str
-    roots: Mapping[str, RootKey]  # oldest first
+    primary_kek_id: str
+    keks: Mapping[str, KeyEncryptionKey]  # oldest first
     fingerprint_key: bytes = field(repr=False)
 
     @classmethod
     def generate(cls) -> "Keyset":
-        root = RootKey.generate()
+        kek = KeyEncryptionKey.generate()
         return cls(
-            primary_id=root.id,
-            roots=MappingProxyType({root.id: root}),
+            primary_kek_id=kek.id,
+            keks=MappingProxyType({kek.id: kek}),
             fingerprint_key=secrets.token_bytes(KEY_BYTES),
         )
 
     @classmethod
     def load(cls, path: Path) -> "Keyset":
-        """Read the file, once its kind, owner and mode are as they must be.
+        """Read the file after checking its type, owner and mode.
 
         Raises:
-            KeysetMissing: there is no file.
-            KeysetRefused
+            KeysetMissing: the file does not exist.
+            KeysetRefused: the file cannot be used.
         """
         try:
-            return _decode(read_private_file(path, max_bytes=_LARGEST_FILE))
+            return _decode(read_private_file(path, max_bytes=_MAX_FILE_BYTES))
         except FileNotFoundError:
             raise KeysetMissing from None
         except PrivateFileRefused as error:
@@ -89,7 +89,7 @@ class Keyset:
 
     @classmethod
     def load_or_create(cls, path: Path) -> "Keyset":
-        """Read the file, or put a fresh one there; of several processes at once, all get the same.
+        """Read the file, or create it with a new keyset. Concurrent processes all get the same keyset.
 
         Raises:
             KeysetRefused
@@ -105,7 +105,7 @@ class Keyset:
         return cls.load(path)
 
     def save(self, path: Path) -> None:
-        """Replace the file in one step. One caller at a time: the last one wins.
+        """Replace the file atomically. With concurrent callers the last one wins.
 
         Raises:
             KeysetRefused
@@ -116,53 +116,62 @@ class Keyset:
             raise _file_refused(error) from None
 
     @property
-    def primary(self) -> RootKey:
-        """The root key that seals."""
-        return self.roots[self.primary_id]
+    def primary_kek(self) -> KeyEncryptionKey:
+        """The KEK that encrypts."""
+        return self.keks[self.primary_kek_id]
 
     @property
     def identity(self) -> str:
-        """Names this keyset without telling of its keys. Outlives rotations of the root."""
+        """Names this keyset without revealing its keys. A rotation of the KEK does not change it."""
         return hmac.digest(self.fingerprint_key, b"byok keyset identity", "sha256").hex()
 
-    def root(self, key_id: str) -> RootKey | None:
-        """The root key of that id; None when it was dropped."""
-        return self.roots.get(key_id)
+    def kek(self, key_id: str) -> KeyEncryptionKey | None:
+        """The KEK with that id, or None if the keyset does not hold it."""
+        return self.keks.get(key_id)
 
     @property
-    def newest_id(self) -> str:
-        """The root key that came last: what seals, or will once it is made primary."""
-        return tuple(self.roots)[-1]
+    def newest_kek_id(self) -> str:
+        """The id of the KEK that was added last: the primary one, or the next primary one."""
+        return tuple(self.keks)[-1]
 
-    def with_new_root(self) -> "Keyset":
-        """A keyset that also opens what a fresh root key seals, and goes on sealing with the primary."""
-        root = RootKey.generate()
-        while root.id in self.roots:
-            root = RootKey.generate()
-        return replace(self, roots=MappingProxyType({**self.roots, root.id: root}))
+    def with_new_kek(self) -> "Keyset":
+        """A keyset with an additional new KEK, which can decrypt but does not encrypt yet."""
+        kek = KeyEncryptionKey.generate()
+        while kek.id in self.keks:
+            kek = KeyEncryptionKey.generate()
+        return replace(self, keks=MappingProxyType({**self.keks, kek.id: kek}))
 
-    def with_primary(self, key_id: str) -> "Keyset":
-        """A keyset that seals with that root key of its own and still opens what the others sealed."""
-        assert key_id in self.roots
-        return replace(self, primary_id=key_id)
-
-    def with_new_primary(self) -> "Keyset":
-        """A keyset that seals with a fresh root key and still opens what the others sealed."""
-        prepared = self.with_new_root()
-        return prepared.with_primary(prepared.newest_id)
-
-    def without(self, key_id: str) -> "Keyset":
-        """A keyset that can no longer open what that root key sealed.
+    def with_primary_kek(self, key_id: str) -> "Keyset":
+        """A keyset that encrypts with another of its KEKs and can still decrypt with all of them.
 
         Raises:
-            KeysetRefused: the key is primary, or not here.
+            KeysetRefused: the keyset does not hold that KEK.
         """
-        if key_id == self.primary_id:
-            raise KeysetRefused("The primary root key cannot be dropped. Make another one primary first.")
-        if key_id not in self.roots:
-            raise KeysetRefused("The keyset holds no root key of that id. Nothing was dropped.")
-        kept = {root.id: root for root in self.roots.values() if root.id != key_id}
-        return replace(self, roots=MappingProxyType(kept))
+        self._require(key_id)
+        return replace(self, primary_kek_id=key_id)
+
+    def with_new_primary_kek(self) -> "Keyset":
+        """A keyset that encrypts with a new KEK and can still decrypt with the older ones."""
+        prepared = self.with_new_kek()
+        return prepared.with_primary_kek(prepared.newest_kek_id)
+
+    def without_kek(self, key_id: str) -> "Keyset":
+        """A keyset that can no longer decrypt blobs of that KEK.
+
+        Raises:
+            KeysetRefused: the KEK is the primary one, or the keyset does not hold it.
+        """
+        if key_id == self.primary_kek_id:
+            raise KeysetRefused(
+                "The primary key-encryption key cannot be removed. Make another one primary first."
+            )
+        self._require(key_id)
+        kept = {kek.id: kek for kek in self.keks.values() if kek.id != key_id}
+        return replace(self, keks=MappingProxyType(kept))
+
+    def _require(self, key_id: str) -> None:
+        if key_id not in self.keks:
+            raise KeysetRefused("The keyset holds no key-encryption key with that id. Nothing was changed.")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Keyset cannot be pickled or copied")
@@ -171,8 +180,8 @@ class Keyset:
 def _encode(keyset: Keyset) -> bytes:
     document = {
         "version": _FORMAT,
-        "primary": keyset.primary_id,
-        "roots": {root.id: base64.b64encode(root.secret).decode() for root in keyset.roots.values()},
+        "primary": keyset.primary_kek_id,
+        "roots": {kek.id: base64.b64encode(kek.secret).decode() for kek in keyset.keks.values()},
         "fingerprint": base64.b64encode(keyset.fingerprint_key).decode(),
     }
     return json.dumps(document, indent=2).encode() + b"\n"
@@ -182,19 +191,21 @@ def _decode(text: bytes) -> Keyset:
     try:
         return _from_document(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass  # raised below: these errors hold the file's text, which would stay on as context
-    raise KeysetRefused("The keyset file is damaged or no keyset at all. Restore it from a backup.")
+        pass  # raised below, because the context would keep these errors, which hold the file's text
+    raise KeysetRefused("The keyset file is damaged or is not a keyset. Restore it from a backup.")
 
 
 def _from_document(document: dict[str, Any]) -> Keyset:
     if document["version"] != _FORMAT:
         raise KeysetRefused("Another release wrote the keyset file. Run the service in that release.")
-    roots = {key_id: RootKey(id=key_id, secret=_key(key)) for key_id, key in document["roots"].items()}
-    if document["primary"] not in roots or not all(map(_KEY_ID.fullmatch, roots)):
+    keks = {
+        key_id: KeyEncryptionKey(id=key_id, secret=_key(key)) for key_id, key in document["roots"].items()
+    }
+    if document["primary"] not in keks or not all(map(_KEY_ID.fullmatch, keks)):
         raise ValueError
     return Keyset(
-        primary_id=document["primary"],
-        roots=MappingProxyType(roots),
+        primary_kek_id=document["primary"],
+        keks=MappingProxyType(keks),
         fingerprint_key=_key(document["fingerprint"]),
     )
 

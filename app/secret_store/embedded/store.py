@@ -1,11 +1,11 @@
-"""The sealed store for one machine: envelopes in a PostgreSQL table of its own (`app.secret_store.embedded.table`).
+"""The embedded secret store: encrypted envelopes in a PostgreSQL table (`app.secret_store.embedded.table`).
 
-Root keys are in a file (`app.secret_store.embedded.keyset`), not in the database.
+Key-encryption keys (KEKs) are in a file (`app.secret_store.embedded.keyset`), not in the database.
 """
 
 import hmac
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -13,84 +13,78 @@ import structlog
 from asyncpg import PostgresError
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.api_key import ApiKey
 from app.core.errors import DatabaseUnavailable, SecretStoreUnavailable
-from app.core.signing_secret import SigningSecret
-from app.database.engine import Database, Query, Row, Session
-from app.secret_store.binding import hold_binding
+from app.core.keys.api_key import ApiKey
+from app.core.keys.signing_secret import SigningSecret
+from app.database.engine import Database
+from app.database.sessions import Session
+from app.database.statements import Query, Row
+from app.secret_store.binding import lock_binding_shared
 from app.secret_store.embedded import envelope
 from app.secret_store.embedded.keyring import Keyring
 from app.secret_store.embedded.keyset import Keyset
-from app.secret_store.embedded.table import OF_CREDENTIAL, row, sealed_secret
+from app.secret_store.embedded.table import OF_CREDENTIAL, columns, sealed_secret
 from app.secret_store.encoding import length_prefixed
 from app.secret_store.port import CasMismatch, SecretCorrupt, SecretMissing, SecretRef
 
 Result = TypeVar("Result")
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("byok.secret_store")
 
 _LAST_VERSION = sa.select(
-    sa.func.coalesce(sa.func.max(row.store_version), sa.literal_column("0")).label("last")
+    sa.func.coalesce(sa.func.max(columns.store_version), sa.literal_column("0")).label("last")
 ).where(OF_CREDENTIAL)
 _LAST = Query(_LAST_VERSION)
-_AT = Query(
-    sa.select(row["intent_id"], row["sealed"], row.destroyed_at).where(
-        OF_CREDENTIAL, row.store_version == sa.bindparam("version")
+_FIND = Query(
+    sa.select(columns["intent_id"], columns["sealed"], columns.destroyed_at).where(
+        OF_CREDENTIAL, columns.store_version == sa.bindparam("version")
     )
 )
+# VALUES, because Citus deparses other inserts with functions wrongly.
+_NEW = {
+    "organization_id": sa.bindparam("organization", type_=sa.Text),
+    "credential_id": sa.bindparam("credential", type_=sa.Uuid),
+    "store_version": sa.bindparam("version", type_=sa.Integer),
+    "created_at": sa.func.now(),
+}
 
-# The cas: the number must follow the last one seen, and the primary key settles who of two was first.
-_TAKE = Query(
-    insert(sealed_secret)
-    .from_select(
-        [
-            "organization_id",
-            "credential_id",
-            "store_version",
-            "intent_id",
-            "sealed",
-            "created_at",
-            "destroyed_at",
-        ],
-        sa.select(
-            sa.bindparam("organization", type_=sa.Text),
-            sa.bindparam("credential", type_=sa.Uuid),
-            sa.bindparam("version", type_=sa.Integer),
-            sa.bindparam("intent", type_=sa.Uuid),
-            sa.bindparam("sealed_bytes", type_=sa.LargeBinary),
-            sa.func.now(),
-            sa.case((sa.bindparam("sealed_bytes", type_=sa.LargeBinary).is_(None), sa.func.now())),
-        ).where(
-            _LAST_VERSION.scalar_subquery() + sa.literal_column("1")
-            == sa.bindparam("version", type_=sa.Integer)
-        ),
+
+def _insert(**values: sa.ColumnElement[Any]) -> Query:
+    return Query(
+        insert(sealed_secret)
+        .values({**_NEW, **values})
+        .on_conflict_do_nothing()
+        .returning(columns.store_version)
     )
-    .on_conflict_do_nothing()
-    .returning(row.store_version)
+
+
+_INSERT = _insert(
+    intent_id=sa.bindparam("intent", type_=sa.Uuid), sealed=sa.bindparam("blob", type_=sa.LargeBinary)
 )
-_END = (
+_INSERT_TOMBSTONE = _insert(destroyed_at=sa.func.now())
+_destroy = (
     sa.update(sealed_secret)
-    .where(OF_CREDENTIAL, row.destroyed_at.is_(None))
+    .where(OF_CREDENTIAL, columns.destroyed_at.is_(None))
     .values(sealed=sa.null(), destroyed_at=sa.func.now())
 )
-_PURGE = Query(_END)
+_DESTROY_ALL = Query(_destroy)
 _DESTROY = Query(
-    _END.where(row.store_version == sa.any_(sa.bindparam("versions", type_=sa.ARRAY(sa.Integer))))
+    _destroy.where(columns.store_version == sa.any_(sa.bindparam("versions", type_=sa.ARRAY(sa.Integer))))
 )
-# Needs the table and the right to read it, and looks at no row.
-_REACH = Query(sa.select(row.store_version).where(sa.false()))
+# Fails unless the table exists and may be read. Reads no row.
+_PING = Query(sa.select(columns.store_version).where(sa.false()))
 
-_PROBE = b"round trip"
-# A rotation may come in between twice, not more often within one call.
-_MOST_ROOTS = 3
+_PING_PLAINTEXT = b"round trip"
+# During one call the required KEK may change at most twice.
+_MAX_KEKS = 3
 
 
 class EmbeddedSecretStore:
     """`SecretStore` over the table.
 
     Args:
-        database: the service's pool; every statement runs as the secret's organization.
-        keys: root keys and the fingerprint key; a keyring reads them again when their file was replaced.
+        database: the service's pool. Every statement runs as the secret's organization.
+        keys: the KEKs and the fingerprint key. A keyring reads its file again after the file was replaced.
     """
 
     def __init__(self, database: Database, keys: Keyset | Keyring) -> None:
@@ -102,7 +96,7 @@ class EmbeddedSecretStore:
         return f"v1:{hmac.digest(self._keys.keyset.fingerprint_key, message, 'sha256').hex()}"
 
     async def current_version(self, ref: SecretRef) -> int:
-        (found,) = await self._run(ref, _LAST)
+        (found,) = await self._read(ref, _LAST)
         version: int = found["last"]
         return version
 
@@ -110,9 +104,9 @@ class EmbeddedSecretStore:
         self, ref: SecretRef, secret: ApiKey | SigningSecret, *, intent_id: UUID, expected_version: int
     ) -> int:
         version = expected_version + 1
-        taken = await self._seal(ref, secret, version=version, intent_id=intent_id)
-        # Not taken now, but perhaps by this same intent, whose answer was lost.
-        if taken or await self.intent_at(ref, version) == intent_id:
+        inserted = await self._insert_encrypted(ref, secret, version=version, intent_id=intent_id)
+        # If not inserted, an earlier attempt of the same intent may have succeeded without a response.
+        if inserted or await self.intent_at(ref, version) == intent_id:
             return version
         raise CasMismatch
 
@@ -124,23 +118,23 @@ class EmbeddedSecretStore:
         expected_version: int,
     ) -> bool:
         version = expected_version + 1
-        if await self._change(ref, _TAKE, version=version, intent=None, sealed_bytes=None):
+        if await self._change(ref, _INSERT_TOMBSTONE, last=expected_version, version=version):
             return True
-        found = await self._at(ref, version)
+        found = await self._find(ref, version)
         return found is not None and found["intent_id"] is None
 
     async def intent_at(self, ref: SecretRef, store_version: int) -> UUID | None:
-        found = await self._at(ref, store_version)
+        found = await self._find(ref, store_version)
         if found is None or found["destroyed_at"] is not None:
             return None
         intent_id: UUID | None = found["intent_id"]
         return intent_id
 
     async def read(self, ref: SecretRef, store_version: int) -> ApiKey:
-        return ApiKey(await self._open(ref, store_version))
+        return ApiKey(await self._decrypt(ref, store_version))
 
     async def read_signing_secret(self, ref: SecretRef, store_version: int) -> SigningSecret:
-        text = await self._open(ref, store_version)
+        text = await self._decrypt(ref, store_version)
         if not text.startswith(SigningSecret.PREFIX):
             raise SecretCorrupt
         return SigningSecret(text)
@@ -148,85 +142,109 @@ class EmbeddedSecretStore:
     async def destroy(self, ref: SecretRef, *store_versions: int) -> None:
         await self._change(ref, _DESTROY, versions=list(store_versions))
 
-    async def purge(self, ref: SecretRef) -> None:
-        await self._change(ref, _PURGE)
+    async def destroy_all(self, ref: SecretRef) -> None:
+        await self._change(ref, _DESTROY_ALL)
 
     async def ping(self) -> None:
         try:
-            blob = envelope.seal(_PROBE, self._keys.keyset, _PROBE)
-            envelope.unseal(blob, self._keys.keyset, _PROBE)
+            blob = envelope.encrypt(_PING_PLAINTEXT, self._keys.keyset, _PING_PLAINTEXT)
+            envelope.decrypt(blob, self._keys.keyset, _PING_PLAINTEXT)
         except SecretCorrupt:
             raise SecretStoreUnavailable from None
 
-        async def reach(session: Session) -> None:
-            await session.rows(_REACH)
+        async def query(session: Session) -> None:
+            await session.rows(_PING)
 
-        await self._within(None, reach)
+        await self._in_transaction(None, query)
 
-    async def _seal(
+    async def _insert_encrypted(
         self, ref: SecretRef, secret: ApiKey | SigningSecret, *, version: int, intent_id: UUID
     ) -> bool:
-        """Take the number with the secret sealed under the root key that may seal; False where it is taken."""
+        """Encrypt the secret under the required KEK and insert it. Returns False if the number is taken."""
         self._keys.refresh()
         keyset = self._keys.keyset
-        for _ in range(_MOST_ROOTS):
-            sealed = envelope.seal(secret.reveal().encode(), keyset, _place(ref, version))
+        for _ in range(_MAX_KEKS):
+            blob = envelope.encrypt(secret.reveal().encode(), keyset, _associated_data(ref, version))
             try:
-                taken = await self._change(
-                    ref, _TAKE, root=keyset.primary_id, version=version, intent=intent_id, sealed_bytes=sealed
+                inserted = await self._change(
+                    ref,
+                    _INSERT,
+                    kek_id=keyset.primary_kek_id,
+                    last=version - 1,
+                    version=version,
+                    intent=intent_id,
+                    blob=blob,
                 )
-            except _RootOutdated as outdated:
-                # Between two steps of a rotation the file may be ahead of the database, or we behind the file.
+            except _WrongKek as refusal:
+                # During a rotation the file may be ahead of the database, or this process behind the file.
                 self._keys.refresh()
                 keyset = self._keys.keyset
-                if keyset.root(outdated.allowed) is None:
+                if keyset.kek(refusal.required_kek_id) is None:
                     break
-                keyset = keyset.with_primary(outdated.allowed)
+                keyset = keyset.with_primary_kek(refusal.required_kek_id)
             else:
-                return bool(taken)
+                return bool(inserted)
         log.warning("keyset_outdated")
         raise SecretStoreUnavailable
 
-    async def _open(self, ref: SecretRef, store_version: int) -> str:
-        for is_last in (False, True):
-            found = await self._at(ref, store_version)
+    async def _decrypt(self, ref: SecretRef, store_version: int) -> str:
+        for is_last_attempt in (False, True):
+            found = await self._find(ref, store_version)
             if found is None or found["sealed"] is None:
                 raise SecretMissing
             try:
-                return envelope.unseal(
-                    found["sealed"], self._keys.keyset, _place(ref, store_version)
+                return envelope.decrypt(
+                    found["sealed"], self._keys.keyset, _associated_data(ref, store_version)
                 ).decode()
             except SecretCorrupt:
-                if is_last:
+                if is_last_attempt:
                     raise
-            # Sealed under a root key that came since we read the file, or rewrapped since we read the row.
+            # The KEK may be newer than our copy of the keyset, or the secret was rewrapped after we read its row.
             self._keys.refresh()
         raise AssertionError("unreachable")
 
-    async def _at(self, ref: SecretRef, version: int) -> Row | None:
-        return next(iter(await self._run(ref, _AT, version=version)), None)
+    async def _find(self, ref: SecretRef, version: int) -> Row | None:
+        return next(iter(await self._read(ref, _FIND, version=version)), None)
 
-    async def _run(self, ref: SecretRef, statement: Query, **values: object) -> Sequence[Row]:
-        return await self._within(ref.organization_id, lambda session: _rows(session, ref, statement, values))
+    async def _read(self, ref: SecretRef, statement: Query, **values: object) -> Sequence[Row]:
+        return await self._in_transaction(
+            ref.organization_id, lambda session: _rows(session, ref, statement, values)
+        )
 
     async def _change(
-        self, ref: SecretRef, statement: Query, *, root: str | None = None, **values: object
+        self,
+        ref: SecretRef,
+        statement: Query,
+        *,
+        kek_id: str | None = None,
+        last: int | None = None,
+        **values: object,
     ) -> Sequence[Row]:
-        """Write, unless the keys lie elsewhere by now, or `root` may not seal any more."""
+        """Run a statement that writes.
+
+        With `last`, do nothing unless that is the last version. Rows are never deleted, so of concurrent transactions that
+        find the same last version, the primary key lets one insert the next.
+
+        Raises:
+            SecretStoreUnavailable: the keys are being moved or were moved to Vault.
+            _WrongKek: the database requires another KEK than `kek_id`.
+        """
 
         async def change(session: Session) -> Sequence[Row]:
-            binding = await hold_binding(session)
-            if binding is not None and binding.is_left:
+            binding = await lock_binding_shared(session)
+            if binding is not None and binding.is_embedded_store_closed:
                 log.warning("secrets_moved")
                 raise SecretStoreUnavailable
-            allowed = None if binding is None else binding.root_id
-            if allowed is not None and root not in (None, allowed):
-                raise _RootOutdated(allowed)
+            required = None if binding is None else binding.kek_id
+            if required is not None and kek_id not in (None, required):
+                raise _WrongKek(required)
+            if last is not None and (await _rows(session, ref, _LAST, {}))[0]["last"] != last:
+                return []
             return await _rows(session, ref, statement, values)
 
-        return await self._within(ref.organization_id, change)
+        return await self._in_transaction(ref.organization_id, change)
 
-    async def _within(
+    async def _in_transaction(
         self, organization_id: str | None, work: Callable[[Session], Awaitable[Result]]
     ) -> Result:
         try:
@@ -235,25 +253,25 @@ class EmbeddedSecretStore:
                 await session.commit()
                 return result
         except (DatabaseUnavailable, PostgresError):
-            pass  # raised below, so that not even the context holds the driver's words
+            pass  # raised below, so that the exception context does not hold the driver's message
         raise SecretStoreUnavailable
 
 
-class _RootOutdated(Exception):
-    """Another root key is the one that seals."""
+class _WrongKek(Exception):
+    """The database requires another KEK for encryption."""
 
-    def __init__(self, allowed: str) -> None:
-        super().__init__("another root key seals")
-        self.allowed = allowed
+    def __init__(self, required_kek_id: str) -> None:
+        super().__init__("another key-encryption key is required")
+        self.required_kek_id = required_kek_id
 
 
 async def _rows(
     session: Session, ref: SecretRef, statement: Query, values: dict[str, object]
 ) -> Sequence[Row]:
-    of_credential = {"organization": ref.organization_id, "credential": ref.credential_id}
-    return await session.rows(statement, **of_credential, **values)
+    owner = {"organization": ref.organization_id, "credential": ref.credential_id}
+    return await session.rows(statement, **owner, **values)
 
 
-def _place(ref: SecretRef, store_version: int) -> bytes:
-    # Not the kind: no credential has the id of an endpoint, and whoever rewraps knows a row, not what it is for.
-    return envelope.place(ref.organization_id, ref.credential_id, store_version)
+def _associated_data(ref: SecretRef, store_version: int) -> bytes:
+    # Without the kind: ids of credentials and endpoints never collide, and a rewrap knows only the row's id.
+    return envelope.associated_data_for(ref.organization_id, ref.credential_id, store_version)

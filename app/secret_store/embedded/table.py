@@ -1,7 +1,6 @@
-"""The embedded store's table, and what an operator's commands do with it within a transaction of theirs.
+"""The embedded store's table, and what the operator's commands do with it within their own transactions.
 
-Rows are never deleted, so a store version is taken once and for all: a destroyed secret or a
-tombstone keeps its number.
+Rows are never deleted, so a store version is used only once: a destroyed secret or a tombstone keeps its number.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,9 @@ import sqlalchemy as sa
 from asyncpg import PostgresError
 
 from app.core.errors import DatabaseUnavailable
-from app.database.engine import Database, Query, Session
+from app.database.engine import Database
+from app.database.repository import Repository
+from app.database.statements import Query
 from app.secret_store.binding import metadata
 from app.secret_store.embedded import envelope
 from app.secret_store.embedded.keyset import Keyset
@@ -28,41 +29,42 @@ sealed_secret = sa.Table(
     sa.Column("sealed", sa.LargeBinary, nullable=True),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("destroyed_at", sa.DateTime(timezone=True), nullable=True),
-    # When its copy in another store was checked; -infinity where there may be one that was not.
+    # When the copy in the other store was verified; -infinity if a copy may exist that was not verified.
     sa.Column("moved_at", sa.DateTime(timezone=True), nullable=True),
 )
 
-row = sealed_secret.c
+columns = sealed_secret.c
 OF_CREDENTIAL = sa.and_(
-    row.organization_id == sa.bindparam("organization"), row.credential_id == sa.bindparam("credential")
+    columns.organization_id == sa.bindparam("organization"),
+    columns.credential_id == sa.bindparam("credential"),
 )
-_SEALED = Query(
-    sa.select(row.store_version, row["sealed"])
-    .where(OF_CREDENTIAL, row["sealed"].is_not(None))
-    .order_by(row.store_version)
+_ENCRYPTED = Query(
+    sa.select(columns.store_version, columns["sealed"])
+    .where(OF_CREDENTIAL, columns["sealed"].is_not(None))
+    .order_by(columns.store_version)
 )
-_SLOTS = Query(
-    sa.select(row.store_version, row["intent_id"], row["sealed"].is_not(None).label("is_sealed"))
+_TAKEN_VERSIONS = Query(
+    sa.select(columns.store_version, columns["intent_id"])
     .where(OF_CREDENTIAL)
-    .order_by(row.store_version)
+    .order_by(columns.store_version)
 )
-# Only over what was read: it may have been destroyed meanwhile.
+# Replaces only the blob that was read: the secret may have been destroyed since.
 _REWRAP = Query(
     sa.update(sealed_secret)
     .where(
         OF_CREDENTIAL,
-        row.store_version == sa.bindparam("version"),
-        row["sealed"] == sa.bindparam("before", type_=sa.LargeBinary),
+        columns.store_version == sa.bindparam("version"),
+        columns["sealed"] == sa.bindparam("before", type_=sa.LargeBinary),
     )
     .values(sealed=sa.bindparam("after", type_=sa.LargeBinary))
 )
-_MOVED = Query(sa.update(sealed_secret).where(OF_CREDENTIAL).values(moved_at=sa.func.now()))
-_UNCHECKED = Query(
+_MARK_MOVED = Query(sa.update(sealed_secret).where(OF_CREDENTIAL).values(moved_at=sa.func.now()))
+_MARK_UNVERIFIED = Query(
     sa.update(sealed_secret).where(OF_CREDENTIAL).values(moved_at=sa.literal_column("'-infinity'"))
 )
-_END = Query(
+_DESTROY_ALL = Query(
     sa.update(sealed_secret)
-    .where(OF_CREDENTIAL, row.destroyed_at.is_(None))
+    .where(OF_CREDENTIAL, columns.destroyed_at.is_(None))
     .values(sealed=sa.null(), destroyed_at=sa.func.now())
 )
 
@@ -73,115 +75,110 @@ _AFTER = (
 )
 
 
-def _listing(function: sa.sql.functions.Function[object]) -> sa.Select[tuple[str, UUID]]:
-    columns = [sa.column("organization_id", sa.Text), sa.column("credential_id", sa.Uuid)]
-    return sa.select(*columns).select_from(function.table_valued(*columns))
+def _select_from(function: sa.sql.functions.Function[object]) -> sa.Select[tuple[str, UUID]]:
+    listed = [sa.column("organization_id", sa.Text), sa.column("credential_id", sa.Uuid)]
+    return sa.select(*listed).select_from(function.table_valued(*listed))
 
 
-# Owner-owned functions: they name credentials across organizations, and nothing else of them.
-_LIST_SEALED = Query(
-    _listing(sa.func.sealed_credentials(sa.bindparam("root", type_=sa.LargeBinary), *_AFTER))
+# SECURITY DEFINER functions: they return ids across organizations, and no other column.
+_LIST_ENCRYPTED = Query(
+    _select_from(sa.func.sealed_credentials(sa.bindparam("root", type_=sa.LargeBinary), *_AFTER))
 )
-_LIST_UNMOVED = Query(_listing(sa.func.unmoved_credentials(*_AFTER)))
-_LIST_MOVED = Query(_listing(sa.func.moved_credentials(*_AFTER)))
+_LIST_UNMOVED = Query(_select_from(sa.func.unmoved_credentials(*_AFTER)))
+_LIST_MOVED = Query(_select_from(sa.func.moved_credentials(*_AFTER)))
 
 _FIRST = SecretRef(organization_id="", credential_id=UUID(int=0))
 _ALL = (1 << 31) - 1
 
 
-class SealedTableUnreadable(Exception):
-    """The database refuses. The message is a constant."""
+class EncryptedTableUnreadable(Exception):
+    """The database refuses the query. The message is a constant."""
 
     def __init__(self) -> None:
-        super().__init__("the database refuses to list sealed keys; run `byok migrate` first")
+        super().__init__("the database refuses to list encrypted keys. Run `byok migrate`, then try again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """A store version that was taken. A tombstone has no intent, what was destroyed is not sealed."""
+class TakenVersion:
+    """A store version that is in use or was used. A tombstone has no intent."""
 
     store_version: int
     intent_id: UUID | None
-    is_sealed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rewrapped:
-    """What became of one credential's secrets: by store version."""
+class RewrapResult:
+    """The store versions of one credential that were rewrapped, and those that could not be decrypted."""
 
-    done: tuple[int, ...]
-    unopenable: tuple[int, ...]
+    rewrapped: tuple[int, ...]
+    undecryptable: tuple[int, ...]
 
 
-class SealedRows:
-    """One organization's rows, within a transaction of it."""
+class EncryptedRows(Repository):
+    """One organization's rows, within one of its transactions."""
 
-    def __init__(self, session: Session, organization_id: str) -> None:
-        self._session = session
-        self._organization_id = organization_id
-
-    async def rewrap(self, credential_id: UUID, keyset: Keyset) -> Rewrapped:
-        """Put data keys that are under another root key under the primary one. Payloads are not opened."""
-        done, unopenable = [], []
-        found = await self._session.rows(_SEALED, **self._names(credential_id))
-        for version, blob in ((found_row["store_version"], found_row["sealed"]) for found_row in found):
-            if envelope.root_id(blob) == keyset.primary_id:
+    async def rewrap(self, credential_id: UUID, keyset: Keyset) -> RewrapResult:
+        """Wrap the credential's DEKs under the primary KEK. Payloads are not decrypted."""
+        rewrapped, undecryptable = [], []
+        found = await self._session.rows(_ENCRYPTED, **self._owner(credential_id))
+        for version, blob in ((row["store_version"], row["sealed"]) for row in found):
+            if envelope.kek_id(blob) == keyset.primary_kek_id:
                 continue
-            where = envelope.place(self._organization_id, credential_id, version)
+            associated_data = envelope.associated_data_for(self._organization_id, credential_id, version)
             try:
-                after = envelope.rewrap(blob, keyset, where)
+                after = envelope.rewrap(blob, keyset, associated_data)
             except SecretCorrupt:
-                unopenable.append(version)
+                undecryptable.append(version)
                 continue
-            names = self._names(credential_id)
-            if await self._session.execute(_REWRAP, **names, version=version, before=blob, after=after):
-                done.append(version)
-        return Rewrapped(done=tuple(done), unopenable=tuple(unopenable))
+            owner = self._owner(credential_id)
+            if await self._session.execute(_REWRAP, **owner, version=version, before=blob, after=after):
+                rewrapped.append(version)
+        return RewrapResult(rewrapped=tuple(rewrapped), undecryptable=tuple(undecryptable))
 
-    async def slots(self, credential_id: UUID) -> Sequence[Slot]:
-        """Every number that was taken, in order."""
-        found = await self._session.rows(_SLOTS, **self._names(credential_id))
-        return [Slot(**found_row) for found_row in found]
+    async def taken_versions(self, credential_id: UUID) -> Sequence[TakenVersion]:
+        """Every store version of the credential, in order, including destroyed ones and tombstones."""
+        found = await self._session.rows(_TAKEN_VERSIONS, **self._owner(credential_id))
+        return [TakenVersion(**row) for row in found]
 
     async def mark_moved(self, credential_id: UUID) -> None:
-        await self._session.execute(_MOVED, **self._names(credential_id))
+        """Record that the copy in the other store was verified."""
+        await self._session.execute(_MARK_MOVED, **self._owner(credential_id))
 
-    async def mark_unchecked(self, credential_id: UUID) -> None:
-        """There may be a copy from now on."""
-        await self._session.execute(_UNCHECKED, **self._names(credential_id))
+    async def mark_unverified(self, credential_id: UUID) -> None:
+        """Record that the other store may hold a copy that was not verified."""
+        await self._session.execute(_MARK_UNVERIFIED, **self._owner(credential_id))
 
-    async def destroy(self, credential_id: UUID) -> int:
-        """Destroy what is left here of a credential; returns how many versions that were."""
-        return await self._session.execute(_END, **self._names(credential_id))
+    async def destroy_all(self, credential_id: UUID) -> int:
+        """Destroy the credential's remaining secrets here. Returns how many were destroyed."""
+        return await self._session.execute(_DESTROY_ALL, **self._owner(credential_id))
 
-    def _names(self, credential_id: UUID) -> dict[str, object]:
+    def _owner(self, credential_id: UUID) -> dict[str, object]:
         return {"organization": self._organization_id, "credential": credential_id}
 
 
-class SealedList:
-    """Which credentials of all organizations have sealed secrets of a kind, page by page."""
+class EncryptedSecretList:
+    """Lists the credentials and endpoints of all organizations that have encrypted secrets, page by page."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def outside_root(
-        self, root_id: str, *, after: SecretRef | None = None, at_most: int = _ALL
+    async def outside_kek(
+        self, kek_id: str, *, after: SecretRef | None = None, at_most: int = _ALL
     ) -> Sequence[SecretRef]:
-        """Sealed under another root key than this."""
-        root = bytes.fromhex(root_id)
-        return await self._list(_LIST_SEALED, after, at_most, root=root)
+        """Those with a secret that is encrypted under another KEK."""
+        return await self._list(_LIST_ENCRYPTED, after, at_most, root=bytes.fromhex(kek_id))
 
     async def unmoved(self, *, after: SecretRef | None = None, at_most: int = _ALL) -> Sequence[SecretRef]:
-        """With a secret that has no checked copy in the other store, or with a copy that may have to go."""
+        """Those with a secret that has no verified copy in the other store, or with a copy to be removed."""
         return await self._list(_LIST_UNMOVED, after, at_most)
 
     async def moved(self, *, after: SecretRef | None = None, at_most: int = _ALL) -> Sequence[SecretRef]:
-        """With a checked copy in the other store."""
+        """Those with a verified copy in the other store."""
         return await self._list(_LIST_MOVED, after, at_most)
 
-    async def left(self, *, after: SecretRef | None = None, at_most: int = _ALL) -> Sequence[SecretRef]:
-        """With a secret at all."""
-        return await self._list(_LIST_SEALED, after, at_most, root=None)
+    async def remaining(self, *, after: SecretRef | None = None, at_most: int = _ALL) -> Sequence[SecretRef]:
+        """Those with any secret in this store."""
+        return await self._list(_LIST_ENCRYPTED, after, at_most, root=None)
 
     async def _list(
         self, statement: Query, after: SecretRef | None, at_most: int, **values: object
@@ -199,5 +196,5 @@ class SealedList:
         except DatabaseUnavailable:
             raise
         except PostgresError:
-            raise SealedTableUnreadable from None
-        return [SecretRef(**found_row) for found_row in found]
+            raise EncryptedTableUnreadable from None
+        return [SecretRef(**row) for row in found]

@@ -1,4 +1,4 @@
-"""The way to Vault: hvac builds the requests, urllib3 sends them in a few threads beside the event loop."""
+"""Sends requests to Vault: hvac builds them, urllib3 sends them in a few threads beside the event loop."""
 
 import asyncio
 import json
@@ -12,37 +12,37 @@ import hvac
 import urllib3
 from hvac.adapters import Adapter
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, SSLError
-from urllib3.exceptions import TimeoutError as TookTooLong
+from urllib3.exceptions import TimeoutError as RequestTimedOut
 
 from app.core.tls import tls_context
 from app.secret_store.vault.connections import connections
-from app.secret_store.vault.responses import Answer, VaultReason
+from app.secret_store.vault.responses import VaultReason, VaultResponse
 
 if TYPE_CHECKING:
-    _Adapter: TypeAlias = Adapter[Answer]  # generic in its stubs alone
+    _Adapter: TypeAlias = Adapter[VaultResponse]  # generic only in its stubs
 else:
     _Adapter = Adapter
 
-# What to ask, as hvac says it: `lambda vault: vault.auth.token.lookup_self()`.
-Question: TypeAlias = Callable[[hvac.Client], Any]
+# A request as a call of hvac: `lambda vault: vault.auth.token.lookup_self()`.
+VaultRequest: TypeAlias = Callable[[hvac.Client], Any]
 
 _WORKERS = 16
 _CONNECT_SECONDS = 2.0
 _READ_SECONDS = 3.0
-_LARGEST_ANSWER = 1 << 20
+_MAX_RESPONSE_BYTES = 1 << 20
 
 
 class VaultServer:
     """One Vault address: its connections and the threads that wait for them.
 
-    A thread that waits in vain keeps its place until the answer is overdue, so there are never more
-    than `workers`. Cancelling a call gives up waiting; what was sent may still be done.
+    A waiting thread stays occupied until its request times out, so at most `workers` requests run at
+    the same time. Cancelling a call only stops the waiting: Vault may still execute the request.
 
     Args:
         address: such as https://vault.example.com:8200.
-        ca_file: the only roots to trust; without it the public ones.
-        workers: calls at the same time.
-        read_seconds: how long an answer may take, once Vault was asked.
+        ca_file: the only trusted roots. Without it, the public ones.
+        workers: the number of concurrent requests.
+        read_seconds: how long Vault may take to respond, once the request was sent.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class VaultServer:
         )
 
     def client(self, *, token: str, namespace: str | None) -> hvac.Client:
-        """Hvac with this token, and with nothing taken from the environment."""
+        """An hvac client with this token. It reads no environment variables."""
         adapter = _Sender(self._connections, self._address, token, namespace)
-        # An empty token keeps hvac from looking for one in VAULT_TOKEN and ~/.vault-token.
-        return hvac.Client(url=self._address, token="", verify=True, adapter=lambda **_: adapter)  # type: ignore[arg-type]  # any maker of an adapter will do
+        # An empty token keeps hvac from reading VAULT_TOKEN and ~/.vault-token.
+        return hvac.Client(url=self._address, token="", verify=True, adapter=lambda **_: adapter)  # type: ignore[arg-type]  # any factory of an adapter will do
 
-    async def ask(self, client: hvac.Client, question: Question) -> Answer:
-        """Never raises but for programming errors: an outage is an answer too."""
+    async def send(self, client: hvac.Client, request: VaultRequest) -> VaultResponse:
+        """Send the request. An outage is returned as a response: only programming errors raise."""
         loop = asyncio.get_running_loop()
-        answer: Answer = await loop.run_in_executor(self._threads, question, client)
-        return answer
+        response: VaultResponse = await loop.run_in_executor(self._threads, request, client)
+        return response
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -81,9 +81,9 @@ class VaultServer:
 
 
 class _Sender(_Adapter):
-    """hvac's adapter over urllib3. Answers are values here, so no exception of a client can carry a body."""
+    """hvac's adapter over urllib3. It returns every failure as a value, so no exception can carry a body."""
 
-    # hvac's own __init__ makes a session of requests, which costs twice as much per call.
+    # hvac's own __init__ creates a session of requests, which costs twice as much per call.
     def __init__(
         self, connections: urllib3.PoolManager, address: str, token: str, namespace: str | None
     ) -> None:
@@ -97,7 +97,7 @@ class _Sender(_Adapter):
         if namespace:
             self._headers["X-Vault-Namespace"] = namespace
 
-    def get_login_token(self, response: Answer) -> str:
+    def get_login_token(self, response: VaultResponse) -> str:
         return str(response.auth.get("client_token", ""))
 
     def request(
@@ -107,39 +107,43 @@ class _Sender(_Adapter):
         headers: Mapping[str, str] | None = None,
         raise_exception: bool = True,  # noqa: ARG002, FBT001, FBT002  # hvac's signature
         **options: Any,
-    ) -> Answer:
+    ) -> VaultResponse:
         query = f"?{urlencode(options['params'])}" if options.get("params") else ""
-        sent = self._headers | dict(headers or {})
+        all_headers = self._headers | dict(headers or {})
         if options.get("wrap_ttl"):
-            sent["X-Vault-Wrap-TTL"] = options["wrap_ttl"]
+            all_headers["X-Vault-Wrap-TTL"] = options["wrap_ttl"]
         target = f"{self.base_uri}/{url.lstrip('/')}{query}"
         body = json.dumps(options["json"]).encode() if "json" in options else None
-        answer = self._send(method, target, body, sent)
-        # Vault may have closed the connection while it lay idle. Every call here may be repeated.
-        return answer or self._send(method, target, body, sent) or Answer(0, failure=VaultReason.UNREACHABLE)
+        response = self._send(method, target, body, all_headers)
+        # Vault may have closed the idle connection. Every request of this store may be repeated.
+        return (
+            response
+            or self._send(method, target, body, all_headers)
+            or VaultResponse(0, failure=VaultReason.UNREACHABLE)
+        )
 
     def _send(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> Answer | None:
-        """None when the connection was torn."""
+    ) -> VaultResponse | None:
+        """Send the request once. Returns None if the connection broke."""
         try:
             response = self._connections.request(
                 method.upper(), target, body=body, headers=headers, redirect=False, preload_content=False
             )
-            content = response.read(_LARGEST_ANSWER + 1)
-            if len(content) > _LARGEST_ANSWER:
+            content = response.read(_MAX_RESPONSE_BYTES + 1)
+            if len(content) > _MAX_RESPONSE_BYTES:
                 response.close()
-                return Answer(0, failure=VaultReason.UNEXPECTED)
+                return VaultResponse(0, failure=VaultReason.UNEXPECTED)
             response.release_conn()
         except ProtocolError:
             return None
         except (NewConnectionError, SSLError):
-            return Answer(0, failure=VaultReason.UNREACHABLE)
-        except TookTooLong:
-            return Answer(0, failure=VaultReason.TIMEOUT)
+            return VaultResponse(0, failure=VaultReason.UNREACHABLE)
+        except RequestTimedOut:
+            return VaultResponse(0, failure=VaultReason.TIMEOUT)
         except (HTTPError, OSError, ValueError):
-            return Answer(0, failure=VaultReason.UNREACHABLE)
-        return Answer(response.status, _decoded(content))
+            return VaultResponse(0, failure=VaultReason.UNREACHABLE)
+        return VaultResponse(response.status, _decoded(content))
 
 
 def _decoded(content: bytes) -> Mapping[str, Any]:

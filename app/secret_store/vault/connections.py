@@ -1,4 +1,7 @@
-"""Connections whose answers end in time: a timeout of a socket bounds each wait for bytes, and not how many there are."""
+"""Connections with a deadline for the complete response.
+
+The timeout of a socket limits each wait for bytes, but not the number of waits.
+"""
 
 import http.client
 import io
@@ -12,14 +15,14 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 
 def connections(**options: Any) -> urllib3.PoolManager:
-    """A pool in which the read timeout bounds the wait for the whole of an answer, headers and body."""
+    """A pool whose read timeout covers the complete response, headers and body."""
     manager = urllib3.PoolManager(**options)
     manager.pool_classes_by_scheme = _POOLS
     return manager
 
 
 class _TimedSocket(io.RawIOBase):
-    """What a socket yields until as much time has gone by as one wait might take."""
+    """Reads a socket until a deadline: the socket's timeout, counted from the start of the response."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw

@@ -1,4 +1,4 @@
-"""What Vault answers, and why it cannot: no exception of its client and no text of its bodies goes further."""
+"""Vault's responses, and why a request failed. No exception or text of Vault's client leaves this package."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,11 +19,11 @@ from app.core.secret_store_errors import (
     SecretStoreTimeout,
 )
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("byok.secret_store")
 
 
 class VaultReason(StrEnum):
-    """Why Vault does not do its work, for logs and readiness."""
+    """Why Vault did not execute a request. Shown in logs and by the operator's commands."""
 
     SEALED = "sealed"
     STANDBY = "standby"
@@ -34,12 +34,12 @@ class VaultReason(StrEnum):
     TOKEN_REVOKED = "token_revoked"  # noqa: S105  # the name of a reason
     LOGIN_REFUSED = "login_refused"
     MOUNT_MISSING = "mount_missing"
-    NOT_SET_UP = "not_set_up"  # `byok vault-setup` has not run, or its work was undone
+    NOT_SET_UP = "not_set_up"  # `byok vault-setup` has not run, or its result was removed
     UNEXPECTED = "unexpected_answer"
 
 
-# What clients are told. The reasons are finer: they are for whoever operates Vault.
-KINDS: Mapping[VaultReason, type[SecretStoreUnavailable]] = {
+# The errors that clients get. The reasons are more precise: they are for the operator of Vault.
+ERRORS_BY_REASON: Mapping[VaultReason, type[SecretStoreUnavailable]] = {
     VaultReason.SEALED: SecretStoreSealed,
     VaultReason.STANDBY: SecretStoreStandby,
     VaultReason.QUOTA: SecretStoreBusy,
@@ -55,19 +55,19 @@ KINDS: Mapping[VaultReason, type[SecretStoreUnavailable]] = {
 
 
 class VaultUnavailable(SecretStoreUnavailable):
-    """Vault's reason, told to clients as one of the kinds of `SecretStoreUnavailable`."""
+    """A failed request to Vault. Clients see the error that `ERRORS_BY_REASON` assigns to its reason."""
 
     def __init__(self, reason: VaultReason) -> None:
-        kind = KINDS[reason]
-        self.code, self.detail, self.retry_after_seconds = kind.code, kind.detail, kind.retry_after_seconds
+        error = ERRORS_BY_REASON[reason]
+        self.code, self.detail, self.retry_after_seconds = error.code, error.detail, error.retry_after_seconds
         super().__init__()
         self.reason = reason
         log.warning("vault_unavailable", reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer; status 0 and a failure where there was none. The body may hold secrets."""
+class VaultResponse:
+    """An HTTP response. Without one, the status is 0 and `failure` is set. The body may hold secrets."""
 
     status: int
     body: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -90,9 +90,9 @@ class Answer:
         return _mapping(self.body.get("wrap_info"))
 
     @property
-    def passes_soon(self) -> bool:
-        """A KV mount a moment old, or a replica that lags."""
-        upgrading = self.status == HTTPStatus.BAD_REQUEST and self._says("upgrading")
+    def is_transient(self) -> bool:
+        """Whether a retry helps: the KV mount was just created, or a replica lags."""
+        upgrading = self.status == HTTPStatus.BAD_REQUEST and self._has_error("upgrading")
         return upgrading or self.status == HTTPStatus.PRECONDITION_FAILED
 
     @property
@@ -101,36 +101,36 @@ class Answer:
 
     @property
     def is_cas_mismatch(self) -> bool:
-        return self.status == HTTPStatus.BAD_REQUEST and self._says("did not match the current version")
+        return self.status == HTTPStatus.BAD_REQUEST and self._has_error("did not match the current version")
 
     @property
     def is_missing_key(self) -> bool:
-        """A transit key by that name is not there."""
-        return self.status == HTTPStatus.BAD_REQUEST and self._says("encryption key not found")
+        """Whether the transit key does not exist."""
+        return self.status == HTTPStatus.BAD_REQUEST and self._has_error("encryption key not found")
 
     @property
-    def trouble(self) -> VaultReason | None:
-        """Why the question was not dealt with; None for successes, and for 400, 403 and 404 on the matter."""
+    def unavailable_reason(self) -> VaultReason | None:
+        """Why Vault did not process the request. None for a success and for a 400, 401, 403 or 404 about its content."""
         if self.failure is not None or self.is_success:
             return self.failure
         if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            return VaultReason.SEALED if self._says("sealed") else VaultReason.UNREACHABLE
+            return VaultReason.SEALED if self._has_error("sealed") else VaultReason.UNREACHABLE
         if self.status == HTTPStatus.NOT_FOUND:
-            return VaultReason.MOUNT_MISSING if self._says("no handler for route") else None
-        leaderless = self.status == HTTPStatus.INTERNAL_SERVER_ERROR and self._says("not active")
-        if leaderless or self.passes_soon:
+            return VaultReason.MOUNT_MISSING if self._has_error("no handler for route") else None
+        leaderless = self.status == HTTPStatus.INTERNAL_SERVER_ERROR and self._has_error("not active")
+        if leaderless or self.is_transient:
             return VaultReason.STANDBY
         if self.status in (400, 401, 403):
             return None
-        return _OF_STATUS.get(self.status, VaultReason.UNEXPECTED)
+        return _REASONS_BY_STATUS.get(self.status, VaultReason.UNEXPECTED)
 
-    def _says(self, words: str) -> bool:
+    def _has_error(self, text: str) -> bool:
         errors = self.body.get("errors")
-        return isinstance(errors, list) and any(words in str(error).lower() for error in errors)
+        return isinstance(errors, list) and any(text in str(error).lower() for error in errors)
 
 
-# 307: a standby names the active node. It is not followed: the token goes to the address given, no other.
-_OF_STATUS = {
+# 307: a standby names the active node. The redirect is not followed, because the token is only for the set address.
+_REASONS_BY_STATUS = {
     307: VaultReason.STANDBY,
     429: VaultReason.QUOTA,
     472: VaultReason.STANDBY,
@@ -145,26 +145,26 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def expect(answer: Answer, *others: int) -> Answer:
-    """The answer, if it is a success or one of the other statuses.
+def expect_success(response: VaultResponse, *accepted: int) -> VaultResponse:
+    """Return the response if it is a success or has one of the accepted statuses.
 
     Raises:
-        VaultUnavailable
+        VaultUnavailable: for any other response.
     """
-    if answer.is_success or answer.status in others:
-        return answer
-    if answer.is_missing_key:
+    if response.is_success or response.status in accepted:
+        return response
+    if response.is_missing_key:
         raise VaultUnavailable(VaultReason.NOT_SET_UP)
-    raise VaultUnavailable(VaultReason.PERMISSION_DENIED if answer.is_denied else VaultReason.UNEXPECTED)
+    raise VaultUnavailable(VaultReason.PERMISSION_DENIED if response.is_denied else VaultReason.UNEXPECTED)
 
 
-def part(answer: Answer, name: str) -> str:
-    """One text of the data.
+def text_field(response: VaultResponse, name: str) -> str:
+    """Return one string from the response's data.
 
     Raises:
-        VaultUnavailable
+        VaultUnavailable: the data has no string with that name.
     """
-    value = answer.data.get(name)
+    value = response.data.get(name)
     if not isinstance(value, str):
         raise VaultUnavailable(VaultReason.UNEXPECTED)
     return value

@@ -1,4 +1,4 @@
-"""Who does what in Vault: a log-in for each role, so that processes can be given one each."""
+"""The roles in Vault, each with a separate login, so that processes can be given only the roles they need."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from app.secret_store.vault.client import VaultServer
 from app.secret_store.vault.session import VaultLogin, VaultSession
-from app.settings.environment import SettingsRefused, VaultSettings
+from app.settings.environment import SettingsRefused
+from app.settings.groups.storage import VaultSettings
 
 _KUBERNETES_JWT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-# What each way of logging in cannot do without. The names are those of the settings.
-_NEEDED = {
+# The settings that each login method requires.
+_REQUIRED_SETTINGS = {
     "token": ("token",),
     "approle": ("role_id", "secret_id"),
     "kubernetes": ("role",),
@@ -22,42 +23,40 @@ _NEEDED = {
 
 
 class VaultRole(StrEnum):
-    """Each has a policy in docs/vault/policies; none can do another's work."""
+    """The roles. Each has a policy in `policies/`; no role can do another's work."""
 
-    WRITER = "writer"  # seals, and can never unseal
-    BROKER = "broker"  # hands keys over wrapped, and never sees them
-    PROBER = "prober"  # unseals for egress
-    SWEEPER = "sweeper"  # tombstones, destroys, rewraps
-    PROVISIONER = "provisioner"  # makes organizations' transit keys
+    WRITER = "writer"  # encrypts, and cannot decrypt
+    BROKER = "broker"  # hands out wrapped keys, and cannot read them
+    PROBER = "prober"  # decrypts for egress, and to compare a key with a text
+    SWEEPER = "sweeper"  # reconciles interrupted writes: tombstones, destruction, rewrapping
+    PROVISIONER = "provisioner"  # creates and rotates the organizations' transit keys
 
 
 class VaultSessions:
-    """A session for each role; roles with the same log-in share one."""
+    """A session for each role. Roles with the same login share one."""
 
     def __init__(self, server: VaultServer, logins: Mapping[VaultRole, VaultLogin]) -> None:
         self._server = server
-        of_login = {login: VaultSession(server, login) for login in logins.values()}
-        self._of_role = {role: of_login[login] for role, login in logins.items()}
+        by_login = {login: VaultSession(server, login) for login in logins.values()}
+        self._by_role = {role: by_login[login] for role, login in logins.items()}
 
     def __getitem__(self, role: VaultRole) -> VaultSession:
-        return self._of_role[role]
+        return self._by_role[role]
 
     async def close(self) -> None:
-        await asyncio.gather(*(session.close() for session in set(self._of_role.values())))
+        await asyncio.gather(*(session.close() for session in set(self._by_role.values())))
         self._server.close()
 
 
-def logins_of(settings: VaultSettings) -> dict[VaultRole, VaultLogin]:
-    """`BYOK_VAULT__ROLES__<ROLE>__...` where set, else what stands under `BYOK_VAULT__...`.
+def logins_from_settings(settings: VaultSettings) -> dict[VaultRole, VaultLogin]:
+    """The login of each role: `BYOK_VAULT__ROLES__<ROLE>__...` over the general `BYOK_VAULT__...`.
 
     Raises:
-        SettingsRefused
+        SettingsRefused: a role is unknown, or a login lacks a setting.
     """
     unknown = settings.roles.keys() - set(VaultRole)
     if unknown:
-        raise SettingsRefused.of(
-            "VAULT__ROLES", f"there are {', '.join(VaultRole)}; one that is set is none of them"
-        )
+        raise SettingsRefused.of("VAULT__ROLES", f"unknown role; the roles are {', '.join(VaultRole)}")
     general = settings.model_dump(exclude={"roles"})
     return {
         role: _login(general | settings.roles[role], f"VAULT__ROLES__{role.upper()}__")
@@ -73,7 +72,9 @@ def _login(values: Mapping[str, object], prefix: str) -> VaultLogin:
     except ValidationError as error:
         name = str(error.errors(include_input=False, include_context=False)[0]["loc"][0])
     else:
-        missing = [name for name in _NEEDED[settings.auth_method] if getattr(settings, name) is None]
+        missing = [
+            name for name in _REQUIRED_SETTINGS[settings.auth_method] if getattr(settings, name) is None
+        ]
         if not missing:
             return VaultLogin(
                 method=settings.auth_method,
@@ -85,6 +86,6 @@ def _login(values: Mapping[str, object], prefix: str) -> VaultLogin:
                 jwt_file=settings.jwt_file or _KUBERNETES_JWT,
             )
         raise SettingsRefused.of(
-            prefix + missing[0].upper(), f"needed to log in to Vault by {settings.auth_method}"
+            prefix + missing[0].upper(), f"required to log in to Vault with {settings.auth_method}"
         )
-    raise SettingsRefused.of(prefix + name.upper(), "is not what this setting needs")
+    raise SettingsRefused.of(prefix + name.upper(), "not a valid value for this setting")

@@ -1,7 +1,7 @@
-"""HashiCorp Vault or OpenBao: transit seals, KV v2 keeps. Reading a key takes two grants.
+"""The secret store over HashiCorp Vault or OpenBao. Reading a key needs permissions on both engines.
 
-KV holds ciphertext, and its version numbers are the store versions. Metadata is never deleted, so a
-number is taken once and for all.
+Transit encrypts; KV holds the ciphertext, and its version numbers are the store versions. Metadata
+is never deleted, so a number is used only once.
 """
 
 import asyncio
@@ -11,17 +11,17 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from app.core.api_key import ApiKey
-from app.core.signing_secret import SigningSecret
+from app.core.keys.api_key import ApiKey
+from app.core.keys.signing_secret import SigningSecret
 from app.secret_store.port import CasMismatch, SecretMissing, SecretRef, WrappedSecret
-from app.secret_store.vault.engines import Transit, Versions
+from app.secret_store.vault.engines import KvEngine, TransitEngine
 from app.secret_store.vault.responses import VaultReason, VaultUnavailable
 from app.secret_store.vault.roles import VaultRole, VaultSessions
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# With the provider's 15 seconds this leaves a check within its own deadline of 20.
+# With the provider's 15 seconds, a validation stays within its own deadline of 20 seconds.
 _DEADLINE_SECONDS = 4.0
 _CIPHERTEXT = "ct"
 _INTENT = "intent_id"
@@ -39,27 +39,27 @@ class VaultMounts:
 def _bounded(
     method: "Callable[Concatenate[VaultSecretStore, P], Awaitable[T]]",
 ) -> "Callable[Concatenate[VaultSecretStore, P], Coroutine[Any, Any, T]]":
-    """However many calls a method takes, together they end by the store's deadline."""
+    """Apply the store's deadline to a method as a whole, however many requests it sends."""
 
     @wraps(method)
-    async def within(store: "VaultSecretStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def bounded_method(store: "VaultSecretStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             async with asyncio.timeout(store.deadline_seconds):
                 return await method(store, *args, **kwargs)
         except TimeoutError:
-            pass  # raised below, so that the context holds nothing
+            pass  # raised below, so that the exception has no context
         raise VaultUnavailable(VaultReason.TIMEOUT)
 
-    return within
+    return bounded_method
 
 
 class VaultSecretStore:
-    """`SecretStore` over Vault, and leases: keys handed over without passing through us.
+    """`SecretStore` over Vault, with leases: keys that a consumer fetches from Vault without this service reading them.
 
     Args:
-        sessions: a log-in for each role; every call is made as the role with the least rights for it.
-        mounts: where the engines are.
-        deadline_seconds: bound of every method.
+        sessions: a login for each role. Every request uses the role with the least permissions for it.
+        mounts: where the engines are mounted.
+        deadline_seconds: limit for every method.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class VaultSecretStore:
     ) -> None:
         self.deadline_seconds = deadline_seconds
         self._sessions = sessions
-        self._versions = Versions(sessions, mounts.kv)
-        self._transit = Transit(sessions, mounts.transit)
+        self._kv = KvEngine(sessions, mounts.kv)
+        self._transit = TransitEngine(sessions, mounts.transit)
 
     async def close(self) -> None:
         await self._sessions.close()
@@ -79,7 +79,7 @@ class VaultSecretStore:
 
     @_bounded
     async def current_version(self, ref: SecretRef) -> int:
-        return await self._versions.last(VaultRole.WRITER, ref)
+        return await self._kv.current_version(VaultRole.WRITER, ref)
 
     @_bounded
     async def write(
@@ -91,9 +91,9 @@ class VaultSecretStore:
     @_bounded
     async def tombstone(self, ref: SecretRef, *, intent_id: UUID, expected_version: int) -> bool:
         content = {_TOMBSTONE: str(intent_id)}
-        if await self._versions.put(VaultRole.SWEEPER, ref, content, expected_version=expected_version):
+        if await self._kv.put(VaultRole.SWEEPER, ref, content, expected_version=expected_version):
             return True
-        found = await self._versions.at(VaultRole.SWEEPER, ref, expected_version + 1)
+        found = await self._kv.read_version(VaultRole.SWEEPER, ref, expected_version + 1)
         return found is not None and _TOMBSTONE in found
 
     @_bounded
@@ -112,20 +112,20 @@ class VaultSecretStore:
 
     @_bounded
     async def destroy(self, ref: SecretRef, *store_versions: int) -> None:
-        await self._versions.destroy(ref, store_versions)
+        await self._kv.destroy(ref, store_versions)
 
     @_bounded
-    async def purge(self, ref: SecretRef) -> None:
-        await self._versions.destroy_all(ref)
+    async def destroy_all(self, ref: SecretRef) -> None:
+        await self._kv.destroy_all(ref)
 
     @_bounded
     async def ping(self) -> None:
-        await self._versions.check()
+        await self._kv.check()
         await self._transit.check()
 
     @_bounded
     async def wrap_for_lease(self, ref: SecretRef, store_version: int, ttl_seconds: int) -> WrappedSecret:
-        """The key, base64, in a token that opens once.
+        """Wrap the base64-encoded key in a single-use token.
 
         Raises:
             SecretMissing, SecretCorrupt, SecretStoreUnavailable
@@ -137,18 +137,24 @@ class VaultSecretStore:
         )
 
     @_bounded
+    async def has(self, ref: SecretRef, store_version: int) -> bool:
+        """Whether the store version has a ciphertext. A version that is soft-deleted in Vault has none."""
+        found = await self._kv.read_version(VaultRole.BROKER, ref, store_version)
+        return found is not None and _CIPHERTEXT in found
+
+    @_bounded
     async def revoke_wrapping(self, accessor: str) -> None:
-        """What was not yet opened cannot be opened any more; tokens that are gone are no error."""
+        """Revoke a wrapping token. A token that was unwrapped or has expired is ignored."""
         await self._transit.revoke_wrapped(accessor)
 
     @_bounded
     async def rewrap(
         self, ref: SecretRef, store_version: int, *, intent_id: UUID, expected_version: int
     ) -> int:
-        """The same key under the newest transit key, as store version `expected_version + 1`.
+        """Write the same key, under the newest transit key, as store version `expected_version + 1`.
 
-        A version in KV does not change, so this takes a number and an intent as every write does.
-        Returns `store_version` where it is under the newest already. No plaintext passes through us.
+        A version in KV cannot change, so a rewrap takes a new number and an intent, like every write.
+        Returns `store_version` if the key is under the newest transit key already. The plaintext stays in Vault.
 
         Raises:
             SecretMissing, SecretCorrupt, CasMismatch, SecretStoreUnavailable
@@ -161,7 +167,7 @@ class VaultSecretStore:
 
     @_bounded
     async def is_outdated(self, ref: SecretRef, store_version: int) -> bool:
-        """Whether the organization's transit key has a newer version than the one this secret is under.
+        """Whether the organization's transit key has a newer version than the one that encrypted this secret.
 
         Raises:
             SecretMissing, SecretCorrupt, SecretStoreUnavailable
@@ -171,7 +177,7 @@ class VaultSecretStore:
 
     @_bounded
     async def rotate_key(self, organization_id: str) -> None:
-        """A new version of the organization's transit key, which seals from now on. Older ones still open."""
+        """Add a version to the organization's transit key. It encrypts from now on; older versions still decrypt."""
         await self._transit.rotate(organization_id)
 
     async def _put(
@@ -179,20 +185,20 @@ class VaultSecretStore:
     ) -> int:
         version = expected_version + 1
         content = {_CIPHERTEXT: ciphertext, _INTENT: str(intent_id)}
-        # Not taken now, but perhaps by this same intent, whose answer was lost.
+        # If the number is taken, an earlier attempt of the same intent may have succeeded without a response.
         if (
-            await self._versions.put(role, ref, content, expected_version=expected_version)
+            await self._kv.put(role, ref, content, expected_version=expected_version)
             or await self._intent(role, ref, version) == intent_id
         ):
             return version
         raise CasMismatch
 
     async def _intent(self, role: VaultRole, ref: SecretRef, store_version: int) -> UUID | None:
-        found = await self._versions.at(role, ref, store_version)
+        found = await self._kv.read_version(role, ref, store_version)
         return UUID(found[_INTENT]) if found and _INTENT in found else None
 
     async def _ciphertext(self, role: VaultRole, ref: SecretRef, store_version: int) -> str:
-        found = await self._versions.at(role, ref, store_version)
+        found = await self._kv.read_version(role, ref, store_version)
         if found is None or _CIPHERTEXT not in found:
             raise SecretMissing
         return str(found[_CIPHERTEXT])

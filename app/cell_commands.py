@@ -1,0 +1,140 @@
+"""Operator commands for cells: list, add and move."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from app.composition.bootstrap import open_database
+from app.composition.database_access import DatabaseAccess, owner_variable
+from app.core.errors import DatabaseUnavailable
+from app.database.cell_moves import Moved, MoveRefused, move_organization
+from app.database.cells import CELL_PATTERN, HOME
+from app.database.connections import describe_failure, read_only_transaction
+from app.database.instance_lock import Lock, LockTaken, take_exclusive_locks
+from app.database.migrations import MigrationFailed, create_cell, current_revision, newest_revision
+from app.database.preflight import DATABASE_ERRORS
+from app.secret_maintenance.progress import OperationRefused
+from app.settings.environment import SettingsRefused
+from app.settings.settings import Settings
+
+_LIST = """
+    SELECT c.name, c.takes_new, count(o.organization_id) AS organizations
+    FROM cells.cell c LEFT JOIN cells.organization_cell o ON o.cell = c.name
+    GROUP BY c.name, c.takes_new ORDER BY c.name <> 'public', c.name
+"""
+_NAME = re.compile(CELL_PATTERN)
+# Schemas that are not cells. A schema named like a role is in the default search path of that role.
+_RESERVED = re.compile(r"public|cells|information_schema|pg_.*|citus.*|columnar.*|byok_.*")
+_IS_ROLE = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
+_LOCK_MESSAGES = {
+    Lock.OPERATOR: "Another maintenance command is running on this database. Run this command again when it has ended",
+    Lock.INSTANCES: "Instances of the service are running. Before the first cell is added, stop every `byok serve` and"
+    " `byok worker`",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A cell. Without a directory, all organizations live in the first cell, and `organizations` is not known."""
+
+    name: str
+    takes_new: bool
+    organizations: int | None
+
+
+async def list_cells(settings: Settings, access: DatabaseAccess) -> Sequence[Cell]:
+    """All cells, the first one first.
+
+    Raises:
+        SettingsRefused, OperationRefused
+    """
+    await _check_revision(settings, access)
+    async with _refused_errors(settings), read_only_transaction(access.owner) as connection:
+        found = [Cell(**row) for row in await connection.fetch(_LIST)]
+    return found or [Cell(name=HOME, takes_new=True, organizations=None)]
+
+
+async def add_cell(settings: Settings, access: DatabaseAccess, name: str) -> None:
+    """Create a cell, in which some of the new organizations will live.
+
+    The first call needs all instances stopped: one that runs does not know of cells.
+
+    Raises:
+        SettingsRefused, OperationRefused
+    """
+    if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
+        raise OperationRefused(
+            "The name must be lower-case letters, digits and underscores, and not a reserved one: public, cells,"
+            " information_schema, or one that begins with byok_, pg_, citus or columnar"
+        )
+    known = await list_cells(settings, access)
+    if any(cell.name == name for cell in known):
+        raise OperationRefused("There is such a cell already")
+    await _check_role(settings, access, name)
+    if known[0].organizations is None and access.reports is not None:
+        raise SettingsRefused.of(
+            "DATABASE__REPORTS_URL", "reports from a replica are not supported with cells; remove it"
+        )
+    locks = [Lock.OPERATOR] if known[0].organizations is not None else [Lock.OPERATOR, Lock.INSTANCES]
+    async with _locked(settings, access, *locks):
+        try:
+            async with _refused_errors(settings):
+                await create_cell(access.owner, name)
+        except MigrationFailed as error:
+            raise OperationRefused(str(error)) from None
+
+
+async def move(
+    settings: Settings,
+    access: DatabaseAccess,
+    organization_id: str,
+    cell: str,
+    progress: Callable[[str], object],
+) -> Moved:
+    """Move an organization to a cell. Only one such command runs at a time.
+
+    Raises:
+        SettingsRefused, OperationRefused
+    """
+    if (await list_cells(settings, access))[0].organizations is None:
+        raise OperationRefused("There are no cells. Next: byok cells add NAME")
+    async with _locked(settings, access, Lock.OPERATOR):
+        try:
+            async with _refused_errors(settings):
+                return await move_organization(access.owner, organization_id, cell, progress)
+        except MoveRefused as error:
+            raise OperationRefused(str(error)) from None
+
+
+@asynccontextmanager
+async def _locked(settings: Settings, access: DatabaseAccess, *locks: Lock) -> AsyncIterator[None]:
+    try:
+        async with AsyncExitStack() as resources:
+            database = open_database(settings, access, resources)
+            await resources.enter_async_context(take_exclusive_locks(database, *locks))
+            yield
+    except LockTaken as error:
+        raise OperationRefused(_LOCK_MESSAGES[error.lock]) from None
+    except DatabaseUnavailable as error:
+        raise OperationRefused(error.detail) from None
+
+
+async def _check_role(settings: Settings, access: DatabaseAccess, name: str) -> None:
+    async with _refused_errors(settings), read_only_transaction(access.owner) as connection:
+        if await connection.fetchval(_IS_ROLE, name):
+            raise OperationRefused("A role of the database server has this name. Use another one")
+
+
+async def _check_revision(settings: Settings, access: DatabaseAccess) -> None:
+    async with _refused_errors(settings):
+        if await current_revision(access.owner) != newest_revision():
+            raise OperationRefused("The schema is not at the revision of this version. Next: byok migrate")
+
+
+@asynccontextmanager
+async def _refused_errors(settings: Settings) -> AsyncIterator[None]:
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        raise SettingsRefused.of(owner_variable(settings), describe_failure(error)) from None

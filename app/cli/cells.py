@@ -1,0 +1,69 @@
+"""Commands for cells: list, add and move."""
+
+import click
+
+from app.cli.opening import configured, with_database
+from app.cli.options import check_organization
+
+
+@click.group()
+def cells() -> None:
+    """List, add and use cells: schemas that have all tables of some organizations."""
+
+
+@cells.command("list")
+def list_cells_command() -> None:
+    """List the cells and how many organizations each has."""
+    import asyncio
+
+    from app.cell_commands import list_cells
+
+    settings = configured()
+    for cell in with_database(settings, lambda access: asyncio.run(list_cells(settings, access))):
+        count = "all organizations" if cell.organizations is None else f"{cell.organizations} organizations"
+        click.echo(f"{cell.name}: {count}{'' if cell.takes_new else ', takes no new ones'}")
+
+
+@cells.command("add")
+@click.argument("name")
+def add_cell_command(name: str) -> None:
+    """Create a cell. A share of the new organizations will live in it.
+
+    Before the first cell is added, stop every instance of the service.
+    """
+    import asyncio
+
+    from app.cell_commands import add_cell
+
+    settings = configured()
+    with_database(settings, lambda access: asyncio.run(add_cell(settings, access, name)))
+    click.echo(f"Added the cell {name}. Next: byok cells move ORG {name}, to move an organization there")
+
+
+@cells.command("move")
+@click.argument("organization", metavar="ORG")
+@click.argument("cell")
+def move_command(organization: str, cell: str) -> None:
+    """Move an organization to another cell.
+
+    Its requests wait, and fail with 503 after BYOK_DATABASE__TIMEOUT, until its rows are copied. Others are not
+    affected, but the rollups of all organizations wait. An interrupted move may be repeated.
+    """
+    check_organization(organization)
+    import asyncio
+
+    from app.cell_commands import move
+
+    settings = configured()
+    moved = with_database(
+        settings,
+        lambda access: asyncio.run(move(settings, access, organization, cell, _print_progress)),
+    )
+    if moved.source == moved.target:
+        click.echo(f"The organization lives in {cell}.")
+    else:
+        click.echo(f"Moved {moved.rows} rows from {moved.source} to {cell}, and compared counts and sums.")
+
+
+def _print_progress(line: str) -> None:
+    click.echo(line)

@@ -1,0 +1,88 @@
+"""Checks of poolers, replicas and cells for `byok doctor`."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal
+
+from app.composition.database_access import (
+    ANOTHER_SERVER,
+    POOLED_DIRECT_URL,
+    REPORTS_NOT_A_MEMBER,
+    UNKNOWN_POOLER,
+    bypasses_security,
+)
+from app.database.cells import HAVE_BEEN_ADDED, NAMES
+from app.database.connections import (
+    check_session_settings,
+    describe_failure,
+    is_pooled,
+    read_only_transaction,
+    shares_sessions,
+)
+from app.database.engine import DatabaseLogin
+from app.database.preflight import DATABASE_ERRORS, compare_replica, is_service_member, rls_bypasses
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingResult:
+    """What is right or wrong with a pooler, a replica or the cells."""
+
+    level: Literal["ok", "warn", "fail"]
+    subject: str
+    text: str
+
+
+async def check_poolers(login: DatabaseLogin) -> AsyncIterator[ScalingResult]:
+    """Whether a pooler in transaction mode is between, and whether the settings know."""
+    if login.direct_url is not None and await shares_sessions(login.direct_url):
+        yield ScalingResult("fail", "pooler", f"BYOK_DATABASE__DIRECT_URL {POOLED_DIRECT_URL}")
+    if is_pooled(login.url):
+        yield ScalingResult("ok", "pooler", "BYOK_DATABASE__URL says that one in transaction mode is between")
+    elif await shares_sessions(login.url):
+        yield ScalingResult("fail", "pooler", f"BYOK_DATABASE__URL: {UNKNOWN_POOLER}")
+    else:
+        await check_session_settings(login.url)
+
+
+async def check_replica(
+    login: DatabaseLogin, reports: DatabaseLogin, *, is_production: bool
+) -> ScalingResult:
+    """Whether the server for reports can be used, and how far it is behind."""
+    variable = "BYOK_DATABASE__REPORTS_URL"
+    try:
+        facts = await compare_replica(login.session_url, reports.url)
+        bypasses = await rls_bypasses(reports.url) if is_production else ()
+        is_member = await is_service_member(reports.url)
+    except DATABASE_ERRORS as error:
+        text = f"{variable}: {describe_failure(error)}; until then, reports are read from the primary"
+        return ScalingResult("fail", "reports", text)
+    problems = {
+        ANOTHER_SERVER: not facts.is_same_cluster,
+        REPORTS_NOT_A_MEMBER: not is_member,
+        bypasses_security(bypasses): bool(bypasses),
+    }
+    problem = next((text for text, applies in problems.items() if applies), None)
+    if problem is not None:
+        return ScalingResult("fail", "reports", f"{variable}: {problem}")
+    if not facts.is_replica:
+        return ScalingResult(
+            "warn", "reports", f"{variable} is the primary; set it to a replica, or remove it"
+        )
+    return ScalingResult(
+        "ok", "reports", f"a replica, {facts.bytes_behind} bytes of the write-ahead log behind the primary"
+    )
+
+
+async def check_cells(login: DatabaseLogin) -> ScalingResult:
+    """How many cells there are, and on Citus its version and whether all nodes are active."""
+    async with read_only_transaction(login.url) as connection:
+        names = await connection.fetch(NAMES) if await connection.fetchval(HAVE_BEEN_ADDED) else []
+        cells = max(1, len(names))
+        version = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'citus'")
+        nodes = [] if version is None else await connection.fetch("SELECT isactive FROM pg_dist_node")
+    text = "one cell" if cells == 1 else f"{cells} cells"
+    if version is None:
+        return ScalingResult("ok", "cells", text)
+    active = sum(node["isactive"] for node in nodes)
+    text += f" on Citus {version}, {active} of {len(nodes)} nodes active"
+    return ScalingResult("ok" if active == len(nodes) else "warn", "cells", text)

@@ -1,0 +1,87 @@
+"""Keeps long work from delaying other requests: it pauses regularly, and only one long task at a time goes on."""
+
+import asyncio
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Generator
+from typing import Final, TypeVar
+from weakref import WeakKeyDictionary
+
+Result = TypeVar("Result")
+
+# No task may use the event loop for much longer at a time.
+SLICE_SECONDS: Final = 0.002
+# A pause ends when an iteration of the event loop ran no other callback: it takes less time than this.
+_IDLE_SECONDS: Final = 0.0003
+# A pause ends after this time, however busy the loop is, so that long work always goes on.
+_LONGEST_PAUSE_SECONDS: Final = 0.01
+
+# Held by the paused task that goes on next. The others wait for it in order. Tasks within a transaction never wait for it.
+_next_in_line: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+class TimeSlice:
+    """Measures how long a task has used the event loop since its last pause.
+
+    Requests with little work come first. A task that has used its slice waits until every other paused task had its
+    slice, and until no other callback is ready: otherwise ten long tasks would delay each step of a short one tenfold.
+
+    A task that waits between its steps, for example for the next bytes of a stream or for its client, calls `suspend`
+    before and `resume` after.
+
+    Args:
+        in_transaction: the task holds a database connection and perhaps locks, for which other requests wait. So its
+            pauses are short: each lets only the callbacks run that are ready.
+    """
+
+    __slots__ = ("_began_at", "_in_transaction", "_left")
+
+    def __init__(self, *, in_transaction: bool = False) -> None:
+        self._in_transaction = in_transaction
+        self._left = SLICE_SECONDS
+        self._began_at = time.perf_counter()
+
+    async def pause_if_used(self) -> None:
+        """Let other tasks run if this one has used its slice. Call it after each small step of the work."""
+        if time.perf_counter() - self._began_at >= self._left:
+            await (asyncio.sleep(0) if self._in_transaction else _pause())
+            self._left = SLICE_SECONDS
+            self._began_at = time.perf_counter()
+
+    def suspend(self) -> None:
+        self._left -= time.perf_counter() - self._began_at
+
+    def resume(self) -> None:
+        self._began_at = time.perf_counter()
+
+
+async def in_slices(steps: Generator[None, None, Result], *, in_transaction: bool = False) -> Result:
+    """Run a function that yields after each small step of its work; returns its result."""
+    time_slice = TimeSlice(in_transaction=in_transaction)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        await time_slice.pause_if_used()
+
+
+def line_of(loop: AbstractEventLoop) -> asyncio.Lock:
+    """The lock that the paused task holds which goes on next."""
+    line = _next_in_line.get(loop)
+    if line is None:
+        line = _next_in_line[loop] = asyncio.Lock()
+    return line
+
+
+async def _pause() -> None:
+    async with line_of(asyncio.get_running_loop()):
+        began_at = time.perf_counter()
+        ends_at = began_at + _LONGEST_PAUSE_SECONDS
+        while True:
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            if now - began_at < _IDLE_SECONDS or now >= ends_at:
+                return
+            began_at = now

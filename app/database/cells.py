@@ -1,0 +1,74 @@
+"""Cells: schemas that have all tables of their organizations. A directory says in which cell an organization lives.
+
+Without cells, all organizations live in the schema `public`, and transactions are as if cells did not exist. With cells,
+the round trip that begins a transaction also sets the search path and calls `cells.enter`. That function locks the
+organization's place in the directory until the transaction ends, and refuses a cell that the organization has left. So
+no statement runs in the wrong cell, however old this cache is. See docs/explanation/adr/0040-cells.md.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import asyncpg
+
+# The first cell, and the home of what belongs to no organization.
+HOME = "public"
+# No character of a name needs quoting.
+CELL_PATTERN = r"[a-z][a-z0-9_]{0,30}"
+NAMES = "SELECT name FROM cells.cell ORDER BY name <> 'public', name"
+# Before the migration that adds the directory, there are no cells.
+HAVE_BEEN_ADDED = "SELECT to_regclass('cells.cell') IS NOT NULL"
+
+_CELL = re.compile(CELL_PATTERN)
+# The SQLSTATE with which `cells.enter` refuses. The detail of the error names the organization's cell.
+_LIVES_ELSEWHERE = "BY001"
+_MAX_KNOWN = 100_000
+_current: ContextVar[str] = ContextVar("cell", default=HOME)
+
+
+@contextmanager
+def in_cell(name: str) -> Iterator[None]:
+    """Let transactions without an organization use the tables of this cell: those of background jobs."""
+    token = _current.set(name)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class CellDirectory:
+    """Where organizations live, as far as this process knows. `cells.enter` corrects what is out of date."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    def entry(self, organization_id: str | None) -> str:
+        """The SQL that enters the organization's cell. It follows BEGIN and the setting `byok.org`."""
+        if organization_id is None:
+            return f"; {_search_in(_valid(_current.get()))}"
+        cell = _valid(self._known.get(organization_id, HOME))
+        return f"; {_search_in(cell)}, cells.enter('{cell}')"
+
+    def learn(self, organization_id: str, error: asyncpg.PostgresError) -> bool:
+        """Note the cell that the error names. Returns False if the error does not name one."""
+        if error.sqlstate != _LIVES_ELSEWHERE:
+            return False
+        self._known[organization_id] = _valid(str(error.detail))
+        self._known.move_to_end(organization_id)
+        if len(self._known) > _MAX_KNOWN:
+            self._known.popitem(last=False)
+        return True
+
+
+def _search_in(cell: str) -> str:
+    # Not SET LOCAL: for each of those, Citus runs the whole text of the round trip once more on the worker.
+    return f"SELECT set_config('search_path', '{cell}', true)"
+
+
+def _valid(cell: str) -> str:
+    if not _CELL.fullmatch(cell):
+        raise ValueError("not the name of a cell")
+    return cell

@@ -1,0 +1,1 @@
+"""Reads from a streaming replica, and the time up to which they are complete."""

@@ -1,0 +1,1 @@
+"""Connections of the relay: aiohttp over the same address guard as probes."""

@@ -1,0 +1,116 @@
+"""aiohttp's connector with bounds on what a peer may send before a response, and TCP keep-alive."""
+
+import asyncio
+import functools
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import TCPConnector
+from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
+
+from app.egress.exceptions import ResponseTooLarge
+from app.egress.response_head import ResponseHeadLimit
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+MAX_INFORMATIONAL: Final = 8
+IDLE_SECONDS: Final = 15.0
+
+# NAT drops connections that are silent for 120 to 350 seconds; a model may think longer.
+_KEEP_ALIVE_OPTIONS: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Have the kernel probe a silent connection after 60 s, so that NAT keeps it and a dead peer is noticed."""
+    for level, option, value in _KEEP_ALIVE_OPTIONS:
+        connection.setsockopt(level, option, value)
+
+
+@dataclass(slots=True)
+class ConnectionCount:
+    """How many connections of a connector are open."""
+
+    open: int = 0
+
+
+def streaming_connector(
+    tls: ssl.SSLContext, count: ConnectionCount, *, resolver: AbstractResolver | None = None
+) -> TCPConnector:
+    """Create a connector. It must be created inside the event loop.
+
+    Args:
+        tls: verifies the certificate by the host's name.
+        count: follows the open connections.
+        resolver: None resolves by the system, for the operator's endpoint.
+    """
+    return _StreamingConnector(
+        count,
+        ssl=tls,
+        resolver=resolver,
+        use_dns_cache=False,
+        limit=0,  # the relay's slots bound the connections
+        keepalive_timeout=IDLE_SECONDS,
+        socket_factory=_socket_with_keep_alive,
+    )
+
+
+def _socket_with_keep_alive(address: Any) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    connection = socket.socket(family=family, type=kind, proto=protocol)
+    keep_alive(connection)
+    return connection
+
+
+class _StreamingConnector(TCPConnector):
+    def __init__(self, count: ConnectionCount, **options: Any) -> None:
+        super().__init__(**options)
+        # aiohttp has no public option for the protocol of a connection. A test fails if this attribute goes away.
+        self._factory = functools.partial(_handler, self._loop, count)
+
+
+class _BoundedResponseHandler(ResponseHandler):
+    """One connection. aiohttp bounds a line and the number of fields, but neither all heads nor the 1xx responses."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, count: ConnectionCount) -> None:
+        super().__init__(loop)
+        self._count = count
+        self._head: ResponseHeadLimit | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._count.open += 1
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._count.open -= 1
+        super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Close at once. A graceful close would first wait until the peer took what is still to be written."""
+        self.abort()
+
+    def set_response_params(self, **params: Any) -> None:
+        """Called before each request: what arrives from now on belongs to its response."""
+        self._head = ResponseHeadLimit(max_bytes=MAX_HEAD_BYTES, max_informational=MAX_INFORMATIONAL)
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            try:
+                self._head.receive(data)
+            except ResponseTooLarge as error:
+                self._head = None
+                self.set_exception(error)
+                self.abort()
+                return
+        super().data_received(data)
+
+
+def _handler(loop: asyncio.AbstractEventLoop, count: ConnectionCount) -> ResponseHandler:
+    return _BoundedResponseHandler(loop, count)

@@ -1,0 +1,73 @@
+"""Links to exports, in SQL. Exact under concurrency: the deletion of its row decides which request opens a link."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from app.auth.principal import Scope
+from app.database.repository import Repository
+from app.database.statements import Query
+from app.export_links.records import Export
+from app.export_links.tables import export_link as t
+
+_ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
+_NOW = sa.bindparam("now", type_=t.c.expires_at.type)
+_COUNT = Query(
+    sa.select(sa.func.count().label("links")).where(
+        t.c.organization_id == _ORGANIZATION, t.c.expires_at > _NOW
+    )
+)
+# Serializes creations: two concurrent ones would both see room.
+_LOCK_COUNT = Query(
+    sa.select(
+        sa.func.pg_advisory_xact_lock(
+            sa.func.hashtext(sa.literal_column("'byok.export_links'")), sa.func.hashtext(_ORGANIZATION)
+        )
+    )
+)
+_INSERT = Query(
+    sa.insert(t).values({column.name: sa.bindparam(column.name, type_=column.type) for column in t.columns})
+)
+_TAKE = Query(
+    sa.delete(t)
+    .where(
+        t.c.organization_id == _ORGANIZATION,
+        t.c.code_digest == sa.bindparam("digest", type_=sa.LargeBinary),
+        t.c.expires_at > _NOW,
+    )
+    .returning(t.c.path, t.c.query, t.c.scope, t.c.subject)
+)
+
+
+class ExportLinkRepository(Repository):
+    """The links of one organization."""
+
+    async def lock_count(self) -> None:
+        """Block other transactions that create links until this transaction ends."""
+        await self._session.first(_LOCK_COUNT, organization_id=self._organization_id)
+
+    async def count(self, *, now: datetime) -> int:
+        """Count the links that may still be opened."""
+        row = await self._session.one(_COUNT, organization_id=self._organization_id, now=now)
+        return int(row["links"])
+
+    async def insert(self, code_digest: bytes, export: Export, *, expires_at: datetime) -> None:
+        await self._session.execute(
+            _INSERT,
+            organization_id=self._organization_id,
+            code_digest=code_digest,
+            path=export.path,
+            query=export.query,
+            scope=export.scope,
+            subject=export.subject,
+            expires_at=expires_at,
+        )
+
+    async def take(self, code_digest: bytes, *, now: datetime) -> Export | None:
+        """Delete a link and return what it is for; None if there is no such link or it has expired."""
+        row = await self._session.first(
+            _TAKE, organization_id=self._organization_id, digest=code_digest, now=now
+        )
+        if row is None:
+            return None
+        return Export(path=row["path"], query=row["query"], scope=Scope(row["scope"]), subject=row["subject"])

@@ -1,0 +1,84 @@
+// Usage: two figures that are never one, a chart, a table of the same numbers, and the way down to single requests.
+import { html } from "../html.js";
+import { useMemo, useState } from "../vendor/hooks.js";
+import { useLoad, useShared } from "../loading.js";
+import { Choice, Field, Section, Table } from "../ui.js";
+import { LOCAL_ZONE, count, dateIn, time } from "../format.js";
+import { Figure } from "./overview.js";
+import { Chart, MEASURES, seriesOf } from "./chart.js";
+import { Download } from "./download.js";
+import { BELOW, DIMENSIONS, addDays, ask, reportQuery } from "./question.js";
+import { Breakdown, Rows } from "./breakdown.js";
+
+/** @typedef {import("./question.js").Filter} Filter */
+
+const ZONES = [...new Set(["UTC", LOCAL_ZONE, "Europe/Berlin", "America/New_York", "America/Los_Angeles", "Asia/Kolkata", "Asia/Tokyo"])];
+const STACKS = DIMENSIONS.slice(0, 4);
+
+/** @param {{focus: string}} props */
+export function Usage({ focus }) {
+  const { api, status } = useShared();
+  const [zone, setZone] = useState(LOCAL_ZONE);
+  const today = dateIn(new Date().toISOString(), zone);
+  const [range, setRange] = useState(() => ({ from: addDays(today, -29), to: today }));
+  const [stacked, setStacked] = useState("usage_mode");
+  const [measure, setMeasure] = useState("cost");
+  const [filters, setFilters] = useState(() => filtersOf(focus));
+  const [down, setDown] = useState("feature");
+  const question = useMemo(() => ({ ...range, zone, filters }), [range, zone, filters]);
+  const query = reportQuery(question, "1d", stacked);
+  const loaded = useLoad(async () => {
+    const [daily, totals] = await Promise.all([
+      ask(api, `${query}&include_empty=true`),
+      ask(api, reportQuery(question, "all", "usage_mode")),
+    ]);
+    return { query, question, stacked, days: daily.buckets, at: daily.at, totals: totals.buckets.flatMap((it) => it.results) };
+  }, [query, status.loaded.at]);
+  const data = loaded.data;
+  const choose = (/** @type {string} */ dimension, /** @type {string | null} */ value) => {
+    setFilters([...filters.filter((it) => it.dimension !== dimension), { dimension, value }]);
+    setDown(BELOW[dimension] ?? "rows");
+  };
+  return html`<${Section} title="Usage" loaded=${loaded}>
+    <div class="filters">
+      <${Field} label="From" type="date" value=${range.from} max=${range.to} onChange=${(/** @type {any} */ event) => event.currentTarget.value && setRange({ ...range, from: event.currentTarget.value })} />
+      <${Field} label="To" type="date" value=${range.to} min=${range.from} onChange=${(/** @type {any} */ event) => event.currentTarget.value && setRange({ ...range, to: event.currentTarget.value })} />
+      <${Choice} label="Time zone" value=${zone} onChange=${setZone} options=${ZONES.map((it) => [it, it])} />
+      <${Choice} label="Stacked by" value=${stacked} onChange=${setStacked} options=${STACKS} />
+      <${Choice} label="Measure" value=${measure} onChange=${setMeasure} options=${Object.entries(MEASURES).map(([name, it]) => [name, it.title])} /></div>
+    <${Chips} filters=${filters} onRemove=${(/** @type {Filter} */ it) => setFilters(filters.filter((other) => other !== it))} />
+    <div class="figures">${["byo", "managed"].map((mode) => html`<${Figure} key=${mode} mode=${mode} row=${data?.totals.find((it) => it.usage_mode === mode)} />`)}</div>
+    ${data?.totals.length
+      ? html`<${Days} data=${data} measure=${measure} />
+          ${down === "rows" ? html`<${Rows} question=${question} onBack=${() => setDown("feature")} />`
+            : html`<${Choice} label="Break down by" value=${down} onChange=${setDown} options=${DIMENSIONS} />
+              <${Breakdown} question=${question} dimension=${down} onChoose=${choose} />`}`
+      : html`<p>There is no usage in this range.</p>`}
+    <p class="small">As of ${time(data?.at)}. BYO usage is an estimate at list prices: your invoice comes from Anthropic.</p></${Section}>`;
+}
+
+/** `key_version:CREDENTIAL:VERSION`, or nothing. @param {string} focus @returns {Filter[]} */
+function filtersOf(focus) {
+  const [what, credential, version] = focus.split(":");
+  return what === "key_version" ? [{ dimension: "credential_id", value: credential }, { dimension: "key_version", value: version }] : [];
+}
+
+/** @param {{filters: Filter[], onRemove: (filter: Filter) => void}} props */
+function Chips({ filters, onRemove }) {
+  if (filters.length === 0) return null;
+  return html`<ul class="chips" aria-label="Filters">${filters.map((it) => html`<li key=${it.dimension}>
+    <button type="button" onClick=${() => onRemove(it)}>${it.dimension}: ${it.value ?? "(none)"} <span aria-hidden="true">✕</span><span class="hidden">, remove this filter</span></button></li>`)}</ul>`;
+}
+
+/** @param {{data: any, measure: string}} props */
+function Days({ data, measure }) {
+  const { question, stacked, days } = data;
+  const isPartial = (/** @type {{ending_at: string}} */ day) => Date.parse(day.ending_at) > Date.parse(data.at);
+  const rows = days.flatMap((/** @type {import("../types.js").Bucket} */ day) => day.results.map((row) => [
+    `${dateIn(day.starting_at, question.zone)}${isPartial(day) ? " (so far)" : ""}`, seriesOf(row, stacked), MEASURES.cost.text(row), count(row.requests),
+    count(row.uncached_input_tokens), count(row.output_tokens), row.unpriced_requests ? count(row.unpriced_requests) : ""]));
+  return html`<${Chart} days=${days} dimension=${stacked} measure=${measure} zone=${question.zone} isPartial=${isPartial} />
+    <details><summary>Table of the same numbers</summary>
+      <${Table} caption=${`Usage per day, ${question.zone}`} columns=${["Day", "Part", "Cost", "Requests", "Uncached input", "Output", "Without a price"]} rows=${rows} /></details>
+    <${Download} path=${data.query} />`;
+}

@@ -1,0 +1,1 @@
+"""The session of a client: what its token is for."""

@@ -1,0 +1,113 @@
+"""Reads the variables of settings from the environment and from `.env`, as nested values for the settings' model.
+
+`BYOK_GROUP__NAME` sets one setting of a group. `BYOK_GROUP` may set several as one JSON object.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_origin
+
+from pydantic import BaseModel
+
+PREFIX = "BYOK_"
+DELIMITER = "__"
+ENV_FILE = Path(".env")
+
+
+class NotJson(Exception):
+    """The variable must be a JSON object, and is not."""
+
+    def __init__(self, variable: str) -> None:
+        super().__init__()
+        self.variable = variable
+
+
+class EnvFileUnreadable(Exception):
+    """`.env` cannot be read, or is not UTF-8."""
+
+
+def read_settings(model: type[BaseModel], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The given values of the model's fields. Overrides come before the environment, and that before `.env`.
+
+    Raises:
+        NotJson, EnvFileUnreadable
+    """
+    # Every group is given, so that the model of the settings fills in its defaults.
+    found: dict[str, Any] = {name: {} for name in model.model_fields if group_of(model, name) is not None}
+    for source in (_env_file(), os.environ):
+        for path, value in _values(model, source):
+            _set(found, path, value)
+    for name, value in overrides.items():
+        _set(found, (name,), value)
+    return found
+
+
+def group_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of a field that is a group of settings."""
+    kind = model.model_fields[name].annotation if name in model.model_fields else None
+    if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    return None
+
+
+def _env_file() -> Mapping[str, str | None]:
+    if not ENV_FILE.is_file():
+        return {}
+    from dotenv import dotenv_values  # noqa: PLC0415  # only needed with a file
+
+    try:
+        return dotenv_values(ENV_FILE, encoding="utf-8")
+    except (OSError, UnicodeError):
+        raise EnvFileUnreadable from None
+
+
+def _values(
+    model: type[BaseModel], source: Mapping[str, str | None]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The path and value of each setting in a source. JSON of a whole group comes before its single settings."""
+    for name in sorted(source, key=str.upper):
+        value = source[name]
+        if value is None or not name.upper().startswith(PREFIX):
+            continue
+        path = tuple(name[len(PREFIX) :].lower().split(DELIMITER))
+        group = group_of(model, path[0])
+        if group is None:
+            if len(path) == 1:
+                yield path, value
+        elif len(path) == 1 or (path[1] in group.model_fields and _is_mapping(group, path[1], path)):
+            yield path, _object(name.upper(), value)
+        else:
+            yield path, value
+
+
+def _is_mapping(group: type[BaseModel], name: str, path: tuple[str, ...]) -> bool:
+    """Whether the variable is a whole field of names and values, such as the roles of Vault."""
+    field = group.model_fields[name]
+    return len(path) == 2 and get_origin(field.annotation) is dict and not field.metadata  # noqa: PLR2004
+
+
+def _object(variable: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise NotJson(variable)
+    return value
+
+
+def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Set the value at the path. An object is merged into the values that are there."""
+    for name in path[:-1]:
+        inner = values.get(name)
+        if not isinstance(inner, dict):
+            inner = values[name] = {}
+        values = inner
+    last = path[-1]
+    if isinstance(value, dict) and isinstance(values.get(last), dict):
+        for name, one in value.items():
+            _set(values[last], (str(name),), one)
+    else:
+        values[last] = value

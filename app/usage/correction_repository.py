@@ -1,0 +1,138 @@
+"""Finds the events that other events correct, and cancels their ledger rows.
+
+A row is cancelled by one with the same dimensions and flags and with negative tokens and amounts. So every total, under
+whatever grouping, contains only the correcting event.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from app.database.bulk import bulk_params, unnest
+from app.database.repository import Repository
+from app.database.statements import Query
+from app.usage.corrections import CorrectedEvent
+from app.usage.listing_repository import ledger_row
+from app.usage.tables import usage_event as t
+from app.usage.tables import usage_event_key as k
+from app.usage_events.records import LedgerRow
+from app.usage_mode.modes import UsageMode
+
+_ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
+_ZERO: sa.ColumnElement[int] = sa.literal_column("0")
+_ONE: sa.ColumnElement[int] = sa.literal_column("1")
+# One transaction at a time changes existing events of an organization: by a correcting event, or by a price that became
+# known. The key is that of earlier releases, which lock only for prices.
+_LOCK = Query(
+    sa.select(
+        sa.func.pg_advisory_xact_lock(
+            sa.func.hashtext(sa.literal_column("'byok.price_backfill'")), sa.func.hashtext(_ORGANIZATION)
+        )
+    )
+)
+_cancelling = t.alias("cancelling")
+_IS_CORRECTED = sa.exists(
+    sa.select(_ONE).where(
+        _cancelling.c.organization_id == _ORGANIZATION,
+        _cancelling.c.started_at == t.c.started_at,
+        _cancelling.c.event_id == t.c.event_id,
+        _cancelling.c.part == _ZERO,
+        _cancelling.c.correction == -_ONE,
+    )
+)
+_FIND = Query(
+    sa.select(
+        t.c.event_id,
+        t.c.started_at,
+        t.c.ingested_at,
+        t.c.mode,
+        t.c.reservation_id,
+        t.c.corrects,
+        _IS_CORRECTED.label("is_corrected"),
+    )
+    .select_from(
+        k.join(
+            t,
+            sa.and_(
+                t.c.organization_id == _ORGANIZATION,
+                t.c.started_at == k.c.started_at,
+                t.c.event_id == k.c.event_id,
+                t.c.part == _ZERO,
+                t.c.correction == _ZERO,
+            ),
+        )
+    )
+    .where(
+        k.c.organization_id == _ORGANIZATION,
+        k.c.event_id == sa.any_(sa.bindparam("event_ids", type_=ARRAY(sa.Text))),
+    )
+)
+
+_COUNTERS = tuple(column.name for column in t.columns if column.name.endswith(("_tokens", "_requests")))
+_given = unnest(event_id=sa.Text, started_at=t.c.started_at.type, corrected_by=sa.Text)
+_VALUES = {
+    "correction": -_ONE - t.c.correction,
+    "ingested_at": sa.bindparam("ingested_at", type_=t.c.ingested_at.type),
+    "ingest_xid": sa.bindparam("ingest_xid", type_=t.c.ingest_xid.type),
+    "corrected_by": _given.c.corrected_by,
+    **{name: -t.c[name] for name in (*_COUNTERS, "cost", "billed")},
+}
+_CANCEL = Query(
+    sa.insert(t)
+    .from_select(
+        [column.name for column in t.columns],
+        sa.select(*(_VALUES.get(column.name, column) for column in t.columns))
+        .select_from(
+            t.join(
+                _given,
+                sa.and_(t.c.started_at == _given.c.started_at, t.c.event_id == _given.c.event_id),
+            )
+        )
+        .where(t.c.organization_id == _ORGANIZATION, t.c.correction >= _ZERO)
+        .order_by(t.c.started_at, t.c.event_id, t.c.part, t.c.correction),
+    )
+    .returning(*t.columns)
+)
+
+
+class CorrectionRepository(Repository):
+    """Corrections of one organization's events. Every method but `lock` needs the lock."""
+
+    async def lock(self) -> None:
+        """Wait for other transactions that change existing events. Take the ledger lock first."""
+        await self._session.first(_LOCK, organization_id=self._organization_id)
+
+    async def find(self, event_ids: Sequence[str]) -> Mapping[str, CorrectedEvent]:
+        """Return the recorded events among these ids, also those that this transaction has recorded."""
+        found = await self._session.rows(_FIND, organization_id=self._organization_id, event_ids=event_ids)
+        return {
+            row["event_id"]: CorrectedEvent(
+                event_id=row["event_id"],
+                started_at=row["started_at"],
+                ingested_at=row["ingested_at"],
+                mode=UsageMode(row["mode"]),
+                reservation_id=row["reservation_id"],
+                is_correction=row["corrects"] is not None,
+                is_corrected=row["is_corrected"],
+            )
+            for row in found
+        }
+
+    async def cancel(
+        self, corrected: Mapping[str, CorrectedEvent], ingested_at: datetime
+    ) -> Sequence[LedgerRow]:
+        """Cancel the rows of the corrected event of each correcting event; returns the cancelling rows."""
+        found = await self._session.rows(
+            _CANCEL,
+            organization_id=self._organization_id,
+            ingested_at=ingested_at,
+            ingest_xid=await self._transaction_id(),
+            **bulk_params(
+                event_id=[it.event_id for it in corrected.values()],
+                started_at=[it.started_at for it in corrected.values()],
+                corrected_by=list(corrected),
+            ),
+        )
+        return [ledger_row(row) for row in found]

@@ -1,0 +1,167 @@
+"""How providers say that there is no money: types and codes first, then prose. Data, with the source of each entry.
+
+`BYOK_PROVIDER__MESSAGE_PATTERNS` adds words and codes, also per host (`app.validation.message_patterns`).
+"""
+
+import re
+from collections.abc import Set as AbstractSet
+
+from app.validation.message_patterns import is_same_or_subdomain
+
+# Values of `type`, `code`, `status` or `reason` in an error object or beside it. Case, `-` and spaces are ignored.
+CODES = frozenset(
+    {
+        "billing_error",  # Anthropic, platform.claude.com, errors
+        "billing_not_active",  # OpenAI, error codes
+        "billing_hard_limit_reached",  # OpenAI, error codes
+        "insufficient_quota",  # OpenAI, error codes; Groq, Perplexity and others copy it
+        "exceeded_current_quota_error",  # Moonshot (Kimi), platform.moonshot.ai, error codes
+        "insufficient_user_quota",  # new-api and one-api, open-source gateways
+        "pre_consume_token_quota_failed",  # new-api
+        "insufficient_balance",  # DeepSeek and others
+        "insufficient_balance_error",  # MiniMax, platform.minimax.io, Anthropic-compatible errors
+        "not_enough_balance",  # Novita, error codes
+        "insufficient_credits",  # OpenRouter and others
+        "insufficient_credit",
+        "insufficient_funds",  # Vercel AI Gateway
+        "payment_required",  # Vercel AI Gateway, Together and others
+        "402",  # OpenRouter and others repeat the status as `code`, also inside a 200
+        "billing_disabled",  # Google Cloud, ErrorInfo reasons
+        "billing_not_enabled",  # Google Cloud
+        "invalid_payment_instrument",  # Amazon Bedrock, model access
+        "arrearage",  # Alibaba Model Studio, error codes
+        "prepaidbilloverdue",  # Alibaba Model Studio
+        "postpaidbilloverdue",  # Alibaba Model Studio
+        "commoditynotpurchased",  # Alibaba Model Studio
+        "allocationquota.freetieronly",  # Alibaba Model Studio
+        "accountoverdueerror",  # Volcengine Ark, error codes
+        "account_overdue",  # Baidu Qianfan
+        "budget_exceeded",  # LiteLLM proxy, virtual keys
+        "exceededbudget",  # LiteLLM proxy
+        "budget_limit_exceeded",
+        "customer_verification_required",  # Vercel AI Gateway: a valid card is needed
+        "credit_balance_too_low",
+        "credit_limit_exceeded",
+        "quota_not_enough",
+        "out_of_credits",
+        "no_credits",
+        "spend_limit_reached",
+        "spend_limit_exceeded",
+        "spending_limit_reached",
+        "spending_limit_exceeded",
+    }
+)
+
+# Codes that are only numbers mean something only at their host: host name -> codes. Subdomains count.
+CODES_OF_HOST: dict[str, frozenset[str]] = {
+    "z.ai": frozenset({"1113"}),  # docs.z.ai, error codes: account in arrears
+    "bigmodel.cn": frozenset({"1113"}),
+    "minimax.io": frozenset({"1008"}),  # platform.minimax.io, error codes: insufficient balance
+    "minimaxi.com": frozenset({"1008"}),
+    "siliconflow.cn": frozenset({"30001"}),  # docs.siliconflow.cn, error codes: insufficient balance
+    "siliconflow.com": frozenset({"30001"}),
+}
+
+# These speak only of money, so they count with every status and beside words about rates.
+_CERTAIN = (
+    r"credit balance(?: is)? too low",
+    r"insufficient (?:\w+ )?(?:balance|credits?|funds?)",
+    r"(?:not enough|low|negative|zero) (?:account |credit )?(?:balance|funds)",
+    r"(?:account |wallet |credit |your )balance (?:is )?(?:too low|insufficient|not enough|exhausted|depleted|negative)",
+    r"balance (?:is )?(?:too low|insufficient|not enough)",
+    r"in arrears",
+    r"payment required",
+    # Anthropic's own sentences, seen as 400 and 429 without a code.
+    r"you have reached your (?:specified )?(?:workspace )?api usage limits",
+    r"crossed its monthly api usage threshold",
+)
+# An outage of the provider's billing system or a rate limit may use these words too. So they do not count with a 5xx, or beside a limit per unit of time.
+_PROBABLE = (
+    r"insufficient (?:\w+ ){0,2}quota",
+    r"(?:not enough|no|any|out of|more|additional|purchase|buy|load|low on|lack of) (?:\w+ )?credits",
+    r"credits? (?:\w+ ){0,3}(?:exhausted|depleted|used up|run out|ran out)",
+    r"credit (?:card|limit)",
+    r"recharge",
+    r"top[- ]?up",
+    r"(?:payment|invoice|bill|balance|account)s? (?:is |are )?(?:over|past[- ])due",
+    r"(?:overdue|unpaid|outstanding|past[- ]due|past) (?:payment|invoice|bill|balance)s?",
+    r"(?:account is|in) (?:not in )?good standing",
+    r"(?<!error )(?<!retry )(?<!time )(?<!token )(?<!latency )(?<!thinking )budget (?:\w+ ){0,6}(?:exceeded|exhausted|reached)",
+    r"(?:exceeded|over) (?:your |the )?(?!error |retry |time |token |latency |thinking )(?:\w+ )?budget",
+    r"billing (?:details|cycle|period|issue|problem|limit|account)",
+    r"billing (?:to be|must be|is not|not) enabled",
+    r"payment (?:method|failed|instrument)",
+    r"(?:spend|spending|cost) (?:limit|cap)",
+    r"exceeded your current quota",
+    r"key limit exceeded",
+    r"free (?:tier|quota|trial) (?:\w+ ){0,6}(?:exhausted|expired|used up)",
+)
+
+
+def _any_of(*patterns: str) -> re.Pattern[str]:
+    return re.compile(r"(?<![\w-])(?:" + "|".join(patterns) + r")(?![\w-])")
+
+
+_CERTAIN_PROSE = _any_of(*_CERTAIN)
+_PROBABLE_PROSE = _any_of(*_PROBABLE)
+# Chinese has no spaces between words: balance insufficient, allowance insufficient, used up, in arrears, recharge.
+_CHINESE = re.compile(
+    "余额不足|餘額不足|余额已用尽|额度不足|額度不足|额度已用尽|欠费|欠費|请充值|請充值|充值后"
+)
+_RATE = re.compile(
+    r"rate[ _-]?limit|(?:per|/)[ _-]?(?:second|minute|hour|min\b|sec\b)|\b(?:rpm|tpm|rps|qps)\b|requests?[ _-]per"
+    r"|(?:retry|try again) (?:in|after) \d"
+)
+# Every pattern has one of these in it. Most sentences have none, and are decided at a tenth of the cost.
+_STEMS = (
+    *("credit", "balance", "fund", "quota", "recharge", "top-up", "top up", "topup", "arrear", "due", "standing"),
+    *("budget", "bill", "payment", "spend", "cost ", "limit", "free ", "threshold", "unpaid", "invoice"),
+)  # fmt: skip
+
+
+def speaks_of_billing(prose: str, *, is_server_error: bool = False) -> bool:
+    """Whether a sentence of a provider says that there is no money."""
+    if not prose.isascii() and _CHINESE.search(prose):
+        return True
+    lower = prose.casefold()
+    for stem in _STEMS:
+        if stem in lower:
+            break
+    else:
+        return False
+    plain = _without_names(lower)
+    if _CERTAIN_PROSE.search(plain):
+        return True
+    return not is_server_error and bool(_PROBABLE_PROSE.search(plain)) and not _speaks_of_rates(lower)
+
+
+def has_billing_code(codes: AbstractSet[str], host: str | None) -> bool:
+    """Whether one of the types and codes of an error says that there is no money. They are in lower case."""
+    if not codes.isdisjoint(CODES):
+        return True
+    for code in codes:
+        if "-" in code or " " in code:
+            if code.replace("-", "_").replace(" ", "_") in CODES:
+                return True
+        elif code.isdecimal() and host is not None and _is_code_of_host(code, host):
+            return True
+    return False
+
+
+def _is_code_of_host(code: str, host: str) -> bool:
+    return any(code in codes and is_same_or_subdomain(host, name) for name, codes in CODES_OF_HOST.items())
+
+
+def _without_names(prose: str) -> str:
+    """Drop `quoted` text and words that may be the name of a model, a field or a page."""
+    pieces = prose.split("`")
+    unquoted = " ".join(pieces[::2]) if len(pieces) % 2 else prose
+    return " ".join(word for word in unquoted.split() if not _is_name(word))
+
+
+def _is_name(word: str) -> bool:
+    return "_" in word or "/" in word or ("-" in word and any(char.isdigit() for char in word))
+
+
+def _speaks_of_rates(prose: str) -> bool:
+    return bool(_RATE.search(" ".join(word for word in prose.split() if "://" not in word)))

@@ -1,0 +1,40 @@
+"""Recognizes complaints of custom endpoints about the body of a probe. They prove that the key was accepted.
+
+The functions take a message in lower case: patterns that ignore the case take several times longer.
+"""
+
+import re
+
+# What a custom endpoint complains of when it has accepted the key and looks at the body of the probe.
+_FIELD = re.compile(r"\b(?:max_tokens|messages)\b")
+_MODEL = re.compile(r"\bmodels?\b")
+# How providers complain of a field: it is missing, or its value is wrong. A sentence that only names one does not count.
+_COMPLAINT = re.compile(
+    r"\brequired\b|missing|\bmust\b|should (?:be|have)|at (?:least|most)|(?:greater|less) than|minimum|maximum|too long|length"
+    r"|\b(?:in)?valid|expected|unknown|unsupported|(?:not|isn't) supported|(?:not|n't) (?:exist|found|set|provided|specified|a\b|of type)"
+    r"|no such|unrecogni[sz]ed|incorrect|malformed|mismatch|\bnull\b|\bempty\b|parse|deserial|cannot be|can't be|provide|specify"
+    r"|deprecated|discontinued|permitted|不能为空|缺少|必须|必填|不存在|不支持",
+)
+# A sentence about the key, a header, the account, a block or an outage is not a complaint about the body.
+_NOT_ABOUT_BODY = re.compile(
+    r"api[ _-]?key|(?:this|your|the|invalid|virtual|wrong|incorrect|expired|disabled|revoked|proxy) key|credential"
+    r"|authentic|authoriz|unauthori|permission|forbidden|access denied|denied access|\btoken\b|bearer|log ?in\b|sign ?in\b"
+    r"|account|subscription|entitle|suspended|deactivated|\bheaders?\b|blocked|firewall|malicious|guardrail|security"
+    r"|region|country|\bip\b|overload|unavailable|temporar|try again|capacity|timed? ?out|rate limit|too many"
+    r"|\bbanned\b|\bpaid\b|\bplan\b|upgrade|quota|certificate|offline|online|\bloading\b|maintenance|configur|upstream",
+)
+
+
+def names_field(message: str) -> bool:
+    """Whether a sentence names a field that the body of the probe lacks or has: `max_tokens` or `messages`."""
+    return _FIELD.search(message) is not None
+
+
+def names_model(message: str) -> bool:
+    """Whether a sentence names the model."""
+    return _MODEL.search(message) is not None
+
+
+def is_complaint(message: str) -> bool:
+    """Whether a sentence complains of the form of a request, and not of a key or an outage."""
+    return _COMPLAINT.search(message) is not None and _NOT_ABOUT_BODY.search(message) is None
