@@ -1,4 +1,7 @@
-"""Migrations up, compared with the models, down and up again, on an embedded PostgreSQL of their own."""
+"""Migrates up, compares the schema with the models, then migrates down and up again.
+
+Runs as the owner that `roles.sql` creates, on a separate embedded PostgreSQL.
+"""
 
 import asyncio
 import tempfile
@@ -9,7 +12,7 @@ from alembic import command
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.database import migrations
-from app.database.embedded_postgres import embedded_postgres
+from app.database.embedded.server import embedded_postgres
 
 
 def _check(connection: sa.Connection) -> None:
@@ -18,25 +21,24 @@ def _check(connection: sa.Connection) -> None:
     command.check(config)
 
 
-async def check(url: sa.URL) -> None:
-    """Raise unless the schema that the migrations make is the one that the models describe."""
-    await migrations.create_database(url)
-    await migrations.migrate(url)
-    engine = create_async_engine(url)
+async def check(owner: sa.URL) -> None:
+    """Raise an error unless the migrations create the schema that the models describe."""
+    await migrations.migrate(owner)
+    engine = create_async_engine(owner)
     async with engine.begin() as connection:
         await connection.run_sync(_check)
-    await migrations.migrate(url, "base")
+    await migrations.migrate(owner, "base")
     async with engine.connect() as connection:
         tables = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
     await engine.dispose()
-    assert tables == ["alembic_version"], f"left behind by the downgrade: {tables}"
-    await migrations.migrate(url)
-    print("Migrations: up, equal to the models, down, up again.")
+    assert tables == ["alembic_version"], f"the downgrade did not drop: {tables}"
+    await migrations.migrate(owner)
+    print("Migrations: the schema matches the models; down and up again succeeded.")
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as directory:
-        # PostgreSQL runs as another user where root starts it.
+        # If root starts it, PostgreSQL runs as another user, who must be able to traverse the directory.
         Path(directory).chmod(0o755)
-        with embedded_postgres(Path(directory)) as owner:
-            asyncio.run(check(owner))
+        with embedded_postgres(Path(directory)) as logins:
+            asyncio.run(check(logins.owner))

@@ -1,14 +1,13 @@
-"""What every test can ask for: a database built by the migrations, a fake provider on a real socket, the application.
+"""Fixtures for all tests: a migrated database, a fake provider on a real socket, and the application.
 
-Tests share one database and one provider. Each test has organizations of its own, so nothing is cleaned up
-between tests and nothing of one test is seen by another.
+Tests share one database and one fake provider. Each test uses new organizations, so no clean-up is needed between tests,
+and no test sees the data of another.
 """
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,70 +15,149 @@ from uuid import uuid4
 
 import httpx
 import pytest
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.auth.principal import ROLES
 from app.auth.signing_keys import EmbeddedIssuer
-from app.composition.bootstrap import DatabaseAccess, open_services
+from app.composition.bootstrap import open_services
+from app.composition.database_access import DatabaseAccess
 from app.core.organizations import ANY_ORGANIZATION
 from app.core.services import Services
-from app.database import migrations
-from app.database.embedded_postgres import embedded_postgres
 from app.database.engine import Database, DatabaseLogin
+from app.database.migrations import migrate
 from app.main import create_app
 from app.observability.logs import configure_logging
-from app.settings.environment import Settings, load_settings
-from tests.fake_anthropic import FakeAnthropic, Served, make_key, serve
+from app.settings.environment import load_settings
+from app.settings.settings import Settings
+from tests.support.credentials.interrupted_runs import INTERRUPTIONS
+from tests.support.database import citus, pooler
+from tests.support.database.cells import live_in_cell
+from tests.support.database.citus import citus_cluster, citus_database
+from tests.support.database.migrated_cluster import copy_migrated_cluster
+from tests.support.database.own_database import (
+    DatabaseRoles,
+    configured_server,
+    copied_database,
+    embedded_server,
+    new_database,
+    run_as_superuser,
+)
+from tests.support.fault_injection import SEED
+from tests.support.page.chromium import CHROMIUM, MISSING
+from tests.support.provider.fake_anthropic import FakeAnthropic, Served, serve
+from tests.support.requirements import check_required
+from tests.support.tenant import MakeTenant, MakeToken, Tenant
+from tests.support.vault.real_server import availability_message, is_real_vault_available
+
+pytest_plugins = ["tests.support.vault.fixtures"]
+
+
+def pytest_configure() -> None:
+    check_required()
+
+
+def pytest_report_header() -> str:
+    return f"sampled steps: BYOK_TEST_SEED={SEED}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker process hands its counts to the process that prints the summary."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["interruptions"] = dict(INTERRUPTIONS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    INTERRUPTIONS.update(getattr(node, "workeroutput", {}).get("interruptions", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(availability_message(), yellow=not is_real_vault_available())
+    terminalreporter.write_line(pooler.availability_message(), yellow=pooler.pooler_program() is None)
+    terminalreporter.write_line(citus.availability_message(), yellow=not citus.is_citus_available())
+    if CHROMIUM is None:
+        terminalreporter.write_line(MISSING, yellow=True)
+    if INTERRUPTIONS:
+        counts = ", ".join(f"{times} times with {store}" for store, times in INTERRUPTIONS.items())
+        terminalreporter.write_line(f"Write protocol: interrupted {counts}.")
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="byok-test-") as directory:
-        # PostgreSQL runs as another user where root starts it.
+        # If root starts it, PostgreSQL runs as another user, who must be able to traverse the directory.
         Path(directory).chmod(0o711)
         yield Path(directory)
 
 
 @pytest.fixture(scope="session")
-def server_url(data_dir: Path) -> Iterator[sa.URL]:
-    """The owner's URL of a PostgreSQL server: BYOK_TEST_DATABASE_URL, else an embedded one."""
-    given = os.environ.get("BYOK_TEST_DATABASE_URL")
-    if given:
-        yield sa.make_url(given).set(drivername="postgresql+asyncpg")
+def database_server(data_dir: Path) -> Iterator[DatabaseRoles]:
+    """A PostgreSQL server: the one in BYOK_TEST_DATABASE_URL (a superuser's URL), or else an embedded one."""
+    configured = os.environ.get("BYOK_TEST_DATABASE_URL")
+    if configured:
+        yield configured_server(configured)
         return
-    with embedded_postgres(data_dir) as url:
-        yield url
+    copy_migrated_cluster(data_dir)
+    with embedded_server(data_dir) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-async def owner_url(server_url: sa.URL) -> AsyncIterator[sa.URL]:
-    """A database of this run, built by the migrations."""
-    url = server_url.set(database=f"byok_test_{uuid4().hex[:12]}")
-    await migrations.create_database(url)
-    await migrations.migrate(url)
-    engine = create_async_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        # Nobody pulls the plug here: no commit need wait for the disk.
-        await connection.execute(sa.text(f"ALTER DATABASE {url.database} SET synchronous_commit = off"))
-    yield url
-    async with engine.connect() as connection:
-        await connection.execute(sa.text(f"DROP DATABASE {url.database} WITH (FORCE)"))
-    await engine.dispose()
+async def template_database(database_server: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
+    """A database that the owner has migrated, to copy with `copied_database`. Nothing connects to it."""
+    if "BYOK_TEST_DATABASE_URL" not in os.environ:
+        yield database_server  # it has the tables already
+        return
+    async with new_database(database_server) as database:
+        yield database
 
 
 @pytest.fixture(scope="session")
-async def owner(owner_url: sa.URL) -> AsyncIterator[AsyncEngine]:
-    """The owner's engine: sees every organization's rows."""
-    engine = create_async_engine(owner_url)
+async def database_roles(template_database: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
+    """A new database for this test run.
+
+    With BYOK_TEST_CELLS=1 all organizations live in the second of its cells, and with BYOK_TEST_CELLS=citus that cell is on
+    a worker of a cluster.
+    """
+    cells = os.environ.get("BYOK_TEST_CELLS")
+    async with AsyncExitStack() as stack:
+        if cells == "citus":
+            cluster = stack.enter_context(citus_cluster())
+            database = await stack.enter_async_context(citus_database(cluster))
+            await migrate(database.owner)
+        else:
+            database = await stack.enter_async_context(copied_database(template_database))
+        if cells:
+            await live_in_cell(database, "cell_1", is_distributed=cells == "citus")
+        # Commits need not wait for the disk, because losing this database does not matter.
+        await run_as_superuser(database, f"ALTER DATABASE {database.name} SET synchronous_commit = off")
+        yield database
+
+
+@pytest.fixture(scope="session")
+def service_login(database_roles: DatabaseRoles) -> Iterator[DatabaseLogin]:
+    """The login of the service. With BYOK_TEST_POOLER=1, all tests that use it run through PgBouncer in transaction mode."""
+    if os.environ.get("BYOK_TEST_POOLER") != "1":
+        yield database_roles.login
+        return
+    direct = database_roles.service
+    with pooler.pooler_before(direct, round_robin=True) as running:
+        yield DatabaseLogin(url=running.url(direct), set_role=True, direct_url=direct)
+
+
+@pytest.fixture(scope="session")
+async def superuser(database_roles: DatabaseRoles) -> AsyncIterator[AsyncEngine]:
+    """An engine that sees the rows of all organizations. The service and the migrations never log in like this."""
+    engine = create_async_engine(database_roles.superuser)
     yield engine
     await engine.dispose()
 
 
 @pytest.fixture(scope="session")
-async def database(owner_url: sa.URL) -> AsyncIterator[Database]:
-    """The service's pool, as its role."""
-    database = Database(DatabaseLogin(url=owner_url, set_role=True))
+async def database(service_login: DatabaseLogin) -> AsyncIterator[Database]:
+    """A connection pool with the login of the service."""
+    database = Database(service_login)
     yield database
     await database.close()
 
@@ -101,14 +179,14 @@ def settings(data_dir: Path, provider: Served) -> Settings:
         _env_file=None,
         data_dir=data_dir,
         provider={"default_base_url": provider.base_url},
-        dns={"nameservers": ["127.0.0.1:9"]},  # nobody listens there: no question leaves this machine
+        dns={"nameservers": ["127.0.0.1:9"]},  # no server listens there, so no DNS query leaves this machine
         rate_limits={"credential_writes": 60},
     )
 
 
 @pytest.fixture(scope="session")
-def access(owner_url: sa.URL) -> DatabaseAccess:
-    return DatabaseAccess(owner=owner_url, login=DatabaseLogin(url=owner_url, set_role=True))
+def access(database_roles: DatabaseRoles, service_login: DatabaseLogin) -> DatabaseAccess:
+    return DatabaseAccess(owner=database_roles.owner, login=service_login)
 
 
 @pytest.fixture(scope="session")
@@ -120,13 +198,13 @@ async def services(settings: Settings, access: DatabaseAccess) -> AsyncIterator[
 
 @pytest.fixture(scope="session")
 async def http(services: Services) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application, in this process, without a token."""
+    """An HTTP client of the application in this process, without a token."""
 
-    class Opened(AsyncExitStack):
+    class _OpenedServices(AsyncExitStack):
         async def __aenter__(self) -> Any:
             return services
 
-    app = create_app(Opened())
+    app = create_app(_OpenedServices())
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://byok.test") as client,
@@ -137,9 +215,6 @@ async def http(services: Services) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture(scope="session")
 def issuer(settings: Settings) -> EmbeddedIssuer:
     return EmbeddedIssuer.load_or_create(settings.data_dir, audience=settings.auth.audience)
-
-
-MakeToken = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -153,50 +228,6 @@ def make_token(issuer: EmbeddedIssuer) -> MakeToken:
         )
 
     return make
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tenant:
-    """One organization's admin, as the billing page would act for him."""
-
-    http: httpx.AsyncClient
-    organization: str
-    token: str
-
-    @property
-    def path(self) -> str:
-        return f"/v1/organizations/{self.organization}"
-
-    @property
-    def credentials(self) -> str:
-        return f"{self.path}/provider-credentials"
-
-    async def request(self, method: str, url: str, **options: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.token}"} | options.pop("headers", {})
-        return await self.http.request(method, url, headers=headers, timeout=30, **options)
-
-    async def get(self, url: str, **options: Any) -> httpx.Response:
-        return await self.request("GET", url, **options)
-
-    async def post(self, url: str, **options: Any) -> httpx.Response:
-        return await self.request("POST", url, **options)
-
-    async def patch(self, url: str, **options: Any) -> httpx.Response:
-        return await self.request("PATCH", url, **options)
-
-    async def create(self, behaviour: str = "valid", *, headers: Any = None, **fields: Any) -> httpx.Response:
-        """Save a key that makes the fake provider behave in that way."""
-        body = {"label": "Acme production", "api_key": make_key(behaviour)} | fields
-        return await self.post(self.credentials, json=body, headers=headers or {})
-
-    async def created(self, behaviour: str = "valid", **fields: Any) -> dict[str, Any]:
-        response = await self.create(behaviour, **fields)
-        assert response.status_code == 201, response.text
-        credential: dict[str, Any] = response.json()
-        return credential
-
-
-MakeTenant = Callable[..., Tenant]
 
 
 @pytest.fixture

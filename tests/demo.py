@@ -1,7 +1,7 @@
-"""`make demo`: the whole story against a fake provider, step by step, for somebody who is new here.
+"""`make demo`: shows the main use cases step by step, against a fake provider.
 
-It starts the real service as a process of its own, on a temporary data directory and a free port,
-and ends with exit code 0 only if everything went as told.
+Starts the real service as a separate process with a temporary data directory and a free port. The exit code is 0 only if
+every step has the expected result.
 """
 
 import asyncio
@@ -11,33 +11,34 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.service import Service, running
-from tests.fake_anthropic import FakeAnthropic, make_key, serve
+from tests.support.processes.service import Service, running
+from tests.support.provider.fake_anthropic import FakeAnthropic, make_key, serve
+from tests.support.relay.demo import use_the_key_with_an_sdk
 
-ORGANIZATION, NEIGHBOUR = "org_acme", "org_globex"
+ORGANIZATION, OTHER_ORGANIZATION = "org_acme", "org_globex"
 
 
-class Story:
-    """Tells what it does, and keeps count of what did not go as told."""
+class Demo:
+    """Prints the steps and their results, and counts the unexpected ones."""
 
     def __init__(self) -> None:
-        self.surprises = 0
+        self.failures = 0
         self._steps = 0
 
     def step(self, title: str) -> None:
         self._steps += 1
         print(f"\n{self._steps}. {title}", flush=True)
 
-    def tell(self, name: str, value: object) -> None:
+    def show(self, name: str, value: object) -> None:
         print(f"   {name:<13}{value}", flush=True)
 
-    def expect(self, what: str, *, holds: bool) -> None:
-        self.surprises += not holds
-        print(f"   {'ok   ' if holds else 'WRONG'} {what}", flush=True)
+    def expect(self, expectation: str, *, holds: bool) -> None:
+        self.failures += not holds
+        print(f"   {'ok   ' if holds else 'WRONG'} {expectation}", flush=True)
 
 
 class Admin:
-    """A billing admin of one organization, with a token for it alone."""
+    """A billing admin of one organization, with a token for only that organization."""
 
     def __init__(self, service: Service, organization: str, token: str) -> None:
         self._http = service.http
@@ -59,107 +60,125 @@ async def admin_of(service: Service, organization: str) -> Admin:
 
 
 async def main() -> int:
-    story, key = Story(), make_key()
-    print("Pharaoh BYOK: an organization brings its own Anthropic key. The provider here is a fake.")
+    demo, key = Demo(), make_key()
+    print("Pharaoh BYOK: an organization uses its own Anthropic key. The provider in this demo is a fake.")
     async with serve() as provider:
-        story.step("Start the service: embedded PostgreSQL, embedded sealed store, nothing to configure")
+        demo.step(
+            "Start the service with the embedded PostgreSQL and the embedded secret store, without configuration"
+        )
         async with running(PROVIDER__DEFAULT_BASE_URL=provider.base_url) as service:
-            story.tell("listens at", service.http.base_url)
+            demo.show("URL", service.http.base_url)
             admin = await admin_of(service, ORGANIZATION)
-            credential_id = await save_a_key(story, admin, key)
-            await refuse_what_cannot_be(story, admin, provider.fake, key, credential_id)
-            await keep_organizations_apart(story, await admin_of(service, NEIGHBOUR), credential_id, key)
-            await notice_a_revoked_key(story, admin, provider.fake, key, credential_id)
-            await show_the_trail(story, admin)
-            story.step("Stop")
-            story.expect("the service and its PostgreSQL are gone", holds=await stops(service))
-            story.expect(
-                "no file it leaves behind, logs included, holds the key",
-                holds=not await asyncio.to_thread(files_with, key, service.home),
+            credential_id = await save_a_key(demo, admin, key)
+            await reject_unusable_keys(demo, admin, provider.fake, key, credential_id)
+            await keep_organizations_apart(
+                demo, await admin_of(service, OTHER_ORGANIZATION), credential_id, key
             )
-    print("\nEverything went as told. Next: make run" if not story.surprises else "\nSomething went wrong.")
-    return 1 if story.surprises else 0
+            await use_the_key_with_an_sdk(demo, service, provider.fake)
+            await detect_a_revoked_key(demo, admin, provider.fake, key, credential_id)
+            await show_the_audit_log(demo, admin)
+            demo.step("Stop")
+            demo.expect("the service and its PostgreSQL have stopped", holds=await stop_and_check(service))
+            demo.expect(
+                "no file of the service contains the key, including its logs",
+                holds=not await asyncio.to_thread(files_containing, key, service.home),
+            )
+    print(
+        "\nEvery step had the expected result. Next: make run"
+        if not demo.failures
+        else "\nA step had an unexpected result."
+    )
+    return 1 if demo.failures else 0
 
 
-async def save_a_key(story: Story, admin: Admin, key: str) -> str:
-    story.step("An admin pastes a key. It is sealed, tried with the provider, and shown only masked")
+async def save_a_key(demo: Demo, admin: Admin, key: str) -> str:
+    demo.step("Save a key: the service encrypts it, validates it with the provider, and shows it only masked")
     saved = await admin.save("Acme production", key)
     credential: dict[str, Any] = saved.json()
     for name in ("id", "label", "key_hint", "messages_url"):
-        story.tell(name, credential[name])
-    story.tell("fingerprint", f"{credential['fingerprint'][:19]}...")
-    story.tell("validation", verdict(credential["validation"]))
-    story.expect("the provider accepts the key", holds=credential["validation"]["status"] == "valid")
-    story.expect("the answer does not hold the key", holds=key not in saved.text)
+        demo.show(name, credential[name])
+    demo.show("fingerprint", f"{credential['fingerprint'][:19]}...")
+    demo.show("validation", summary(credential["validation"]))
+    demo.expect("the provider accepts the key", holds=credential["validation"]["status"] == "valid")
+    demo.expect("the response does not contain the key", holds=key not in saved.text)
     return str(credential["id"])
 
 
-async def refuse_what_cannot_be(
-    story: Story, admin: Admin, fake: FakeAnthropic, key: str, credential_id: str
+async def reject_unusable_keys(
+    demo: Demo, admin: Admin, fake: FakeAnthropic, key: str, credential_id: str
 ) -> None:
-    story.step("The same key once more, a key that does not work, and one that must not be used")
+    demo.step("Save the same key again, a key that does not work, and an Admin API key")
     again = await admin.save("Acme production, pasted twice", key)
-    story.tell("same key", problem(again))
-    story.expect("it names the credential that has it", holds=again.json()["credential_id"] == credential_id)
+    demo.show("same key", problem(again))
+    demo.expect(
+        "the error names the credential that has the key",
+        holds=again.json()["credential_id"] == credential_id,
+    )
     wrong = await admin.save("Acme staging", make_key("invalid"))
-    story.tell("wrong key", f"{wrong.status_code} {verdict(wrong.json()['validation'])}")
-    story.expect("it is kept and shown as invalid", holds=wrong.json()["validation"]["status"] == "invalid")
-    powerful = make_key().replace("-api03-", "-admin01-")
-    refused = await admin.save("Oops", powerful)
-    story.tell("admin key", problem(refused))
-    is_refused = refused.json()["code"] == "admin_key" and not fake.requests_of(powerful)
-    story.expect("it is refused before the provider is asked", holds=is_refused)
+    demo.show("wrong key", f"{wrong.status_code} {summary(wrong.json()['validation'])}")
+    demo.expect(
+        "the credential is saved, and its validation is invalid",
+        holds=wrong.json()["validation"]["status"] == "invalid",
+    )
+    admin_key = make_key().replace("-api03-", "-admin01-")
+    refused = await admin.save("Oops", admin_key)
+    demo.show("admin key", problem(refused))
+    is_refused = refused.json()["code"] == "admin_key" and not fake.requests_of(admin_key)
+    demo.expect("the Admin API key is rejected without a request to the provider", holds=is_refused)
 
 
-async def keep_organizations_apart(story: Story, stranger: Admin, credential_id: str, key: str) -> None:
-    story.step("Another organization sees nothing of it")
-    seen = await stranger.get(f"provider-credentials/{credential_id}")
-    story.tell("read it", problem(seen))
-    story.expect("it does not exist for them", holds=seen.status_code == 404)
-    own = await stranger.save("Globex", key)
-    story.expect("the same key in their name is no conflict", holds=own.is_success)
+async def keep_organizations_apart(demo: Demo, other_admin: Admin, credential_id: str, key: str) -> None:
+    demo.step("Read the credential as another organization")
+    response = await other_admin.get(f"provider-credentials/{credential_id}")
+    demo.show("read", problem(response))
+    demo.expect("the credential does not exist for this organization", holds=response.status_code == 404)
+    own = await other_admin.save("Globex", key)
+    demo.expect("this organization can save the same key", holds=own.is_success)
 
 
-async def notice_a_revoked_key(
-    story: Story, admin: Admin, fake: FakeAnthropic, key: str, credential_id: str
+async def detect_a_revoked_key(
+    demo: Demo, admin: Admin, fake: FakeAnthropic, key: str, credential_id: str
 ) -> None:
-    story.step("Somebody revokes the key in the provider's console; the admin asks for a check")
+    demo.step("Validate the key after it was revoked in the provider's console")
     fake.behave(key, "revoked")
-    checked = await admin.post(f"provider-credentials/{credential_id}/validations")
-    story.tell("this check", verdict(checked.json()))
-    story.expect("it is noticed", holds=checked.json()["reason"] == "revoked_or_disabled")
+    validated = await admin.post(f"provider-credentials/{credential_id}/validations")
+    demo.show("validation", summary(validated.json()))
+    demo.expect(
+        "the validation reports that the key was revoked",
+        holds=validated.json()["reason"] == "revoked_or_disabled",
+    )
 
 
-async def show_the_trail(story: Story, admin: Admin) -> None:
-    story.step("Who did what, newest first")
+async def show_the_audit_log(demo: Demo, admin: Admin) -> None:
+    demo.step("List the audit log, newest event first")
     events = (await admin.get("audit-events")).json()["data"]
     for event in events:
-        story.tell(event["occurred_at"][11:19], f"{event['action']:<22} by {event['actor']}")
+        demo.show(event["occurred_at"][11:19], f"{event['action']:<22} by {event['actor']}")
     actions = [event["action"] for event in reversed(events)]
-    story.expect(
-        "two keys were saved and checked, and one was checked again",
+    demo.expect(
+        "the log has two saved keys with their validations, and one more validation",
         holds=actions == [*("credential.created", "credential.validated") * 2, "credential.validated"],
     )
 
 
-async def stops(service: Service) -> bool:
+async def stop_and_check(service: Service) -> bool:
     await service.stop()
     return service.postmaster is None
 
 
-def files_with(text: str, directory: Path) -> list[Path]:
+def files_containing(text: str, directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
-def verdict(validation: Any) -> str:
+def summary(validation: Any) -> str:
     return f"{validation['status']} ({validation['reason']})"
 
 
 def problem(response: httpx.Response) -> str:
-    """Of a field that is wrong, its own message says more."""
+    """Format a problem. If a field is invalid, show the message of the first one."""
     found = response.json()
-    said = found["errors"][0]["message"] if "errors" in found else found["detail"]
-    return f"{response.status_code} {found['code']}: {said}"
+    message = found["errors"][0]["message"] if "errors" in found else found["detail"]
+    return f"{response.status_code} {found['code']}: {message}"
 
 
 if __name__ == "__main__":

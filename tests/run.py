@@ -1,4 +1,9 @@
-"""`make test`: the whole suite with branch coverage, in one process per core, and a word on what to do next."""
+"""`make test`, `make test-fast`, `make test-exhaustive` and `make coverage`: run pytest on every core, then print the next step.
+
+Each worker process has its own PostgreSQL server and database. The tests of a file stay in one worker. With
+arguments, pytest runs with these arguments in one process. Coverage is measured only where it is asked for, because its
+tracer doubles the CPU time.
+"""
 
 import os
 import subprocess
@@ -7,15 +12,69 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+# The files that take longest come first, so that no worker has one left at the end.
+SLOW = ["tests/deployment", "tests/e2e", "tests/integration"]
+FAST = ["tests/api", "tests/docs", "tests/architecture", "tests/unit"]
+# Every step of the order of writes, every PostgreSQL, all generated requests, the image, and the relay's soak: what the
+# other runs sample or skip.
+EXHAUSTIVE = [
+    "tests/deployment",
+    "tests/e2e/test_schemathesis.py",
+    "tests/integration/credentials",
+    "tests/integration/database/test_migrations.py",
+    "tests/integration/secret_maintenance",
+    "tests/integration/webhooks/test_write_protocol.py",
+    "tests/e2e/relay/test_soak.py",
+]
+# Its import takes seconds in each process, and only tests/e2e needs it.
+WITHOUT_SCHEMATHESIS = ["-p", "no:schemathesis"]
+COVERAGE = ["--cov", "--cov-report=term:skip-covered"]
+# Of the application, by only the fast tests; `make coverage` requires the 95 % of pyproject.toml of all tests.
+FAST_COVERAGE = 85
+
 
 def main() -> int:
-    """Returns pytest's exit code; what was asked for by hand runs without the coverage gate."""
-    arguments = sys.argv[1:]
-    coverage = [] if arguments else ["--cov", "--cov-report=term:skip-covered"]
-    command = [sys.executable, "-m", "pytest", *coverage, *arguments]
-    code = subprocess.run(command, cwd=ROOT, env=os.environ, check=False).returncode
+    """Run pytest and return its exit code; the first that is not 0, if it runs more than once."""
+    # Compiled modules halve the start-up time of each process.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    match sys.argv[1:]:
+        case []:
+            runs = [[*parallel(), *all_tests()]]
+        case ["--fast", *options]:
+            runs = [[*parallel(), *WITHOUT_SCHEMATHESIS, *FAST, *options]]
+        case ["--coverage"]:
+            runs = [[*parallel(), *all_tests(), *COVERAGE]]
+        case ["--exhaustive"]:
+            covered = [
+                *parallel(),
+                *WITHOUT_SCHEMATHESIS,
+                *FAST,
+                *COVERAGE,
+                f"--cov-fail-under={FAST_COVERAGE}",
+            ]
+            runs = [covered, [*parallel(), *EXHAUSTIVE]]
+            os.environ["BYOK_TEST_CRASHES"] = "all"
+        case given:
+            runs = [given]
+    codes = [run_pytest(arguments) for arguments in runs]
+    code = next((code for code in codes if code != 0), 0)
     print("Next: make check" if code == 0 else "Next: make test PYTEST_ARGS='--last-failed -x'")
     return code
+
+
+def run_pytest(arguments: list[str]) -> int:
+    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
+
+
+def all_tests() -> list[str]:
+    """The directories of tests, in the order in which they start."""
+    found = {f"tests/{file.relative_to(ROOT).parts[1]}" for file in ROOT.glob("tests/*/**/test_*.py")}
+    return [*SLOW, *sorted(found.difference(SLOW, FAST)), *FAST]
+
+
+def parallel() -> list[str]:
+    """One worker per core; whole files, in the given order."""
+    return ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Runs corpus files through the real URL type and the real DNS check.
+"""Checks corpus files against the URL type and the DNS check of the service.
 
     python -m tests.url_policy_corpus FILE.jsonl [...]
 
-A corpus is JSON lines: `id`, `input` (what was typed, null for nothing), `resolves_to` (canonical
-host -> addresses, or null where no resolver may be asked), `expect` (accept | reject), `canonical`,
-`reason`, and optionally `alt_reasons` (as true as `reason`) and `debatable`. One JSON line is printed
-for each disagreement, then a count. Exit status 1 if any of them is not debatable.
+A corpus file has one JSON object per line: `id`, `input` (the text, or null), `resolves_to` (addresses by canonical
+host, or null if no DNS lookup may happen), `expect` (accept | reject), `canonical`, `reason`, and optionally
+`alt_reasons` (equally correct reasons) and `debatable`. The script prints one JSON line for each disagreement, then a
+count. The exit status is 1 if a disagreement is not debatable.
 """
 
 import asyncio
@@ -23,37 +23,37 @@ from app.egress.resolver import AddressGuard
 from app.provider_url.url import OptionalProviderURL, ProviderURL
 
 DEFAULT_ENDPOINT = "https://api.anthropic.com/v1/messages"
-ASKED_A_RESOLVER = "asked_a_resolver"
+UNEXPECTED_LOOKUP = "unexpected_lookup"
 
 _FIELD: TypeAdapter[ProviderURL | None] = TypeAdapter(OptionalProviderURL)
 
 
 class CaseResolver:
-    """Knows what the case says and notes whether it was asked."""
+    """Resolves the hosts of one case, and records whether a lookup happened."""
 
     def __init__(self, records: Mapping[str, Sequence[str]] | None) -> None:
         self._records = records or {}
-        self.was_asked = False
+        self.was_used = False
 
     async def addresses(self, host: str) -> Sequence[str]:
-        self.was_asked = True
+        self.was_used = True
         return self._records.get(host, ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one input. `canonical` is set exactly when it was accepted."""
+    """The result for one input. `canonical` is set if and only if the input was accepted."""
 
     reason: str
     canonical: str | None
 
     @property
-    def verdict(self) -> str:
+    def decision(self) -> str:
         return "reject" if self.canonical is None else "accept"
 
 
-async def decide(case: Mapping[str, Any]) -> Outcome:
-    """The service's answer: the field's type first, then the addresses."""
+async def evaluate(case: Mapping[str, Any]) -> Outcome:
+    """Validate the URL's type first, then the addresses of its host."""
     resolver = CaseResolver(case["resolves_to"])
     try:
         url = _FIELD.validate_python(case["input"])
@@ -62,18 +62,18 @@ async def decide(case: Mapping[str, Any]) -> Outcome:
     if url is None:
         return Outcome(reason="ok", canonical=DEFAULT_ENDPOINT)
     try:
-        await AddressGuard(resolver).vet(url.host)
+        await AddressGuard(resolver).resolve_and_validate(url.host)
     except UrlRefused as refusal:
         outcome = Outcome(reason=refusal.reason.value, canonical=None)
     else:
         outcome = Outcome(reason="ok", canonical=url.messages_url)
-    if resolver.was_asked and case["resolves_to"] is None:
-        return Outcome(reason=ASKED_A_RESOLVER, canonical=None)
+    if resolver.was_used and case["resolves_to"] is None:
+        return Outcome(reason=UNEXPECTED_LOOKUP, canonical=None)
     return outcome
 
 
 def is_as_expected(case: Mapping[str, Any], outcome: Outcome) -> bool:
-    if outcome.verdict != case["expect"]:
+    if outcome.decision != case["expect"]:
         return False
     if outcome.canonical is None:
         return outcome.reason in {case["reason"], *case.get("alt_reasons", ())}
@@ -87,11 +87,11 @@ def read(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
 
 
 async def run(paths: Iterable[Path]) -> int:
-    """Print the disagreements and their count; 1 if any is not debatable."""
+    """Print the disagreements and their count. Return 1 if one of them is not debatable, else 0."""
     cases = disagreements = debatable = 0
     for case in read(paths):
         cases += 1
-        outcome = await decide(case)
+        outcome = await evaluate(case)
         if is_as_expected(case, outcome):
             continue
         is_debatable = bool(case.get("debatable"))
@@ -101,7 +101,7 @@ async def run(paths: Iterable[Path]) -> int:
             "id": case["id"],
             "input": case["input"],
             "expect": case["expect"],
-            "got": outcome.verdict,
+            "got": outcome.decision,
             "reason": outcome.reason,
             "canonical": outcome.canonical,
         }

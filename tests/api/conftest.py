@@ -1,4 +1,4 @@
-"""What the API's tests share: a provider that thinks until told otherwise, and one that is never asked."""
+"""Fixtures of the API tests: fake providers, the ledger of an organization, and a service that can create leases."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -10,20 +10,20 @@ from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
 from app.egress.anthropic import AnthropicClient
 from app.egress.http_client import http_client
-from app.settings.environment import Settings
-from tests.api.spending import Spenders, spenders_of
-from tests.api.usage import Ledger
-from tests.api.vaulted import ADDRESS, FakeWrapper, Vaulted
-from tests.assembly import assemble, client_of
-from tests.conftest import MakeTenant, MakeToken, Tenant
-from tests.fake_anthropic import FakeAnthropic
-from tests.fakes import FakeSecretStore
-from tests.interruptions import ApprovingProber
+from app.settings.settings import Settings
+from tests.support.fakes import FakeSecretStore
+from tests.support.fault_injection import ApprovingProber
+from tests.support.provider.fake_anthropic import FakeAnthropic
+from tests.support.requests.spend_limits import SpendClients, spend_clients_of
+from tests.support.requests.usage_events import Ledger
+from tests.support.service_builder import assemble, client_of
+from tests.support.tenant import MakeTenant, MakeToken, Tenant
+from tests.support.vault.lease_service import ADDRESS, FakeKeyWrapper, LeaseApi
 
 
 @pytest.fixture
-def thinking_provider(fake_anthropic: FakeAnthropic) -> Iterator[FakeAnthropic]:
-    """Holds back its answers to `slow` keys until `release` is set, at the latest when the test ends."""
+def slow_provider(fake_anthropic: FakeAnthropic) -> Iterator[FakeAnthropic]:
+    """The fake provider; it responds to `slow` keys only when `release` is set or the test ends."""
     fake_anthropic.release.clear()
     fake_anthropic.arrived.clear()
     yield fake_anthropic
@@ -31,8 +31,8 @@ def thinking_provider(fake_anthropic: FakeAnthropic) -> Iterator[FakeAnthropic]:
 
 
 @pytest.fixture
-def unasked_provider(fake_anthropic: FakeAnthropic) -> Iterator[FakeAnthropic]:
-    """Sees to it that nothing arrives while the test runs."""
+def uncalled_provider(fake_anthropic: FakeAnthropic) -> Iterator[FakeAnthropic]:
+    """The fake provider; the test fails if it receives a request."""
     before = len(fake_anthropic.journal)
     yield fake_anthropic
     assert fake_anthropic.journal[before:] == []
@@ -40,33 +40,33 @@ def unasked_provider(fake_anthropic: FakeAnthropic) -> Iterator[FakeAnthropic]:
 
 @pytest.fixture
 async def prober(settings: Settings) -> AsyncIterator[AnthropicClient]:
-    """The real client."""
+    """The real client of the provider."""
     async with http_client(ca_file=settings.provider.ca_file) as http:
         yield AnthropicClient(http)
 
 
 @pytest.fixture
 def ledger(make_tenant: MakeTenant, make_token: MakeToken) -> Ledger:
-    """An organization's ledger of its own."""
+    """The ledger of a new organization."""
     tenant = make_tenant()
     return Ledger(tenant=tenant, service=replace(tenant, token=make_token("service")))
 
 
 @pytest.fixture
-def spenders(tenant: Tenant, make_token: MakeToken) -> Spenders:
-    return spenders_of(tenant, make_token)
+def clients(tenant: Tenant, make_token: MakeToken) -> SpendClients:
+    return spend_clients_of(tenant, make_token)
 
 
 @pytest.fixture
-async def vaulted(
+async def lease_api(
     services: Services,
     database: Database,
     tenant: Tenant,
     make_token: MakeToken,
-) -> AsyncIterator[Vaulted]:
-    """A service that can lease."""
+) -> AsyncIterator[LeaseApi]:
+    """A service that can create leases."""
     store = FakeSecretStore()
-    wrapper = FakeWrapper(store)
+    wrapper = FakeKeyWrapper(store)
     assembled = assemble(
         services,
         units=UnitsOfWork(database),
@@ -77,4 +77,4 @@ async def vaulted(
     )
     async with client_of(assembled) as client:
         admin = replace(tenant, http=client)
-        yield Vaulted(admin=admin, service=replace(admin, token=make_token("service")), wrapper=wrapper)
+        yield LeaseApi(admin=admin, service=replace(admin, token=make_token("service")), wrapper=wrapper)

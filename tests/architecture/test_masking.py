@@ -1,4 +1,4 @@
-"""Masked by construction: no way out of the service has a place where a key could stand."""
+"""Masking by construction: no response, record, table or log has a field that could contain a key."""
 
 import ast
 import dataclasses
@@ -9,7 +9,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,18 @@ from pydantic import SecretStr
 
 import app
 from app.api.schemas import RequestModel, ResponseModel
-from app.core.api_key import ApiKey
-from app.core.signing_secret import SigningSecret
+from app.core.keys.api_key import ApiKey
+from app.core.keys.signing_secret import SigningSecret
+from app.database.sessions import Session
+from app.pricing.prices import OverrideList
+from app.usage_mode.history import KeyVersionHistory, ModeHistory
 
 SOURCE = Path(app.__file__).parent
 OPENAPI = SOURCE.parent / "openapi" / "openapi.json"
 KEY_FIELDS = {"api_key", "key", "secret", "token", "password", "plaintext", "ciphertext", "sealed", "ct"}
-PLAIN = (str, int, bool, float, bytes, datetime, UUID, type(None))
+PLAIN = (str, int, bool, float, bytes, date, datetime, timedelta, UUID, type(None))
+# Classes that are not records, but are made only of records: the parameters of their constructors are checked.
+MADE_OF_RECORDS = (OverrideList, KeyVersionHistory, ModeHistory)
 
 
 def modules(*roles: str) -> list[types.ModuleType]:
@@ -40,7 +45,7 @@ def modules(*roles: str) -> list[types.ModuleType]:
 
 
 def calls(attribute: str) -> set[str]:
-    """The files of the service in which something is asked for this attribute."""
+    """The files of the service that access an attribute of this name."""
     found = set()
     for path in SOURCE.rglob("*.py"):
         tree = ast.parse(path.read_text())
@@ -62,7 +67,7 @@ def subclasses(model: type[Any]) -> Iterator[type[Any]]:
 
 
 def leaves(annotation: Any) -> Iterator[Any]:
-    """The plain types that an annotation is made of."""
+    """The types that an annotation consists of."""
     arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
     if not arguments or typing.get_origin(annotation) is typing.Literal:
         yield annotation
@@ -71,27 +76,34 @@ def leaves(annotation: Any) -> Iterator[Any]:
 
 
 class TestPlaintext:
-    def test_is_revealed_where_it_is_sealed_and_where_it_is_sent_alone(self) -> None:
+    def test_is_revealed_only_to_encrypt_and_to_send_it(self) -> None:
         revealing = calls("reveal")
 
-        # The schema of webhooks shows a signing secret, no key, in the one answer that has it.
+        # The schema of webhooks reveals a signing secret, not a key, in the only response that shows it.
         assert {name for name in revealing if not name.startswith("secret_store/")} == {
             "egress/anthropic.py",
+            "egress/credential_header.py",
             "egress/webhooks.py",
             "webhooks/schemas.py",
         }
         assert revealing & {"secret_store/embedded/store.py"}
 
-    def test_is_taken_from_the_request_in_the_schemas_alone(self) -> None:
-        found = calls("get_secret_value") - {"secret_store/vault/roles.py"}  # our own log-in, not a key
+    def test_is_read_from_requests_only_in_schemas(self) -> None:
+        found = calls("get_secret_value") - {
+            "secret_store/vault/roles.py"
+        }  # the service's Vault login, not a key
 
         assert {name.rpartition("/")[2] for name in found} == {"schemas.py"}
 
-    def test_of_a_key_is_read_past_its_guard_by_nobody(self) -> None:
-        assert calls("_text") == {"core/api_key.py"}
+    def test_is_accessed_only_by_the_classes_that_mask_it(self) -> None:
+        assert calls("_text") == {
+            "core/keys/masked.py",
+            "core/keys/api_key.py",
+            "core/keys/signing_secret.py",
+        }
 
 
-class TestAnswers:
+class TestResponses:
     def test_have_no_field_for_a_key(self) -> None:
         modules("schemas", "schema")
         models = set(subclasses(ResponseModel))
@@ -102,15 +114,15 @@ class TestAnswers:
             for field in model.model_fields.values():
                 assert {SecretStr, ApiKey, SigningSecret}.isdisjoint(leaves(field.annotation)), model.__name__
 
-    def test_refuse_fields_that_nobody_declared(self) -> None:
+    def test_reject_undeclared_fields(self) -> None:
         modules("schemas", "schema")
 
         assert all(model.model_config["extra"] == "forbid" for model in subclasses(ResponseModel))
 
-    def test_in_the_document_cannot_carry_one_either(self) -> None:
+    def test_have_no_field_for_a_key_in_the_openapi_document(self) -> None:
         document = json.loads(OPENAPI.read_text())
 
-        names = set(_answered(document))
+        names = set(_response_schemas(document))
 
         assert {"Credential", "Problem"} <= names
         for name in names:
@@ -120,7 +132,7 @@ class TestAnswers:
 
 
 class TestRequests:
-    def test_take_keys_as_secrets_and_show_no_input_in_errors(self) -> None:
+    def test_declare_keys_as_secrets_and_hide_input_in_errors(self) -> None:
         modules("schemas", "schema")
 
         for model in subclasses(RequestModel):
@@ -129,8 +141,17 @@ class TestRequests:
                 assert (name in KEY_FIELDS) == (field.annotation is SecretStr), (model.__name__, name)
 
 
+@dataclasses.dataclass
+class Holder:
+    """A record that must not be returned."""
+
+    __module__ = "app.records"
+    name: str
+    keys: tuple[ApiKey, ...]
+
+
 class TestRepositories:
-    def test_return_records_of_the_domain_or_plain_ones_of_their_own(self) -> None:
+    def test_return_only_plain_values_enums_and_records(self) -> None:
         checked = 0
         for function in _repository_methods():
             returned = typing.get_type_hints(function)["return"]
@@ -140,19 +161,21 @@ class TestRepositories:
 
         assert checked > 20
 
-    @pytest.mark.parametrize("record", [ApiKey, SigningSecret, SecretStr, dict[str, ApiKey], ApiKey | None])
-    def test_would_be_found_out(self, record: Any) -> None:
-        assert not all(_is_masked(leaf) for leaf in leaves(record))
+    @pytest.mark.parametrize(
+        "returned", [ApiKey, SigningSecret, SecretStr, dict[str, ApiKey], ApiKey | None, Session, Any, Holder]
+    )
+    def test_that_return_anything_else_are_found(self, returned: Any) -> None:
+        assert not all(_is_masked(leaf) for leaf in leaves(returned))
 
 
 class TestRecords:
-    def test_of_the_domain_hold_no_key(self) -> None:
+    def test_have_no_field_for_a_key(self) -> None:
         records = [
             member
             for module in modules(
                 "records",
                 "rotations",
-                "verdicts",
+                "validation_results",
                 "events",
                 "reports",
                 "prices",
@@ -170,7 +193,7 @@ class TestRecords:
             for leaf in typing.get_type_hints(record).values():
                 assert {ApiKey, SigningSecret}.isdisjoint(leaves(leaf)), record
 
-    def test_of_the_tables_have_no_column_for_one(self) -> None:
+    def test_have_no_column_for_a_key_in_the_tables(self) -> None:
         tables = {
             table.name: table
             for module in modules("tables")
@@ -184,17 +207,18 @@ class TestRecords:
 
 
 def _is_masked(leaf: Any) -> bool:
-    if leaf in PLAIN:
+    """Whether a type is a plain value, an enum, or a dataclass of `app` that consists of such types."""
+    if leaf in PLAIN or typing.get_origin(leaf) is typing.Literal:
         return True
-    if not isinstance(leaf, type) or leaf in {ApiKey, SigningSecret}:
+    if not isinstance(leaf, type):
         return False
-    if issubclass(leaf, Enum) or not dataclasses.is_dataclass(leaf):
-        return leaf.__module__.startswith("app.") or issubclass(leaf, Enum)
-    return leaf.__module__.startswith("app.") and all(
-        _is_masked(part) or part.__class__ is typing.TypeVar
-        for hint in typing.get_type_hints(leaf).values()
-        for part in leaves(hint)
-    )
+    if issubclass(leaf, Enum):
+        return True
+    is_record = dataclasses.is_dataclass(leaf) or (issubclass(leaf, tuple) and hasattr(leaf, "_fields"))
+    if not leaf.__module__.startswith("app.") or not (is_record or leaf in MADE_OF_RECORDS):
+        return False
+    hints = typing.get_type_hints(leaf if is_record else leaf.__init__)
+    return all(_is_masked(part) for hint in hints.values() for part in leaves(hint))
 
 
 def _repository_methods() -> Iterator[Any]:
@@ -207,8 +231,8 @@ def _repository_methods() -> Iterator[Any]:
                     yield function
 
 
-def _answered(document: dict[str, Any]) -> Iterator[str]:
-    """The schemas that answers are made of, followed through their references."""
+def _response_schemas(document: dict[str, Any]) -> Iterator[str]:
+    """The names of all schemas that responses refer to, directly or indirectly."""
     unread = [
         response
         for item in document["paths"].values()
@@ -224,7 +248,7 @@ def _answered(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _references(node: Any) -> Iterator[tuple[str, str]]:
-    """Kind and name of each component that is referred to."""
+    """The kind and name of each component to which the node refers."""
     if isinstance(node, dict):
         if isinstance(node.get("$ref"), str):
             _, _, kind, name = node["$ref"].split("/")

@@ -1,10 +1,9 @@
-"""The schema shards by organization without a rewrite: from the catalog, from the statements, and from the page that says how."""
+"""Rows of two organizations never meet, so each can be in a cell: checks the catalog and the statements."""
 
 import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,17 +11,21 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import app
 from app.database.columns import metadata
-from app.database.engine import Query
-from tests.rows import fetch
+from app.database.statements import Query
+from app.usage.filters import PER_REQUEST, Dimension, FilterShape
+from app.usage.listing_repository import _days, _page, _StatementShape
+from app.usage_reports.day_repository import day_statement
+from app.usage_reports.report_statement import StatementShape, report_statement, top_statement
+from app.usage_reports.reports import Ranking
+from tests.support.database.rows import fetch
 
-PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
-# Of no organization: on one node, or on each the same.
-OF_NO_ORGANIZATION = {"alembic_version", "sealing_keyset"}
+# Tables without organizations: they are on one node, or identical on all nodes.
+WITHOUT_ORGANIZATION = {"alembic_version", "sealing_keyset"}
 
 
-async def tables(owner: AsyncEngine) -> set[str]:
+async def tables(superuser: AsyncEngine) -> set[str]:
     found = await fetch(
-        owner,
+        superuser,
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
         " AND relkind IN ('r', 'p') AND NOT relispartition",
     )
@@ -30,35 +33,33 @@ async def tables(owner: AsyncEngine) -> set[str]:
 
 
 class TestCatalog:
-    async def test_every_table_is_of_an_organization_or_on_the_list(self, owner: AsyncEngine) -> None:
+    async def test_every_table_has_an_organization_or_is_an_exception(self, superuser: AsyncEngine) -> None:
         found = await fetch(
-            owner,
+            superuser,
             "SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
             " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"
             " AND attname = 'organization_id' AND attnotnull",
         )
 
-        assert {row["relname"] for row in found} == await tables(owner) - OF_NO_ORGANIZATION
+        assert {row["relname"] for row in found} == await tables(superuser) - WITHOUT_ORGANIZATION
 
-    async def test_every_table_has_a_primary_key_that_the_organization_leads(
-        self, owner: AsyncEngine
-    ) -> None:
+    async def test_every_primary_key_begins_with_the_organization(self, superuser: AsyncEngine) -> None:
         found = await fetch(
-            owner,
+            superuser,
             "SELECT relname, attname FROM pg_constraint"
             " JOIN pg_class ON pg_class.oid = conrelid JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]"
             " WHERE contype = 'p' AND relnamespace = 'public'::regnamespace AND NOT relispartition",
         )
 
         leading = {row["relname"]: row["attname"] for row in found}
-        of_organizations = await tables(owner) - OF_NO_ORGANIZATION
+        of_organizations = await tables(superuser) - WITHOUT_ORGANIZATION
         assert {table: leading.get(table) for table in of_organizations} == dict.fromkeys(
             of_organizations, "organization_id"
         )
 
-    async def test_every_unique_index_holds_the_organization(self, owner: AsyncEngine) -> None:
+    async def test_every_unique_index_contains_the_organization(self, superuser: AsyncEngine) -> None:
         found = await fetch(
-            owner,
+            superuser,
             "SELECT c.relname AS name, t.relname AS of_table,"
             " array_agg(a.attname::text) @> ARRAY['organization_id'] AS holds FROM pg_index i"
             " JOIN pg_class c ON c.oid = indexrelid JOIN pg_class t ON t.oid = indrelid"
@@ -68,11 +69,13 @@ class TestCatalog:
         )
 
         assert len(found) > 10
-        assert [row for row in found if not row["holds"] and row["of_table"] not in OF_NO_ORGANIZATION] == []
+        assert [
+            row for row in found if not row["holds"] and row["of_table"] not in WITHOUT_ORGANIZATION
+        ] == []
 
-    async def test_every_foreign_key_ties_the_organization_to_itself(self, owner: AsyncEngine) -> None:
+    async def test_every_foreign_key_stays_within_the_organization(self, superuser: AsyncEngine) -> None:
         found = await fetch(
-            owner,
+            superuser,
             "SELECT conname, bool_or(here.attname = 'organization_id' AND there.attname = 'organization_id') AS holds"
             " FROM pg_constraint, unnest(conkey, confkey) AS pair(here_number, there_number),"
             " pg_attribute here, pg_attribute there"
@@ -86,7 +89,7 @@ class TestCatalog:
 
 
 def statements() -> Iterator[tuple[str, str]]:
-    """Every statement that the repositories compiled at import, by where it stands."""
+    """Every statement that repositories compile at import: its module and name, and its text."""
     for module in pkgutil.walk_packages(app.__path__, "app."):
         for name, value in vars(importlib.import_module(module.name)).items():
             for number, it in enumerate(value if isinstance(value, tuple | list) else [value]):
@@ -94,7 +97,7 @@ def statements() -> Iterator[tuple[str, str]]:
                     yield f"{module.name}.{name}[{number}]", it.text
 
 
-# Tables, and the names that they go by in the statement.
+# Tables with their aliases.
 _NO_NAME = "AS|CROSS|FOR|FROM|GROUP|JOIN|LEFT|LIMIT|ON|ORDER|RETURNING|SELECT|SET|UNION|USING|VALUES|WHERE"
 _NAMED = re.compile(
     rf"\b(?:FROM|JOIN|UPDATE|INTO|USING|,)\s+([a-z_]+)(?:(?:\s+AS)?\s+(?!(?:{_NO_NAME})\b)([a-z_0-9]+))?",
@@ -104,24 +107,24 @@ _EQUAL = re.compile(
     r"(?:\b([a-z_0-9]+)\.)?\borganization_id = (?:CAST\()?([a-z_0-9]+\.organization_id|\$\d+)"
 )
 _INTO = re.compile(r"INSERT INTO ([a-z_]+)(?: AS ([a-z_]+))?\s+\(organization_id")
-# Subqueries, whose own tables are looked at too.
-_WITHIN = re.compile(r"\) AS ([a-z_]+)|\b([a-z_]+) AS\s+(?:MATERIALIZED )?\(")
-# Across organizations on purpose: what is due or waits, and what has expired.
-ACROSS = {f"app.jobs.queue.{name}[0]" for name in ("_TAKE", "_COUNT", "_WAITING")}
+# Subqueries. Their tables are checked too.
+_SUBQUERY = re.compile(r"\) AS ([a-z_]+)|\b([a-z_]+) AS\s+(?:MATERIALIZED )?\(")
+# Statements about all organizations: claims, counts and pages of the job queue.
+UNSCOPED = {f"app.jobs.queue.{name}[0]" for name in ("_CLAIM", "_COUNT", "_PAGE")}
 
 
 def _table_before(text: str) -> str:
-    """Whose column it is that has no name before it: the last table that was named."""
+    """The table of an unqualified column: the last one that the text before it names."""
     *_, last = _NAMED.finditer(text)
     return last[2] or last[1]
 
 
 def unbound(text: str) -> set[str]:
-    """Tables of organizations that no equation ties to the organization, by the names they go by."""
+    """Names or aliases of the tables whose `organization_id` no equation restricts."""
     named = [(match[1], match[2] or match[1]) for match in _NAMED.finditer(text)]
     names = {name for table, name in named if table in metadata.tables}
-    within = {match[1] or match[2] for match in _WITHIN.finditer(text)}
-    bound = within | {name for table, name in named if table in within}
+    subqueries = {match[1] or match[2] for match in _SUBQUERY.finditer(text)}
+    bound = subqueries | {name for table, name in named if table in subqueries}
     bound |= {name for match in _INTO.finditer(text) for name in match.groups() if name}
     equal = [
         (match[1] or _table_before(text[: match.start()]), match[2].removesuffix(".organization_id"))
@@ -135,38 +138,36 @@ def unbound(text: str) -> set[str]:
 
 
 class TestStatements:
-    @pytest.mark.parametrize("where", sorted({where for where, _ in statements()} - ACROSS))
-    def test_tie_every_table_to_the_organization(self, where: str) -> None:
-        assert unbound(dict(statements())[where]) == set()
+    @pytest.mark.parametrize("name", sorted({name for name, _ in statements()} - UNSCOPED))
+    def test_restrict_every_table_to_the_organization(self, name: str) -> None:
+        assert unbound(dict(statements())[name]) == set()
 
-    def test_of_reports_do_so_too(self) -> None:
-        from app.usage_reports.reports import Dimension  # noqa: PLC0415  # beside what it is for
-        from app.usage_reports.repository import _Shape, _statement  # noqa: PLC0415
+    def test_of_reports_restrict_every_table_to_the_organization(self) -> None:
+        for dimensions in (*((it,) for it in Dimension), (), tuple(Dimension)):
+            filters = FilterShape(frozenset(dimensions), frozenset(dimensions))
+            for ranking in (None, Ranking(), Ranking(top=3)):
+                assert unbound(report_statement(StatementShape(dimensions, filters, ranking)).text) == set()
+            assert unbound(top_statement(StatementShape(dimensions, filters, Ranking(top=3))).text) == set()
 
-        for group_by in ((), (Dimension.MODEL,), (Dimension.FEATURE,), (Dimension.SESSION_ID,)):
-            assert unbound(_statement(_Shape(group_by, frozenset(group_by))).text) == set()
+    def test_of_listings_restrict_every_table_to_the_organization(self) -> None:
+        ids = frozenset({"event_id", "provider_request_id"})
+        for dimension in Dimension:
+            filters = FilterShape(frozenset({dimension}), frozenset({dimension}))
+            for statement in (_page, _days):
+                assert unbound(statement(_StatementShape(filters, ids, is_first=False)).text) == set()
+            rolled_up = FilterShape(filters.only - PER_REQUEST, filters.without)
+            assert unbound(day_statement(rolled_up).text) == set()
 
-    def test_that_forget_it_are_found_out(self) -> None:
+    def test_without_the_restriction_are_found(self) -> None:
         version = metadata.tables["credential_version"]
         credential = metadata.tables["provider_credential"]
-        here = sa.bindparam("organization_id", type_=sa.Text)
-        forgetful = (
+        organization = sa.bindparam("organization_id", type_=sa.Text)
+        unrestricted = (
             sa.select(version)
             .join(credential, credential.c.id == version.c.credential_id)
-            .where(version.c.organization_id == here)
+            .where(version.c.organization_id == organization)
         )
 
-        assert unbound(Query(forgetful).text) == {"provider_credential"}
-        tied = forgetful.where(credential.c.organization_id == version.c.organization_id)
-        assert unbound(Query(tied).text) == set()
-
-
-class TestPage:
-    async def test_names_every_table(self, owner: AsyncEngine) -> None:
-        text = PAGE.read_text(encoding="utf-8")
-
-        distributed = set(re.findall(r"create_distributed_table\('([a-z_]+)', 'organization_id'", text))
-        copied = set(re.findall(r"create_reference_table\('([a-z_]+)'\)", text))
-        assert distributed == await tables(owner) - OF_NO_ORGANIZATION
-        assert copied == OF_NO_ORGANIZATION - {"alembic_version"}
-        assert "`alembic_version`" in text
+        assert unbound(Query(unrestricted).text) == {"provider_credential"}
+        restricted = unrestricted.where(credential.c.organization_id == version.c.organization_id)
+        assert unbound(Query(restricted).text) == set()

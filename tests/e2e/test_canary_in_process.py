@@ -1,4 +1,4 @@
-"""The same, looking from inside: log records before redaction, spans as objects. And the proof that it finds."""
+"""The canary test in process: log records before redaction, spans as objects, and a proof that leaks are found."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -12,16 +12,17 @@ from fastapi import FastAPI, Request, Response
 from opentelemetry import trace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.composition.bootstrap import DatabaseAccess, open_services
+from app.composition.bootstrap import open_services
+from app.composition.database_access import DatabaseAccess
 from app.core.services import Services
 from app.observability.metrics import REQUESTS, metrics_text
-from app.settings.environment import Settings
-from tests.assembly import client_of
-from tests.canary import Detector, make_canary, variants
-from tests.conftest import MakeToken, Tenant
-from tests.e2e.canary_requests import requests_with
-from tests.e2e.hostile_provider import ANSWERS, hostile_provider
-from tests.e2e.sinks import Sinks, files_of, logged, tables_of, traced
+from app.settings.settings import Settings
+from tests.support.canary import Detector, make_canary, variants
+from tests.support.canary_requests import requests_with
+from tests.support.output_sinks import Sinks, capture_logs, capture_spans, files_of, tables_of
+from tests.support.provider.hostile_provider import RESPONSES, hostile_provider
+from tests.support.service_builder import client_of
+from tests.support.tenant import MakeToken, Tenant
 
 
 @pytest.fixture
@@ -37,21 +38,23 @@ def detector(texts: dict[str, str]) -> Detector:
 @pytest.fixture
 def sinks() -> Iterator[Sinks]:
     sinks = Sinks()
-    with logged(sinks), traced(sinks):
+    with capture_logs(sinks), capture_spans(sinks):
         yield sinks
 
 
 @pytest.fixture
-async def betrayed(settings: Settings, access: DatabaseAccess) -> AsyncIterator[Services]:
-    """Services whose provider is hostile."""
+async def services_with_hostile_provider(
+    settings: Settings, access: DatabaseAccess
+) -> AsyncIterator[Services]:
+    """Services that use the hostile provider."""
     async with hostile_provider() as base_url:
         provider = settings.provider.model_copy(update={"default_base_url": base_url})
         async with open_services(settings.model_copy(update={"provider": provider}), access) as services:
             yield services
 
 
-class TestInside:
-    async def test_no_record_or_span_has_it_wherever_it_is_sent(
+class TestNoLeaks:
+    async def test_key_in_any_request_is_not_logged(
         self,
         services: Services,
         make_token: MakeToken,
@@ -61,7 +64,7 @@ class TestInside:
     ) -> None:
         organization = f"org_{uuid4().hex[:16]}"
         tokens = {
-            # Of every organization: so the routes for internal services read the body too.
+            # A token for all organizations, so that the routes for internal services also read the body.
             "billing-admin": f"Bearer {make_token()}".encode(),
             "service": f"Bearer {make_token('service')}".encode(),
         }
@@ -75,48 +78,48 @@ class TestInside:
                     response = await http.request(
                         sent.method, sent.path, headers=headers, content=sent.content
                     )
-                    sinks.answered(sent.name, response)
+                    sinks.add_response(sent.name, response)
 
-        assert sinks.hold("log records", organization)
-        assert sinks.hold("spans", "/v1/organizations/{organization_id}/provider-credentials")
+        assert sinks.contains("log records", organization)
+        assert sinks.contains("spans", "/v1/organizations/{organization_id}/provider-credentials")
         assert sinks.leaks(detector) == []
 
-    async def test_no_record_or_span_has_it_whatever_the_provider_hands_back(  # pytest passes fixtures by name
+    async def test_key_in_any_provider_response_is_not_logged(  # pytest passes fixtures by name
         self,
-        betrayed: Services,
+        services_with_hostile_provider: Services,
         make_token: MakeToken,
         sinks: Sinks,
         texts: dict[str, str],
         detector: Detector,
-        owner: AsyncEngine,
+        superuser: AsyncEngine,
     ) -> None:
-        async with client_of(betrayed) as http:
+        async with client_of(services_with_hostile_provider) as http:
             for auth_style in ("x_api_key", "bearer"):
-                for _ in ANSWERS:
+                for _ in RESPONSES:
                     organization = f"org_{uuid4().hex[:16]}"
                     tenant = Tenant(
                         http=http, organization=organization, token=make_token(organization=organization)
                     )
                     response = await tenant.create(api_key=texts["key"], auth_style=auth_style)
-                    sinks.answered("save", response)
-                    sinks.answered("read", await tenant.get(tenant.credentials))
-        async for relation, rows in tables_of(owner):
+                    sinks.add_response("save", response)
+                    sinks.add_response("read", await tenant.get(tenant.credentials))
+        async for relation, rows in tables_of(superuser):
             sinks.add("tables", f"{relation}\n{rows}")
 
-        assert sinks.hold("answer bodies", '"status":"in')
-        assert sinks.hold("tables", organization)
+        assert sinks.contains("response bodies", '"status":"in')
+        assert sinks.contains("tables", organization)
         assert sinks.leaks(detector) == []
 
 
-class TestProof:
-    async def test_a_leaking_route_turns_every_sink_red(  # pytest passes fixtures by name
+class TestDetection:
+    async def test_leaking_route_is_found_in_every_output(  # pytest passes fixtures by name
         self,
         services: Services,
         make_token: MakeToken,
         sinks: Sinks,
         texts: dict[str, str],
         detector: Detector,
-        owner: AsyncEngine,
+        superuser: AsyncEngine,
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
@@ -129,7 +132,7 @@ class TestProof:
             trace.get_current_span().set_attribute("leak", key)
             REQUESTS.labels("GET", key, "200").inc()
             (tmp_path / "leak").write_text(key)
-            async with owner.begin() as connection:
+            async with superuser.begin() as connection:
                 await connection.execute(sa.text(f"CREATE TABLE {table} AS SELECT '{key}'::bytea AS leak"))
             print(key)
             return Response(key, headers={"X-Leak": key})
@@ -143,20 +146,20 @@ class TestProof:
                 json={"api_key": texts["key"]},
                 headers={"Authorization": f"Bearer {make_token()}"},
             )
-        sinks.answered("leak", response)
+        sinks.add_response("leak", response)
         sinks.add("standard output", capsys.readouterr().out)
         sinks.add("metrics", metrics_text())
-        async for relation, rows in tables_of(owner):
+        async for relation, rows in tables_of(superuser):
             sinks.add("tables", f"{relation}\n{rows}")
         for name, content in files_of(tmp_path):
             sinks.add("files", f"{name}\n".encode() + content)
         REQUESTS.remove("GET", texts["key"], "200")
-        async with owner.begin() as connection:
+        async with superuser.begin() as connection:
             await connection.execute(sa.text(f"DROP TABLE {table}"))
 
         found = {leak.sink for leak in sinks.leaks(detector)}
 
         assert found == {
-            *("answer bodies", "answer headers", "log records", "spans"),
+            *("response bodies", "response headers", "log records", "spans"),
             *("standard output", "metrics", "tables", "files"),
         }

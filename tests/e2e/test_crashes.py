@@ -1,6 +1,6 @@
-"""Killed with -9 in the middle of everything: what was answered is there, what was not leaves nothing behind.
+"""Kills the service with SIGKILL during concurrent saves. Confirmed saves survive, others leave nothing behind.
 
-BYOK_TEST_CRASH_ROUNDS says how often; every second round takes PostgreSQL down as well.
+BYOK_TEST_CRASH_ROUNDS is the number of rounds. Every second round kills PostgreSQL too.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from tests.e2e.service import Service, running, until
-from tests.fake_anthropic import FakeAnthropic, Served, make_key
+from tests.support.processes.service import Service, running, until
+from tests.support.provider.fake_anthropic import FakeAnthropic, Served, make_key
 
 ROUNDS = int(os.environ.get("BYOK_TEST_CRASH_ROUNDS", "3"))
 ORGANIZATIONS = 20
 SAVES = 200
 
-# Each must find nothing once the sweep has been.
+# Each query must return no rows after reconciliation.
 LEFTOVERS = {
-    "credentials that were never born": "SELECT id FROM provider_credential WHERE state = 'creating'",
-    "versions on their way": "SELECT intent_id FROM credential_version WHERE state IN ('intent', 'stored')",
-    "checks under way": "SELECT id FROM credential_validation WHERE status = 'pending'",
+    "credentials in creation": "SELECT id FROM provider_credential WHERE state = 'creating'",
+    "pending versions": "SELECT intent_id FROM credential_version WHERE state IN ('intent', 'stored')",
+    "pending validations": "SELECT id FROM credential_validation WHERE status = 'pending'",
     "jobs": "SELECT id FROM job_queue WHERE kind <> 'revalidate'",
     "secrets without a version": """
         SELECT s.credential_id FROM sealed_secret s
@@ -44,7 +44,7 @@ LEFTOVERS = {
             WHERE s.organization_id = v.organization_id AND s.credential_id = v.credential_id
             AND s.store_version = v.store_version AND s.sealed IS NOT NULL)
     """,
-    "claims of keys that nobody has": """
+    "claims without a version": """
         SELECT c.credential_id FROM fingerprint_claim c
         WHERE NOT EXISTS (
             SELECT FROM credential_version v
@@ -55,8 +55,8 @@ LEFTOVERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
-    """A save that was answered with 201."""
+class SavedCredential:
+    """A credential whose creation got a 201 response."""
 
     organization: str
     credential_id: str
@@ -75,87 +75,97 @@ async def service(provider: Served) -> AsyncIterator[Service]:
 
 
 @pytest.fixture(scope="module")
-async def earlier() -> list[Answered]:
-    """What the rounds before have left."""
+async def earlier_saves() -> list[SavedCredential]:
+    """The credentials saved in earlier rounds."""
     return []
 
 
 @pytest.mark.parametrize("number", range(1, ROUNDS + 1))
-async def test_every_answered_save_survives_and_nothing_else_is_left(
-    number: int, service: Service, earlier: list[Answered], fake_anthropic: FakeAnthropic
+async def test_every_confirmed_save_survives_and_no_leftovers_remain(
+    number: int, service: Service, earlier_saves: list[SavedCredential], fake_anthropic: FakeAnthropic
 ) -> None:
     fake_anthropic.release.clear()
-    answered = await saves_until(service, service.lose_power if number % 2 == 0 else service.kill)
+    saved = await save_until_crash(service, service.kill_with_postgresql if number % 2 == 0 else service.kill)
     fake_anthropic.release.set()
     await service.start()
 
-    interrupted = {what: len(ids) for what, ids in (await left(service)).items()}
-    print(f"round {number}: {len(answered)} answered, interrupted: {interrupted}")
-    # As if the time had passed after which a writer counts as dead.
-    await at_database(service, "UPDATE job_queue SET due_at = now() WHERE kind <> 'revalidate'", change=True)
-    await until(lambda: nothing_is_left(service), "the sweep settles what the crash interrupted", seconds=30)
+    interrupted = {what: len(ids) for what, ids in (await find_leftovers(service)).items()}
+    print(f"round {number}: {len(saved)} saved, interrupted: {interrupted}")
+    # Let the deadlines pass after which reconciliation abandons intents.
+    await query_database(
+        service, "UPDATE job_queue SET due_at = now() WHERE kind <> 'revalidate'", change=True
+    )
+    await until(lambda: is_nothing_left(service), "reconciliation completes the interrupted work", seconds=30)
 
-    assert await left(service) == {}
-    asked = {save.key: len(fake_anthropic.requests_of(save.key)) for save in answered}
-    checks = await asyncio.gather(*(service.request("POST", f"{save.path}/validations") for save in answered))
-    assert {(check.status_code, check.json()["status"]) for check in checks} == {(201, "valid")}
+    assert await find_leftovers(service) == {}
+    requests_before = {save.key: len(fake_anthropic.requests_of(save.key)) for save in saved}
+    validations = await asyncio.gather(
+        *(service.request("POST", f"{save.path}/validations") for save in saved)
+    )
+    assert {(validation.status_code, validation.json()["status"]) for validation in validations} == {
+        (201, "valid")
+    }
     assert {
-        save.key for save in answered if len(fake_anthropic.requests_of(save.key)) == asked[save.key] + 1
-    } == set(asked)
-    earlier += answered
-    found = await few_at_once(service.request("GET", save.path) for save in earlier)
+        save.key
+        for save in saved
+        if len(fake_anthropic.requests_of(save.key)) == requests_before[save.key] + 1
+    } == set(requests_before)
+    earlier_saves += saved
+    found = await gather_with_limit(service.request("GET", save.path) for save in earlier_saves)
     assert {response.status_code for response in found} == {200}
 
 
-async def saves_until(service: Service, die: Callable[[], Awaitable[None]]) -> list[Answered]:
-    """Many saves at once in fresh organizations, and death somewhere among them; returns those answered before."""
+async def save_until_crash(service: Service, crash: Callable[[], Awaitable[None]]) -> list[SavedCredential]:
+    """Create many credentials at once in new organizations, and crash after some of them. Returns the confirmed ones."""
     organizations = [f"org_{uuid4().hex[:16]}" for _ in range(ORGANIZATIONS)]
-    answered: list[Answered] = []
+    saved: list[SavedCredential] = []
 
     async def save(number: int) -> None:
-        # Some hang in the provider, so that there are checks under way too.
+        # Some wait for the provider, so that validations are pending during the crash.
         key, organization = (
             make_key("valid" if number % 25 else "slow"),
             organizations[number % ORGANIZATIONS],
         )
-        with suppress(httpx.TransportError):  # then nobody knows what became of it
+        with suppress(httpx.TransportError):  # the outcome is unknown
             response = await service.save(organization, key)
             assert response.status_code in {201, 503}
             if response.status_code == 201:
-                answered.append(
-                    Answered(organization=organization, credential_id=response.json()["id"], key=key)
+                saved.append(
+                    SavedCredential(organization=organization, credential_id=response.json()["id"], key=key)
                 )
 
     saves = [asyncio.create_task(save(number)) for number in range(SAVES)]
-    moment = random.randint(1, SAVES // 2)
-    await until(lambda: len(answered) >= moment, f"{moment} saves are answered")
-    await die()
+    saves_before_crash = random.randint(1, SAVES // 2)
+    await until(lambda: len(saved) >= saves_before_crash, f"{saves_before_crash} saves are confirmed")
+    await crash()
     await asyncio.gather(*saves)
-    return answered
+    return saved
 
 
-async def few_at_once(requests: Iterable[Coroutine[None, None, httpx.Response]]) -> list[httpx.Response]:
-    """Neither one by one nor all at once."""
-    turn = asyncio.Semaphore(20)
+async def gather_with_limit(
+    requests: Iterable[Coroutine[None, None, httpx.Response]],
+) -> list[httpx.Response]:
+    """Run the requests with limited concurrency."""
+    semaphore = asyncio.Semaphore(20)
 
-    async def one(request: Coroutine[None, None, httpx.Response]) -> httpx.Response:
-        async with turn:
+    async def limited(request: Coroutine[None, None, httpx.Response]) -> httpx.Response:
+        async with semaphore:
             return await request
 
-    return await asyncio.gather(*map(one, requests))
+    return await asyncio.gather(*map(limited, requests))
 
 
-async def nothing_is_left(service: Service) -> bool:
-    return not await left(service)
+async def is_nothing_left(service: Service) -> bool:
+    return not await find_leftovers(service)
 
 
-async def left(service: Service) -> dict[str, list[str]]:
-    found = {what: await at_database(service, query) for what, query in LEFTOVERS.items()}
+async def find_leftovers(service: Service) -> dict[str, list[str]]:
+    found = {what: await query_database(service, query) for what, query in LEFTOVERS.items()}
     return {what: ids for what, ids in found.items() if ids}
 
 
-async def at_database(service: Service, statement: str, *, change: bool = False) -> list[str]:
-    """As the owner, who sees every organization."""
+async def query_database(service: Service, statement: str, *, change: bool = False) -> list[str]:
+    """Run a statement as the superuser, who sees all organizations."""
     engine = create_async_engine(service.database_url, poolclass=NullPool)
     async with engine.begin() as connection:
         result = await connection.execute(sa.text(statement))

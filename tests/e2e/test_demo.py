@@ -1,4 +1,4 @@
-"""`make demo` tells its story to the end."""
+"""`make demo` runs to the end."""
 
 import asyncio
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.slow
 class TestDemo:
-    async def test_everything_goes_as_told(self) -> None:
+    async def test_every_step_has_the_expected_result(self) -> None:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.demo"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

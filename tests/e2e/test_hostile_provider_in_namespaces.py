@@ -1,4 +1,4 @@
-"""A hostile custom provider end to end: it sends us elsewhere, shows wrong certificates, and never ends."""
+"""A hostile custom provider end to end: redirects, wrong certificates, and endless responses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,10 +7,23 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trustme
 
-from tests.e2e.namespaces import server_at
-from tests.e2e.scene import ELSEWHERE, HOSTILE, WILDCARD, Scene, open_scene
-from tests.e2e.service_in_namespace import Admin
-from tests.integration.egress.far_side import AUTHORITY, Reader, Script, Writer, always, answer
+from tests.support.network.namespace_network import (
+    ELSEWHERE,
+    HOSTILE,
+    WILDCARD,
+    NamespaceNetwork,
+    namespace_network,
+)
+from tests.support.network.namespaces import server_at
+from tests.support.network.scripted_servers import (
+    AUTHORITY,
+    Reader,
+    Script,
+    Writer,
+    http_response,
+    respond_always,
+)
+from tests.support.processes.service_in_namespace import Admin
 
 pytestmark = pytest.mark.slow
 
@@ -20,17 +33,16 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"10000\r\n" + bytes(0x10000) + b"\r\n"
 
 
-def on_and_on(head: bytes, piece: bytes, *, pause: float = 0) -> Script:
-    async def play(_reader: Reader, writer: Writer) -> None:
+def send_forever(head: bytes, piece: bytes, *, pause: float = 0) -> Script:
+    async def script(_reader: Reader, writer: Writer) -> None:
         writer.write(head)
         while True:
             writer.write(piece)
             await writer.drain()
-            await asyncio.sleep(
-                pause
-            )  # even if it is 0: drain alone may never let the loop see that the client left
+            # Sleep even if `pause` is 0. Otherwise the event loop may never see that the client disconnected.
+            await asyncio.sleep(pause)
 
-    return play
+    return script
 
 
 def expired(host: str) -> trustme.LeafCert:
@@ -38,67 +50,70 @@ def expired(host: str) -> trustme.LeafCert:
 
 
 CERTIFICATES: dict[str, Callable[[str], trustme.LeafCert]] = {
-    "of another name": lambda _: AUTHORITY.issue_cert("somebody-else.example.net"),
-    "of nobody we trust": lambda host: trustme.CA().issue_cert(host),
+    "another name": lambda _: AUTHORITY.issue_cert("elsewhere.example.net"),
+    "untrusted authority": lambda host: trustme.CA().issue_cert(host),
     "expired": expired,
 }
-ANSWERS: dict[str, tuple[Script, str]] = {
-    "dripping headers": (on_and_on(HEAD + b"X: ", b"x", pause=0.01), "timeout"),
-    "dripping body": (on_and_on(HEAD + b"\r\n", b"x", pause=0.01), "timeout"),
-    "ten megabytes": (always(answer(bytes(10 * MEGABYTE))), "not_anthropic_compatible"),
-    "endless body": (on_and_on(HEAD + b"\r\n", bytes(0x10000)), "not_anthropic_compatible"),
-    "endless chunks": (on_and_on(CHUNKED, CHUNK), "not_anthropic_compatible"),
-    "endless headers": (on_and_on(HEAD, b"X: y\r\n" * 1000), "unreachable"),
+# None of them proves anything about the key: who would have spoken is unknown if a response never ends.
+RESPONSES: dict[str, tuple[Script, str]] = {
+    "dripping headers": (send_forever(HEAD + b"X: ", b"x", pause=0.01), "timeout"),
+    "dripping body": (send_forever(HEAD + b"\r\n", b"x", pause=0.01), "timeout"),
+    "ten megabytes": (respond_always(http_response(bytes(10 * MEGABYTE))), "unexpected_answer"),
+    "endless body": (send_forever(HEAD + b"\r\n", bytes(0x10000)), "unexpected_answer"),
+    "endless chunks": (send_forever(CHUNKED, CHUNK), "unexpected_answer"),
+    "endless headers": (send_forever(HEAD, b"X: y\r\n" * 1000), "unreachable"),
 }
 
 
 @pytest.fixture(scope="module")
-async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    async with open_scene(tmp_path_factory.mktemp("scene")) as scene:
-        yield scene
+async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NamespaceNetwork]:
+    async with namespace_network(tmp_path_factory.mktemp("network")) as network:
+        yield network
 
 
 @pytest.fixture
-def admin(scene: Scene) -> Admin:
-    return scene.service.admin()
+def admin(network: NamespaceNetwork) -> Admin:
+    return network.service.admin()
 
 
 @pytest.fixture
-def host(scene: Scene) -> str:
-    """Leads to the hostile provider."""
-    host = scene.new_host()
-    scene.net.zone.say(host, [HOSTILE])
+def host(network: NamespaceNetwork) -> str:
+    """A host name that resolves to the hostile provider."""
+    host = network.new_host()
+    network.net.zone.set_records(host, [HOSTILE])
     return host
 
 
 class TestRedirects:
     @pytest.mark.parametrize("target", ["127.0.0.1", "169.254.169.254", "[fd00::1]"])
     async def test_to_a_private_address_are_not_followed(
-        self, scene: Scene, admin: Admin, target: str, host: str
+        self, network: NamespaceNetwork, admin: Admin, target: str, host: str
     ) -> None:
-        moved = answer(b"", f"Location: https://{target}/v1/messages", status="307 Temporary Redirect")
-        before = scene.trapped()
+        redirect = http_response(
+            b"", f"Location: https://{target}/v1/messages", status="307 Temporary Redirect"
+        )
+        before = network.trap_connections()
 
         async with server_at(
-            scene.net.far, HOSTILE, always(moved), cert=AUTHORITY.issue_cert(WILDCARD)
+            network.net.far, HOSTILE, respond_always(redirect), cert=AUTHORITY.issue_cert(WILDCARD)
         ) as server:
             saved = await admin.save(f"https://{host}")
 
         assert saved.json()["validation"]["reason"] == "redirect_refused"
         assert len(server.requests) == 1
-        assert scene.trapped() == before
+        assert network.trap_connections() == before
 
-    async def test_to_another_host_do_not_take_the_key_there(
-        self, scene: Scene, admin: Admin, host: str
+    async def test_to_another_host_do_not_send_the_key(
+        self, network: NamespaceNetwork, admin: Admin, host: str
     ) -> None:
-        other = scene.new_host()
-        scene.net.zone.say(other, [ELSEWHERE])
+        other = network.new_host()
+        network.net.zone.set_records(other, [ELSEWHERE])
         cert = AUTHORITY.issue_cert(WILDCARD)
-        moved = answer(b"", f"Location: https://{other}/v1/messages", status="302 Found")
+        redirect = http_response(b"", f"Location: https://{other}/v1/messages", status="302 Found")
 
         async with (
-            server_at(scene.net.far, HOSTILE, always(moved), cert=cert),
-            server_at(scene.net.far, ELSEWHERE, always(answer()), cert=cert) as second,
+            server_at(network.net.far, HOSTILE, respond_always(redirect), cert=cert),
+            server_at(network.net.far, ELSEWHERE, respond_always(http_response()), cert=cert) as second,
         ):
             saved = await admin.save(f"https://{host}", auth_style="x_api_key")
 
@@ -108,27 +123,33 @@ class TestRedirects:
 
 class TestCertificates:
     @pytest.mark.parametrize("issue", CERTIFICATES.values(), ids=CERTIFICATES)
-    async def test_that_prove_nothing_end_the_connection_before_the_key_is_sent(
-        self, scene: Scene, admin: Admin, issue: Callable[[str], trustme.LeafCert], host: str
+    async def test_invalid_ones_end_the_connection_before_the_key_is_sent(
+        self, network: NamespaceNetwork, admin: Admin, issue: Callable[[str], trustme.LeafCert], host: str
     ) -> None:
-        async with server_at(scene.net.far, HOSTILE, always(answer()), cert=issue(host)) as server:
+        async with server_at(
+            network.net.far, HOSTILE, respond_always(http_response()), cert=issue(host)
+        ) as server:
             saved = await admin.save(f"https://{host}")
 
         assert saved.json()["validation"]["reason"] == "tls_error"
         assert server.requests == []
 
 
-class TestAnswers:
-    async def test_that_do_not_end_are_cut_off_and_take_no_memory(self, scene: Scene, admin: Admin) -> None:
+class TestResponses:
+    async def test_endless_ones_are_cut_off_without_using_memory(
+        self, network: NamespaceNetwork, admin: Admin
+    ) -> None:
         reasons: dict[str, str] = {}
-        before = scene.service.peak_memory()
+        before = network.service.peak_memory()
 
-        for name, (play, _) in ANSWERS.items():
-            host = scene.new_host()  # a host that hangs is left alone for a while
-            scene.net.zone.say(host, [HOSTILE])
-            async with server_at(scene.net.far, HOSTILE, play, cert=AUTHORITY.issue_cert(WILDCARD)):
+        for name, (script, _) in RESPONSES.items():
+            host = network.new_host()  # a new host, because the circuit breaker suspends hosts that time out
+            network.net.zone.set_records(host, [HOSTILE])
+            async with server_at(network.net.far, HOSTILE, script, cert=AUTHORITY.issue_cert(WILDCARD)):
                 saved = await admin.save(f"https://{host}")
-            reasons[name] = saved.json()["validation"]["reason"]
+            validation = saved.json()["validation"]
+            assert validation["status"] == "indeterminate", name
+            reasons[name] = validation["reason"]
 
-        assert reasons == {name: reason for name, (_, reason) in ANSWERS.items()}
-        assert scene.service.peak_memory() - before < 50 * MEGABYTE
+        assert reasons == {name: reason for name, (_, reason) in RESPONSES.items()}
+        assert network.service.peak_memory() - before < 50 * MEGABYTE

@@ -1,8 +1,8 @@
-"""Killed with -9 while events come in: what was answered as accepted is in the ledger, once, and so is the rest when it is sent again.
+"""Kills the service with SIGKILL during ingestion. Accepted events are in the ledger exactly once; repeated ones too.
 
-Reports say at each moment what the ledger holds, folded or not.
+Reports always match the ledger, whether rows are rolled up or not.
 
-BYOK_TEST_CRASH_ROUNDS says how often; every second round takes PostgreSQL down as well.
+BYOK_TEST_CRASH_ROUNDS sets the number of rounds. Every second round also kills PostgreSQL.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from tests.api.usage import NDJSON, event, instant, lines
-from tests.e2e.service import Service, running, until
+from tests.support.processes.service import Service, running, until
+from tests.support.requests.usage_events import NDJSON, event, instant, lines
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ LINES = 1500
 
 @dataclass(kw_only=True)
 class Batch:
-    """Events of one request, and how many were answered as accepted."""
+    """The events of one request, and how many the response reported as accepted."""
 
     events: list[dict[str, Any]]
     is_stream: bool
@@ -51,7 +51,7 @@ async def service() -> AsyncIterator[Service]:
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-async def test_a_crash_loses_and_doubles_no_event(service: Service, number: int) -> None:
+async def test_a_crash_neither_loses_nor_duplicates_events(service: Service, number: int) -> None:
     organization = f"org_{uuid4().hex[:16]}"
     batches = [
         Batch(events=[event() for _ in range(LINES if at % 2 else 200)], is_stream=bool(at % 2))
@@ -60,17 +60,19 @@ async def test_a_crash_loses_and_doubles_no_event(service: Service, number: int)
     moment = random.randint(1, BATCHES // 2)
 
     sending = [asyncio.create_task(send(service, organization, batch)) for batch in batches]
-    await until(lambda: sum(it.accepted is not None for it in batches) >= moment, "some batches are answered")
-    await (service.lose_power if number % 2 == 0 else service.kill)()
+    await until(
+        lambda: sum(it.accepted is not None for it in batches) >= moment, "some batches got a response"
+    )
+    await (service.kill_with_postgresql if number % 2 == 0 else service.kill)()
     await asyncio.gather(*sending)
     await service.start()
 
-    answered = [batch for batch in batches if batch.accepted is not None]
+    completed = [batch for batch in batches if batch.accepted is not None]
     found = await recorded(service, organization)
-    print(f"round {number}: {len(answered)} of {BATCHES} answered, {len(found)} events recorded")
+    print(f"round {number}: {len(completed)} of {BATCHES} completed, {len(found)} events recorded")
     assert len(found) == len(set(found))
     assert await reported(service, organization) == len(found)
-    for batch in answered:
+    for batch in completed:
         assert batch.accepted == len(batch.ids)
         assert batch.ids <= set(found)
     again = await asyncio.gather(*(send(service, organization, batch) for batch in batches))
@@ -84,7 +86,7 @@ async def test_a_crash_loses_and_doubles_no_event(service: Service, number: int)
 
 
 async def send(service: Service, organization: str, batch: Batch) -> dict[str, Any] | None:
-    """The answer; None where nobody knows what became of it."""
+    """Send a batch; return the response, or None if the result is unknown."""
     headers = {"Authorization": f"Bearer {await service.token('service')}"}
     if batch.is_stream:
         headers |= NDJSON
@@ -110,7 +112,7 @@ async def send(service: Service, organization: str, batch: Batch) -> dict[str, A
 
 
 async def reported(service: Service, organization: str) -> int:
-    """The requests of a report over all there is, model by model."""
+    """Return the number of requests in a report over all events, grouped by model."""
     response = await service.request(
         "GET",
         f"/v1/organizations/{organization}/usage-report",
@@ -121,7 +123,7 @@ async def reported(service: Service, organization: str) -> int:
 
 
 async def recorded(service: Service, organization: str) -> list[str]:
-    """The event ids in the ledger; each has its key, and each key its row."""
+    """Return the event ids in the ledger. Check that `usage_event_key` has exactly the same ids."""
     engine = create_async_engine(service.database_url, poolclass=NullPool)
     async with engine.connect() as connection:
         asked = {"organization": organization}

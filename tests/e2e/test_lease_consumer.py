@@ -1,4 +1,4 @@
-"""The example in docs/examples does what it says, as a process beside the service, a Vault and a provider."""
+"""The example in docs/examples works, as a separate process with the service, a Vault and a provider."""
 
 import asyncio
 import json
@@ -10,17 +10,17 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.canary import Detector
-from tests.e2e.leasing import CONSUMER, Leasing, leasing
-from tests.fake_anthropic import Served, make_key
-from tests.integration.secret_store.server import is_there
+from tests.support.canary import Detector
+from tests.support.processes.lease_consumer import CONSUMER, LeasingService, leasing_service
+from tests.support.provider.fake_anthropic import Served, make_key
+from tests.support.vault.real_server import is_real_vault_available
 
-VAULTS = ["fake", *(["real"] if is_there() else [])]
+VAULTS = ["fake", *(["real"] if is_real_vault_available() else [])]
 
 
 @pytest.fixture(scope="module", params=VAULTS)
-async def running(request: pytest.FixtureRequest, provider: Served) -> AsyncIterator[Leasing]:
-    async with leasing(real=request.param == "real", provider_url=provider.base_url) as found:
+async def leasing(request: pytest.FixtureRequest, provider: Served) -> AsyncIterator[LeasingService]:
+    async with leasing_service(real=request.param == "real", provider_url=provider.base_url) as found:
         yield found
 
 
@@ -39,8 +39,8 @@ def example() -> ModuleType:
     return module
 
 
-def of_the_work(provider: Served, key: str) -> list[str | None]:
-    """Which header brought the key, of every piece of work that was done with it; checks aside."""
+def key_headers(provider: Served, key: str) -> list[str | None]:
+    """The header that carried the key, for each request of work. Validation requests are not counted."""
     return [
         entry.credential_header
         for entry in provider.fake.requests_of(key)
@@ -49,115 +49,115 @@ def of_the_work(provider: Served, key: str) -> list[str | None]:
 
 
 class TestConsumer:
-    async def test_works_on_the_organizations_own_key(
-        self, running: Leasing, provider: Served, organization: str
+    async def test_uses_the_organizations_key(
+        self, leasing: LeasingService, provider: Served, organization: str
     ) -> None:
         key = make_key()
-        path = await running.in_force(organization, key)
+        path = await leasing.save_active_credential(organization, key)
 
-        ended = await running.consume(organization, "Why is the sky blue?")
+        result = await leasing.consume(organization, "Why is the sky blue?")
 
-        assert ended.code == 0, ended.stderr
-        assert ended.stdout.strip()
-        used = json.loads(ended.stderr)
+        assert result.code == 0, result.stderr
+        assert result.stdout.strip()
+        used = json.loads(result.stderr)
         assert (used["credential_id"], used["key_version"]) == (path.rpartition("/")[2], 1)
-        assert of_the_work(provider, key) == ["x-api-key"]
+        assert key_headers(provider, key) == ["x-api-key"]
 
-    async def test_sends_it_in_its_style_to_its_workspace(
-        self, running: Leasing, provider: Served, organization: str
+    async def test_sends_the_key_with_its_auth_style_and_workspace(
+        self, leasing: LeasingService, provider: Served, organization: str
     ) -> None:
         key = make_key()
-        await running.in_force(organization, key, auth_style="bearer", workspace_id="wrkspc_1")
+        await leasing.save_active_credential(organization, key, auth_style="bearer", workspace_id="wrkspc_1")
 
-        ended = await running.consume(organization, "Why?")
+        result = await leasing.consume(organization, "Why?")
 
-        assert ended.code == 0, ended.stderr
-        assert of_the_work(provider, key) == ["authorization"]
+        assert result.code == 0, result.stderr
+        assert key_headers(provider, key) == ["authorization"]
         (work,) = [entry for entry in provider.fake.requests_of(key) if entry.path == "/v1/messages"]
         assert work.shown_headers["anthropic-workspace-id"] == "wrkspc_1"
         assert work.complaints == ()
 
-    async def test_works_on_the_new_key_after_a_rotation(
-        self, running: Leasing, provider: Served, organization: str
+    async def test_uses_the_new_key_after_a_rotation(
+        self, leasing: LeasingService, provider: Served, organization: str
     ) -> None:
         old, new = make_key(), make_key()
-        path = await running.in_force(organization, old)
-        rotated = await running.service.request("POST", f"{path}/rotations", json={"api_key": new})
+        path = await leasing.save_active_credential(organization, old)
+        rotated = await leasing.service.request("POST", f"{path}/rotations", json={"api_key": new})
         assert rotated.json()["state"] == "activated"
 
-        ended = await running.consume(organization, "Why?")
+        result = await leasing.consume(organization, "Why?")
 
-        assert json.loads(ended.stderr)["key_version"] == 2
-        assert (of_the_work(provider, old), of_the_work(provider, new)) == ([], ["x-api-key"])
+        assert json.loads(result.stderr)["key_version"] == 2
+        assert (key_headers(provider, old), key_headers(provider, new)) == ([], ["x-api-key"])
 
     @pytest.mark.parametrize("behaviour", ["valid", "echo", "overloaded"])
-    async def test_shows_the_key_nowhere(
-        self, running: Leasing, provider: Served, organization: str, behaviour: str
+    async def test_never_prints_the_key(
+        self, leasing: LeasingService, provider: Served, organization: str, behaviour: str
     ) -> None:
         key = make_key()
-        await running.in_force(organization, key)
+        await leasing.save_active_credential(organization, key)
         provider.fake.behave(key, behaviour)
 
-        ended = await running.consume(organization, "Why?")
+        result = await leasing.consume(organization, "Why?")
 
-        assert (ended.code == 0) is (behaviour == "valid")
-        assert Detector({"key": key}).search("output", ended.stdout + ended.stderr) == []
+        assert (result.code == 0) is (behaviour == "valid")
+        assert Detector({"key": key}).search("output", result.stdout + result.stderr) == []
 
-    async def test_says_why_there_is_no_key(self, running: Leasing, organization: str) -> None:
-        ended = await running.consume(organization, "Why?")
+    async def test_reports_why_there_is_no_lease(self, leasing: LeasingService, organization: str) -> None:
+        result = await leasing.consume(organization, "Why?")
 
-        assert (ended.code, ended.stdout) == (1, "")
-        assert ended.stderr.strip() == "LeaseRefused: no lease: mode_is_managed"
+        assert (result.code, result.stdout) == (1, "")
+        assert result.stderr.strip() == "LeaseRefused: no lease: mode_is_managed"
 
-    async def test_says_that_the_provider_is_not_there_without_the_request(
-        self, running: Leasing, organization: str
+    async def test_reports_a_failed_connection_without_the_request(
+        self, leasing: LeasingService, organization: str
     ) -> None:
-        await running.in_force(organization, make_key())
+        await leasing.save_active_credential(organization, make_key())
 
-        ended = await running.consume(organization, "Why?", VAULT_ADDR="http://127.0.0.1:1")
+        result = await leasing.consume(organization, "Why?", VAULT_ADDR="http://127.0.0.1:1")
 
-        assert (ended.code, ended.stdout) == (1, "")
-        assert ended.stderr.strip() == "not reached: ConnectError"
+        assert (result.code, result.stdout) == (1, "")
+        assert result.stderr.strip() == "connection failed: ConnectError"
 
 
 class TestOpenLease:
-    async def test_refuses_a_token_that_somebody_opened_before(
-        self, running: Leasing, organization: str, example: ModuleType
+    async def test_refuses_a_token_that_was_unwrapped_before(
+        self, leasing: LeasingService, organization: str, example: ModuleType
     ) -> None:
-        await running.in_force(organization, make_key())
-        leased = (await running.lease(organization)).json()
-        vault = example.Vault(address=running.vault.address, transit_mount=running.vault.mounts.transit)
+        await leasing.save_active_credential(organization, make_key())
+        leased = (await leasing.lease(organization)).json()
+        vault = example.Vault(address=leasing.vault.address, transit_mount=leasing.vault.mounts.transit)
 
         with httpx.Client(trust_env=False) as http:
             opened = await asyncio.to_thread(example.open_lease, http, vault, organization, leased)
             with pytest.raises(example.LeaseCompromised):
                 await asyncio.to_thread(example.open_lease, http, vault, organization, leased)
 
-        assert opened.is_good
+        assert opened.is_valid
         assert opened.headers["x-api-key"] not in repr(opened)
 
     async def test_refuses_a_token_of_another_organization(
-        self, running: Leasing, organization: str, example: ModuleType
+        self, leasing: LeasingService, organization: str, example: ModuleType
     ) -> None:
-        await running.in_force(organization, make_key())
-        leased = (await running.lease(organization)).json()
-        vault = example.Vault(address=running.vault.address, transit_mount=running.vault.mounts.transit)
+        await leasing.save_active_credential(organization, make_key())
+        leased = (await leasing.lease(organization)).json()
+        vault = example.Vault(address=leasing.vault.address, transit_mount=leasing.vault.mounts.transit)
 
         with httpx.Client(trust_env=False) as http, pytest.raises(example.LeaseCompromised):
             await asyncio.to_thread(example.open_lease, http, vault, f"{organization}x", leased)
 
-    async def test_refuses_a_token_that_was_made_elsewhere(
-        self, running: Leasing, organization: str, example: ModuleType
+    async def test_refuses_a_token_that_was_created_elsewhere(
+        self, leasing: LeasingService, organization: str, example: ModuleType
     ) -> None:
-        path = f"{running.vault.mounts.transit}/decrypt/org.{organization}.key"
-        await running.in_force(organization, make_key())
-        leased = (await running.lease(organization)).json()
-        forged = await running.vault.root_session.call(
+        path = f"{leasing.vault.mounts.transit}/decrypt/org.{organization}.key"
+        await leasing.save_active_credential(organization, make_key())
+        leased = (await leasing.lease(organization)).json()
+        forged = await leasing.vault.root_session.call(
             lambda vault: vault.write_data(
-                f"{running.vault.mounts.transit}/encrypt/ping", data={"plaintext": "c2s="}, wrap_ttl="60s"
+                f"{leasing.vault.mounts.transit}/encrypt/ping", data={"plaintext": "c2s="}, wrap_ttl="60s"
             )
         )
-        vault = example.Vault(address=running.vault.address, transit_mount=running.vault.mounts.transit)
+        vault = example.Vault(address=leasing.vault.address, transit_mount=leasing.vault.mounts.transit)
         swapped = leased | {"wrapping_token": forged.wrap_info["token"], "creation_path": path}
 
         with httpx.Client(trust_env=False) as http, pytest.raises(example.LeaseCompromised):

@@ -1,4 +1,4 @@
-"""The log of a request says which request, which organization and which credential, and nothing that was typed."""
+"""The access log names the request, the organization and the credential, and never contains client input."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Tenant
-from tests.e2e.sinks import log_lines
+from tests.support.output_sinks import log_lines
+from tests.support.tenant import Tenant
 
 Lines = Callable[[str], list[dict[str, Any]]]
 
@@ -16,7 +16,7 @@ ACCESS = "byok.access"
 
 @pytest.fixture
 def lines(tenant: Tenant) -> Iterator[Lines]:
-    """The lines of one logger since the last look."""
+    """A function that returns the lines of one logger since its last call."""
 
     def read(logger: str) -> list[dict[str, Any]]:
         return [line for line in map(json.loads, written().splitlines()) if line["logger"] == logger]
@@ -50,16 +50,14 @@ class TestAccessLine:
             "credential_id": credential["id"],
         }
 
-    async def test_of_an_unknown_path_does_not_repeat_it(self, tenant: Tenant, lines: Lines) -> None:
+    async def test_does_not_contain_an_unknown_path(self, tenant: Tenant, lines: Lines) -> None:
         await tenant.get(f"{tenant.path}/typed-by-hand")
 
         (line,) = lines(ACCESS)
         assert (line["route"], line["status"]) == ("unknown", 404)
         assert "typed-by-hand" not in json.dumps(line)
 
-    async def test_of_a_path_that_is_no_credential_has_no_credential(
-        self, tenant: Tenant, lines: Lines
-    ) -> None:
+    async def test_omits_a_malformed_credential_id(self, tenant: Tenant, lines: Lines) -> None:
         await tenant.get(f"{tenant.credentials}/typed-by-hand")
 
         (line,) = lines(ACCESS)
@@ -67,7 +65,7 @@ class TestAccessLine:
         assert "credential_id" not in line
         assert "typed-by-hand" not in json.dumps(line)
 
-    async def test_without_a_token_has_no_subject(self, tenant: Tenant, lines: Lines) -> None:
+    async def test_has_no_subject_without_a_token(self, tenant: Tenant, lines: Lines) -> None:
         await tenant.http.get(tenant.credentials)
 
         refused, line = lines(ACCESS)
@@ -75,9 +73,9 @@ class TestAccessLine:
         assert (line["status"], line["subject"]) == (401, None)
 
 
-async def test_a_finished_check_is_logged_with_credential_and_verdict(tenant: Tenant, lines: Lines) -> None:
+async def test_logs_a_finished_validation_with_credential_and_result(tenant: Tenant, lines: Lines) -> None:
     credential = await tenant.created()
 
-    (checked,) = lines("app.validation.runner")
-    assert (checked["credential_id"], checked["status"]) == (credential["id"], "valid")
-    assert checked["request_id"].startswith("req_")
+    (validated,) = lines("byok.validation")
+    assert (validated["credential_id"], validated["status"]) == (credential["id"], "valid")
+    assert validated["request_id"].startswith("req_")

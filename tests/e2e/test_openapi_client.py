@@ -1,4 +1,4 @@
-"""The client that another service would generate from our document, driven against the running service."""
+"""A client that is generated from the OpenAPI document, used with the running service."""
 
 import importlib
 import json
@@ -14,13 +14,13 @@ from uuid import UUID
 import pytest
 
 from app.main import openapi_document
-from tests.e2e.service import Service, running
-from tests.fake_anthropic import FakeAnthropic, Served, make_key
+from tests.support.processes.service import Service, running
+from tests.support.provider.fake_anthropic import FakeAnthropic, Served, make_key
 
 PACKAGE = "generated_byok_client"
 ORGANIZATION = "org_acme"
 
-# Modules of the generated package, by their path below it. It exists only while the tests run.
+# Imports a module of the generated package by its path below the package.
 Generated = Callable[[str], Any]
 
 
@@ -29,11 +29,11 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generated]:
     home = tmp_path_factory.mktemp("generated")
     document, config = home / "openapi.json", home / "config.yaml"
     document.write_text(json.dumps(openapi_document()), encoding="utf-8")
-    # The generator knows no NDJSON; a single event is a line of it.
+    # The generator does not support NDJSON. A single JSON event is a valid NDJSON body.
     overrides = "content_type_overrides:\n  application/x-ndjson: application/json\n"
     config.write_text(f"post_hooks: []\n{overrides}", encoding="utf-8")
 
-    made = subprocess.run(
+    completed = subprocess.run(
         [
             *(sys.executable, "-m", "openapi_python_client", "generate", "--fail-on-warning"),
             *("--meta", "none", "--path", str(document), "--config", str(config)),
@@ -43,7 +43,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generated]:
         text=True,
         check=False,
     )
-    assert made.returncode == 0, made.stdout + made.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
     def module(name: str) -> ModuleType:
         return importlib.import_module(f"{PACKAGE}.{name}")
@@ -94,7 +94,7 @@ class TestDocument:
 
 
 class TestCredentials:
-    async def test_create_answers_a_typed_credential_with_its_verdict(
+    async def test_create_returns_a_typed_credential_with_its_validation_result(
         self, generated: Generated, create: Callable[..., Any]
     ) -> None:
         models, key = generated("models"), make_key()
@@ -112,7 +112,7 @@ class TestCredentials:
         assert credential.created_at <= datetime.now(UTC)
         assert credential.previous is None
 
-    async def test_create_with_prefer_answers_a_pending_verdict(
+    async def test_create_with_prefer_returns_a_pending_validation(
         self, generated: Generated, create: Callable[..., Any]
     ) -> None:
         models = generated("models")
@@ -123,7 +123,7 @@ class TestCredentials:
         assert response.parsed.validation.status is models.ValidationStatus.PENDING
         assert response.parsed.validation.reason is None
 
-    async def test_get_answers_what_create_did(
+    async def test_get_returns_the_created_credential(
         self, generated: Generated, client: Any, create: Callable[..., Any]
     ) -> None:
         created = (await create(make_key())).parsed
@@ -134,7 +134,7 @@ class TestCredentials:
 
         assert read.to_dict() == created.to_dict()
 
-    async def test_list_goes_on_from_page_to_page(
+    async def test_list_follows_next_page(
         self, generated: Generated, client: Any, create: Callable[..., Any]
     ) -> None:
         models, list_credentials = generated("models"), generated("api.credentials.list_credentials")
@@ -160,7 +160,7 @@ class TestCredentials:
 
         assert changed.label == "Acme, EU"
 
-    async def test_an_update_that_sets_nothing_sends_nothing(self, generated: Generated) -> None:
+    async def test_update_without_fields_sends_an_empty_object(self, generated: Generated) -> None:
         assert generated("models").CredentialUpdate().to_dict() == {}
 
     async def test_versions_are_typed(
@@ -176,7 +176,7 @@ class TestCredentials:
 
 
 class TestValidations:
-    async def test_a_check_and_the_list_of_checks_are_typed(
+    async def test_validation_and_list_are_typed(
         self,
         generated: Generated,
         client: Any,
@@ -187,17 +187,20 @@ class TestValidations:
         created = (await create(key)).parsed
         fake_anthropic.behave(key, "revoked")
 
-        checked = await generated("api.validation.validate_credential").asyncio(
+        validation = await generated("api.validation.validate_credential").asyncio(
             ORGANIZATION, created.id, client=client
         )
         page = await generated("api.validation.list_validations").asyncio(
             ORGANIZATION, created.id, client=client
         )
 
-        assert isinstance(checked, models.Validation)
-        assert checked.status is models.ValidationStatus.INVALID
-        assert checked.trigger is models.Trigger.REQUEST
-        assert [check.trigger for check in page.data] == [models.Trigger.REQUEST, models.Trigger.SAVE]
+        assert isinstance(validation, models.Validation)
+        assert validation.status is models.ValidationStatus.INVALID
+        assert validation.trigger is models.Trigger.REQUEST
+        assert [validation.trigger for validation in page.data] == [
+            models.Trigger.REQUEST,
+            models.Trigger.SAVE,
+        ]
 
 
 class TestAudit:
@@ -219,7 +222,7 @@ class TestAudit:
 
 
 class TestProblems:
-    async def test_a_refused_key_names_the_field(
+    async def test_invalid_key_names_the_field(
         self, generated: Generated, create: Callable[..., Any]
     ) -> None:
         problem = (await create("sk-ant-admin01-not-for-this")).parsed
@@ -228,7 +231,7 @@ class TestProblems:
         assert (problem.status, problem.code) == (422, "admin_key")
         assert [(error.field, error.code) for error in problem.errors] == [("api_key", "admin_key")]
 
-    async def test_a_duplicate_names_the_credential_that_has_the_key(
+    async def test_duplicate_key_names_the_credential_that_has_it(
         self, generated: Generated, create: Callable[..., Any]
     ) -> None:
         key = make_key()
@@ -239,7 +242,7 @@ class TestProblems:
         assert isinstance(problem, generated("models").Problem)
         assert (problem.status, problem.credential_id) == (409, first.id)
 
-    async def test_without_a_token_the_answer_is_a_problem(
+    async def test_request_without_a_token_returns_a_problem(
         self, generated: Generated, service: Service
     ) -> None:
         client = generated("client").Client(

@@ -1,4 +1,4 @@
-"""`byok price-backfill` as an operator runs it: beside the service, more than once."""
+"""`byok price-backfill`, run repeatedly next to the running service."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,10 +7,10 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.e2e.commands import byok
-from tests.e2e.service import Service, running
-from tests.fake_anthropic import Served
-from tests.rows import change, fetch
+from tests.support.database.rows import change, fetch
+from tests.support.processes.commands import byok
+from tests.support.processes.service import Service, running
+from tests.support.provider.fake_anthropic import Served
 
 _EVENT = (
     "INSERT INTO usage_event (organization_id, started_at, event_id, correction, ingested_at, ingest_xid, mode,"
@@ -23,7 +23,7 @@ _KEY = "INSERT INTO usage_event_key VALUES (:organization, :model, '', :now)"
 
 
 class TestPriceBackfill:
-    async def test_tells_what_it_priced_and_finds_nothing_the_second_time(self, provider: Served) -> None:
+    async def test_prints_what_it_priced_and_finds_nothing_the_second_time(self, provider: Served) -> None:
         organization = f"org_{uuid4().hex[:16]}"
         async with running(PROVIDER__DEFAULT_BASE_URL=provider.base_url) as service:
             await _record(service, organization, "claude-opus-5-5", "model-secret")
@@ -44,11 +44,11 @@ class TestPriceBackfill:
             await engine.dispose()
             assert found == [{"cost": 4_000_000_000, "billed": 0}]
 
-    @pytest.mark.parametrize("wrong", ["", "org acme", "*"])
-    async def test_refuses_what_is_no_organization(self, wrong: str, tmp_path: Path) -> None:
-        refused = await byok("price-backfill", "--organization", wrong, cwd=tmp_path)
+    @pytest.mark.parametrize("invalid", ["", "org acme", "*"])
+    async def test_rejects_invalid_organization_ids(self, invalid: str, tmp_path: Path) -> None:
+        rejected = await byok("price-backfill", "--organization", invalid, cwd=tmp_path)
 
-        assert refused.code == 2
+        assert rejected.code == 2
 
 
 async def _record(service: Service, organization: str, *models: str) -> None:

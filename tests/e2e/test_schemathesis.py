@@ -1,4 +1,4 @@
-"""The document against the running service: whatever is sent, the answer is one that the document knows."""
+"""Every response of the running service to generated requests conforms to the OpenAPI document."""
 
 import os
 import re
@@ -20,10 +20,11 @@ from schemathesis.specs.openapi.checks import (
 
 from app.core.organizations import ORGANIZATION_PATTERN
 from app.main import openapi_document
-from tests.e2e.names import empty_world
-from tests.e2e.provider_process import provider_process
-from tests.e2e.service import running
-from tests.fake_anthropic import make_key
+from tests.support.fault_injection import ALL_CRASHES
+from tests.support.network.name_server import nxdomain_name_server
+from tests.support.processes.fake_anthropic import provider_process
+from tests.support.processes.service import running
+from tests.support.provider.fake_anthropic import make_key
 
 pytestmark = pytest.mark.slow
 
@@ -39,12 +40,15 @@ CHECKS = [
     response_headers_conformance,
 ]
 
-# A JSON document is a line of NDJSON.
+# A JSON document is also a valid NDJSON body of one line.
 schemathesis.serializer.alias("application/x-ndjson", "application/json")
+
+# The exhaustive run sends more.
+EXAMPLES = 25 if ALL_CRASHES else 5
 
 SCHEMA = schemathesis.openapi.from_dict(
     openapi_document(),
-    config=SchemathesisConfig.from_dict({"generation": {"max-examples": 25, "deterministic": True}}),
+    config=SchemathesisConfig.from_dict({"generation": {"max-examples": EXAMPLES, "deterministic": True}}),
 )
 
 
@@ -60,7 +64,7 @@ class Target:
 
 @pytest.fixture(scope="module")
 async def target() -> AsyncIterator[Target]:
-    with empty_world() as nameserver:
+    with nxdomain_name_server() as nameserver:
         async with (
             provider_process() as provider_url,
             running(
@@ -81,15 +85,15 @@ async def target() -> AsyncIterator[Target]:
 
 
 @pytest.fixture(autouse=True)
-def _straight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxies of the developer's shell are not for loopback."""
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not use the proxies of the developer's shell for loopback."""
     for name in [name for name in os.environ if name.upper().endswith("_PROXY")]:
         monkeypatch.delenv(name)
 
 
 @SCHEMA.parametrize()
-def test_with_a_token_every_answer_is_in_the_document(case: Case, target: Target) -> None:
-    _aim(case, target)
+def test_with_a_token_every_response_conforms(case: Case, target: Target) -> None:
+    _use_existing_ids(case, target)
 
     token = target.service_token if case.operation.label in FOR_SERVICES else target.token
     response = case.call(base_url=target.url, headers={"Authorization": f"Bearer {token}"})
@@ -98,9 +102,9 @@ def test_with_a_token_every_answer_is_in_the_document(case: Case, target: Target
 
 
 @SCHEMA.parametrize()
-def test_without_a_token_every_answer_is_in_the_document(case: Case, target: Target) -> None:
-    _aim(case, target)
-    _take_token_from(case)
+def test_without_a_token_every_response_conforms(case: Case, target: Target) -> None:
+    _use_existing_ids(case, target)
+    _remove_token(case)
 
     response = case.call(base_url=target.url)
 
@@ -108,19 +112,19 @@ def test_without_a_token_every_answer_is_in_the_document(case: Case, target: Tar
     assert response.status_code == 401 or not case.operation.path.startswith("/v1")
 
 
-def _aim(case: Case, target: Target) -> None:
-    """Put what exists where something well-formed stands; what is malformed stays as it was made up."""
+def _use_existing_ids(case: Case, target: Target) -> None:
+    """Replace well-formed ids by those of existing resources. Malformed ids stay as they were generated."""
     for parameters in (case.path_parameters, case.query):
         if "organization_id" in parameters and _fits(ORGANIZATION_PATTERN, parameters["organization_id"]):
             parameters["organization_id"] = ORGANIZATION
         if "credential_id" in parameters and _fits("[0-9a-f-]{36}", parameters["credential_id"]):
             parameters["credential_id"] = target.credential_id
-    is_meant_well = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
-    if is_meant_well and isinstance(case.body, dict) and "api_key" in case.body:
+    is_positive = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
+    if is_positive and isinstance(case.body, dict) and "api_key" in case.body:
         case.body["api_key"] = make_key()
 
 
-def _take_token_from(case: Case) -> None:
+def _remove_token(case: Case) -> None:
     case.headers.pop("Authorization", None)
 
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL with an owner and a mere service login: what production asks for, and what it refuses."""
+"""A PostgreSQL with separate logins for the owner and the service: the setup that production requires."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -6,80 +6,57 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import sqlalchemy as sa
 import trustme
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.auth.principal import Caller
-from app.composition.bootstrap import database_access, open_services, prepare_database
-from app.core.api_key import ApiKey
+from app.composition.bootstrap import open_services
+from app.composition.database_access import database_access, prepare_database
 from app.core.clock import new_id
+from app.core.keys.api_key import ApiKey
 from app.credentials.service import CredentialService, NewCredential
-from app.database import migrations
-from app.settings.environment import Settings, SettingsRefused, load_settings
-from tests.e2e.commands import byok
-from tests.e2e.service import installed, running
-from tests.fake_anthropic import Served, make_key, serve
-
-PASSWORD = "not-a-secret"
+from app.database.url import parse_database_url
+from app.settings.environment import SettingsRefused, load_settings
+from app.settings.settings import Settings
+from tests.support.database.own_database import (
+    PASSWORD,
+    DatabaseRoles,
+    create_database,
+    drop_database,
+    run_as_superuser,
+)
+from tests.support.processes.commands import byok
+from tests.support.processes.service import running, stopped_service
+from tests.support.provider.fake_anthropic import Served, make_key, serve
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logins:
-    """One database and those who may log in."""
+class Installation:
+    """A database that `byok migrate` has migrated, and the data directory of its processes."""
 
-    owner: sa.URL
-    service: sa.URL
+    roles: DatabaseRoles
     data_dir: Path  # holds the keyset, which all processes over one database share
 
     @property
     def settings(self) -> dict[str, str]:
-        return {
-            "DATA_DIR": str(self.data_dir),
-            "DATABASE__URL": text(self.service),
-            "DATABASE__MIGRATION_URL": text(self.owner),
-        }
-
-
-def text(url: sa.URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-async def run(url: sa.URL, *statements: str) -> None:
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        for statement in statements:
-            await connection.execute(sa.text(statement))
-    await engine.dispose()
+        return self.roles.settings | {"DATA_DIR": str(self.data_dir)}
 
 
 @pytest.fixture(scope="module")
-async def logins(server_url: sa.URL, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Logins]:
-    """A migrated database; `byok migrate` has brought it up to date."""
-    name = uuid4().hex[:12]
-    owner = server_url.set(database=f"byok_logins_{name}")
-    logins = Logins(
-        owner=owner,
-        service=owner.set(username=f"byok_login_{name}", password=PASSWORD),
-        data_dir=tmp_path_factory.mktemp("data"),
-    )
-    await migrations.create_database(owner)
-    await run(owner, f"CREATE ROLE {logins.service.username} LOGIN PASSWORD '{PASSWORD}'")
+async def logins(
+    database_server: DatabaseRoles, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Installation]:
+    roles = await create_database(database_server, f"byok_logins_{uuid4().hex[:12]}")
+    logins = Installation(roles=roles, data_dir=tmp_path_factory.mktemp("data"))
     migrated = await byok("migrate", cwd=logins.data_dir, **logins.settings)
     assert migrated.code == 0, migrated.stderr
     assert migrated.stdout.startswith("The schema is at ")
-    await run(owner, f"GRANT byok_service TO {logins.service.username}")
     yield logins
-    await run(
-        server_url.set(database="postgres"),
-        f"DROP DATABASE {owner.database} WITH (FORCE)",
-        f"DROP ROLE {logins.service.username}",
-    )
+    await drop_database(roles)
 
 
 @pytest.fixture(scope="module")
 async def https_provider(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Served, Path]]:
-    """A provider over TLS, and the certificates to trust for it."""
+    """A provider over TLS, and the file with the CA certificate to trust."""
     directory = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(directory / "ca.pem")
@@ -89,13 +66,16 @@ async def https_provider(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
 
 
 @pytest.fixture
-def production(logins: Logins, https_provider: tuple[Served, Path]) -> Settings:
+def production(logins: Installation, https_provider: tuple[Served, Path]) -> Settings:
     served, ca_file = https_provider
     return load_settings(
         _env_file=None,
         environment="production",
         data_dir=logins.data_dir,
-        database={"url": text(logins.service), "migration_url": text(logins.owner)},
+        database={
+            "url": logins.settings["DATABASE__URL"],
+            "migration_url": logins.settings["DATABASE__MIGRATION_URL"],
+        },
         auth={"issuer": "https://id.example.com", "jwks_url": "https://127.0.0.1:1/jwks"},
         secret_store={"allow_embedded": True},
         provider={"default_base_url": served.base_url, "ca_file": ca_file},
@@ -108,8 +88,8 @@ async def prepare(settings: Settings) -> None:
 
 
 class TestDevelopment:
-    async def test_saves_checks_and_lists_as_a_mere_member_of_the_role(
-        self, logins: Logins, provider: Served
+    async def test_saves_validates_and_lists_with_a_member_of_the_role(
+        self, logins: Installation, provider: Served
     ) -> None:
         organization = f"org_{uuid4().hex[:16]}"
         settings = logins.settings | {"PROVIDER__DEFAULT_BASE_URL": provider.base_url}
@@ -123,18 +103,31 @@ class TestDevelopment:
         assert [credential["id"] for credential in listed.json()["data"]] == [saved.json()["id"]]
         assert code in {0, 143}
 
-    async def test_refuses_a_data_directory_with_another_keyset(self, logins: Logins, tmp_path: Path) -> None:
-        async with installed(**logins.settings | {"DATA_DIR": str(tmp_path)}) as service:
+    async def test_rejects_a_data_directory_with_another_keyset(
+        self, logins: Installation, tmp_path: Path
+    ) -> None:
+        async with stopped_service(**logins.settings | {"DATA_DIR": str(tmp_path)}) as service:
             service.launch()
-            code, said = await service.ended(), service.stderr
+            code, stderr = await service.wait_for_exit(), service.stderr
 
         assert code == 2
-        assert said.startswith("Error: BYOK_DATA_DIR: ")
+        assert stderr.startswith("Error: BYOK_DATA_DIR: ")
+
+    async def test_rejects_an_owner_as_the_only_login(self, logins: Installation, tmp_path: Path) -> None:
+        only = {"DATABASE__URL": logins.settings["DATABASE__MIGRATION_URL"], "DATA_DIR": str(tmp_path)}
+
+        served = await byok("serve", cwd=tmp_path, **only)
+        checked = await byok("doctor", cwd=tmp_path, **only)
+
+        assert served.code == 2
+        assert "BYOK_DATABASE__URL: the login is not a member of byok_service; set" in served.stderr
+        assert checked.code == 2
+        assert "fail  service role: the login is not a member of byok_service" in checked.stdout
 
 
 class TestProduction:
-    async def test_saves_checks_and_lists(self, production: Settings) -> None:
-        """Below HTTP: tokens come from an issuer with a certificate of a public authority."""
+    async def test_saves_validates_and_lists(self, production: Settings) -> None:
+        """Calls the services without HTTP, because tokens would need an issuer with a publicly trusted certificate."""
         caller = Caller(subject="ada", organization_id=f"org_{uuid4().hex[:16]}", request_id="req_1")
         new = NewCredential(
             label="Production",
@@ -153,11 +146,11 @@ class TestProduction:
                     caller.organization_id, state=None, at_most=10, before=None
                 )
 
-        assert saved.current.verdict.status == "valid"
+        assert saved.active_version.result.status == "valid"
         assert [record.id for record in listed] == [saved.id]
 
-    async def test_starts_is_ready_and_lets_nobody_in_while_the_issuer_is_away(
-        self, logins: Logins, https_provider: tuple[Served, Path]
+    async def test_starts_and_rejects_every_token_while_the_issuer_is_unreachable(
+        self, logins: Installation, https_provider: tuple[Served, Path]
     ) -> None:
         served, ca_file = https_provider
         async with running(
@@ -169,50 +162,57 @@ class TestProduction:
             PROVIDER__DEFAULT_BASE_URL=served.base_url,
             PROVIDER__CA_FILE=str(ca_file),
         ) as service:
-            answered = await service.http.get(
+            response = await service.http.get(
                 "/v1/organizations/org_acme/provider-credentials",
                 headers={"Authorization": "Bearer eyJhbGciOiJFUzI1NiJ9.e30.c2ln"},
             )
-            greeting = service.stdout
+            stdout = service.stdout
 
-        assert (answered.status_code, answered.json()["code"]) == (503, "identity_provider_unavailable")
-        assert "TOKEN=" not in greeting
+        assert (response.status_code, response.json()["code"]) == (503, "identity_provider_unavailable")
+        assert "TOKEN=" not in stdout
 
     @pytest.mark.parametrize(
-        ("power", "words"),
+        ("grant", "privilege"),
         [
             ("ALTER ROLE {login} SUPERUSER", "is superuser"),
             ("ALTER ROLE {login} BYPASSRLS", "has BYPASSRLS"),
             ("GRANT {owner} TO {login}", "owns the tables"),
         ],
     )
-    async def test_refuses_a_login_that_gets_around_row_level_security(
-        self, production: Settings, logins: Logins, power: str, words: str
+    async def test_rejects_a_login_that_can_bypass_row_level_security(
+        self, production: Settings, logins: Installation, grant: str, privilege: str
     ) -> None:
-        login = f"byok_mighty_{uuid4().hex[:12]}"
-        mighty = logins.service.set(username=login)
-        await run(
-            logins.owner,
+        login = f"byok_privileged_{uuid4().hex[:12]}"
+        privileged = logins.roles.service.set(username=login)
+        await run_as_superuser(
+            logins.roles,
             f"CREATE ROLE {login} LOGIN PASSWORD '{PASSWORD}' IN ROLE byok_service",
-            power.format(login=login, owner=logins.owner.username),
+            grant.format(login=login, owner=logins.roles.owner.username),
         )
-        database = production.database.model_copy(update={"url": mighty})
+        database = production.database.model_copy(
+            update={
+                "url": parse_database_url(
+                    privileged.set(drivername="postgresql").render_as_string(hide_password=False)
+                )
+            }
+        )
 
         with pytest.raises(SettingsRefused) as refused:
             await prepare(production.model_copy(update={"database": database}))
 
-        await run(logins.owner, f"DROP ROLE {login}")
+        await run_as_superuser(logins.roles, f"DROP ROLE {login}")
         assert str(refused.value).startswith("BYOK_DATABASE__URL: ")
-        assert words in str(refused.value)
+        assert privilege in str(refused.value)
 
-    async def test_refuses_a_schema_that_was_not_migrated(
-        self, production: Settings, logins: Logins, server_url: sa.URL
+    async def test_rejects_a_schema_that_was_not_migrated(
+        self, production: Settings, database_server: DatabaseRoles
     ) -> None:
-        empty = logins.service.set(database=f"byok_empty_{uuid4().hex[:12]}")
-        await migrations.create_database(logins.owner.set(database=empty.database))
-        database = production.database.model_copy(update={"url": empty})
+        empty = await create_database(database_server, f"byok_empty_{uuid4().hex[:12]}")
+        database = production.database.model_copy(
+            update={"url": parse_database_url(empty.settings["DATABASE__URL"])}
+        )
 
-        with pytest.raises(SettingsRefused, match="run `byok migrate` first"):
+        with pytest.raises(SettingsRefused, match="run `byok migrate`"):
             await prepare(production.model_copy(update={"database": database}))
 
-        await run(server_url.set(database="postgres"), f"DROP DATABASE {empty.database} WITH (FORCE)")
+        await drop_database(empty)

@@ -1,6 +1,7 @@
-"""What goes wrong before there is an answer, or in the middle of one: TLS, connections, hostile bytes."""
+"""Failures before or during a response: TLS, connections, and hostile bytes."""
 
 import asyncio
+import json
 import logging
 import socket
 import ssl
@@ -13,18 +14,25 @@ import respx
 import trustme
 
 from app.core.url_errors import UrlReason
-from app.credentials.verdicts import Reason
-from app.egress.anthropic import MAX_ANSWER_BYTES, AnthropicClient
+from app.credentials.validation_results import Reason
+from app.egress.anthropic import MAX_RESPONSE_BYTES, AnthropicClient
 from app.egress.exceptions import (
-    AnswerTooLarge,
+    CircuitOpen,
     DestinationRefused,
-    HostSuspended,
+    NameLookupFailed,
     NameNotFound,
-    NameUnavailable,
+    ResponseTooLarge,
 )
 from app.egress.http_client import http_client
-from tests.fake_anthropic import make_key, serve
-from tests.integration.egress.probing import probed, raw_server, refusing_port, reset, saying, silent
+from tests.support.provider.fake_anthropic import make_key, serve
+from tests.support.provider.probes import (
+    never_respond,
+    raw_server,
+    refusing_port,
+    reset_connection,
+    respond_with,
+    send_probe,
+)
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 EMPTY_LIST = OK + b'content-length: 12\r\n\r\n{"data": []}'
@@ -54,17 +62,17 @@ def certificate(authority: trustme.CA, name: str, path: Path) -> Path:
 
 
 async def reason_at(client: AnthropicClient, url: str, timeout_seconds: float = 15.0) -> Reason | None:
-    return (await probed(client, url, make_key("valid"), timeout_seconds=timeout_seconds)).reason
+    return (await send_probe(client, url, make_key("valid"), timeout_seconds=timeout_seconds)).reason
 
 
-def unresolved() -> httpx.ConnectError:
+def resolution_error() -> httpx.ConnectError:
     failure = httpx.ConnectError("no such name")
     failure.__cause__ = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     return failure
 
 
 class TestTls:
-    async def test_a_certificate_of_the_extra_authority_is_trusted(
+    async def test_certificate_of_the_additional_authority_is_trusted(
         self, authority: trustme.CA, ca_file: Path, tmp_path: Path
     ) -> None:
         pem = certificate(authority, "127.0.0.1", tmp_path / "server.pem")
@@ -72,7 +80,7 @@ class TestTls:
         async with serve(certificate=pem) as served, http_client(ca_file=ca_file) as http:
             assert await reason_at(AnthropicClient(http), served.base_url) is Reason.OK
 
-    async def test_the_secrets_of_connections_go_to_no_file(
+    async def test_connection_secrets_are_not_written_to_a_file(
         self, monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, ca_file: Path, tmp_path: Path
     ) -> None:
         pem = certificate(authority, "127.0.0.1", tmp_path / "server.pem")
@@ -83,7 +91,7 @@ class TestTls:
 
         assert not (tmp_path / "secrets").exists()
 
-    async def test_a_self_signed_certificate_is_refused(
+    async def test_self_signed_certificate_is_refused(
         self, client: AnthropicClient, authority: trustme.CA, tmp_path: Path
     ) -> None:
         pem = certificate(authority, "127.0.0.1", tmp_path / "server.pem")
@@ -92,7 +100,7 @@ class TestTls:
             assert await reason_at(client, served.base_url) is Reason.TLS_ERROR
             assert served.fake.journal == []
 
-    async def test_a_certificate_for_another_name_is_refused(
+    async def test_certificate_for_another_name_is_refused(
         self, authority: trustme.CA, ca_file: Path, tmp_path: Path
     ) -> None:
         pem = certificate(authority, "elsewhere.example", tmp_path / "server.pem")
@@ -101,86 +109,86 @@ class TestTls:
             assert await reason_at(AnthropicClient(http), served.base_url) is Reason.TLS_ERROR
             assert served.fake.journal == []
 
-    async def test_an_alert_of_the_peer_is_a_tls_error(self, client: AnthropicClient) -> None:
-        async def outdated(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def test_alert_of_the_peer_is_a_tls_error(self, client: AnthropicClient) -> None:
+        async def send_alert(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
             writer.write(b"\x15\x03\x01\x00\x02\x02\x46")  # fatal alert: protocol_version
             await writer.drain()
 
-        async with raw_server(outdated) as port:
+        async with raw_server(send_alert) as port:
             assert await reason_at(client, f"https://127.0.0.1:{port}") is Reason.TLS_ERROR
 
-    async def test_an_old_protocol_is_not_offered(self) -> None:
+    async def test_old_protocol_versions_are_not_offered(self) -> None:
         async with http_client() as http:
-            context = http._transport._pool._ssl_context  # type: ignore[attr-defined]  # no public way
+            context = http._transport._pool._ssl_context  # type: ignore[attr-defined]  # no public API
 
         assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
-    async def test_a_server_without_tls_is_a_tls_error(self, client: AnthropicClient) -> None:
-        async def plain(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def test_server_without_tls_is_a_tls_error(self, client: AnthropicClient) -> None:
+        async def respond_without_tls(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             await writer.drain()
 
-        async with raw_server(plain) as port:
+        async with raw_server(respond_without_tls) as port:
             assert await reason_at(client, f"https://127.0.0.1:{port}") is Reason.TLS_ERROR
 
-    async def test_a_peer_that_hangs_up_in_the_handshake_is_unreachable(
-        self, client: AnthropicClient
-    ) -> None:
-        async def curt(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    async def test_connection_closed_in_the_handshake_is_unreachable(self, client: AnthropicClient) -> None:
+        async def close_early(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
 
-        async with raw_server(curt) as port:
+        async with raw_server(close_early) as port:
             assert await reason_at(client, f"https://127.0.0.1:{port}") is Reason.UNREACHABLE
 
-    async def test_a_handshake_that_stalls_is_a_timeout(self, client: AnthropicClient) -> None:
-        async with raw_server(silent) as port:
+    async def test_stalled_handshake_is_a_timeout(self, client: AnthropicClient) -> None:
+        async with raw_server(never_respond) as port:
             assert await reason_at(client, f"https://127.0.0.1:{port}", 0.2) is Reason.TIMEOUT
 
 
 class TestConnection:
-    async def test_refused_is_unreachable(self, client: AnthropicClient) -> None:
+    async def test_refused_connection_is_unreachable(self, client: AnthropicClient) -> None:
         with refusing_port() as port:
             assert await reason_at(client, f"http://127.0.0.1:{port}") is Reason.UNREACHABLE
 
-    async def test_accepted_and_never_answered_is_a_timeout(self, client: AnthropicClient) -> None:
-        async with raw_server(silent) as port:
+    async def test_accepted_connection_without_response_is_a_timeout(self, client: AnthropicClient) -> None:
+        async with raw_server(never_respond) as port:
             assert await reason_at(client, f"http://127.0.0.1:{port}", 0.2) is Reason.TIMEOUT
 
-    async def test_a_drip_is_cut_by_the_deadline(self, client: AnthropicClient) -> None:
-        async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def test_slow_response_is_cut_off_at_the_deadline(self, client: AnthropicClient) -> None:
+        async def send_slowly(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(OK + b"\r\n")
             while not writer.is_closing():
                 writer.write(b" ")
                 await writer.drain()
-                await asyncio.sleep(0.01)  # each read is in time, the whole is not
+                await asyncio.sleep(
+                    0.01
+                )  # each read meets its timeout, but the whole response exceeds the deadline
 
-        async with raw_server(drip) as port:
+        async with raw_server(send_slowly) as port:
             assert await reason_at(client, f"http://127.0.0.1:{port}", 0.3) is Reason.TIMEOUT
 
-    async def test_reset_once_is_forgiven(self, client: AnthropicClient) -> None:
+    async def test_one_reset_is_retried(self, client: AnthropicClient) -> None:
         connections = 0
 
-        async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def reset_peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal connections
             connections += 1
             if connections == 1:
-                reset(writer)
+                reset_connection(writer)
             else:
-                await saying(EMPTY_LIST)(reader, writer)
+                await respond_with(EMPTY_LIST)(reader, writer)
 
-        async with raw_server(rude) as port:
+        async with raw_server(reset_peer) as port:
             assert await reason_at(client, f"http://127.0.0.1:{port}") is Reason.OK
 
-    async def test_reset_twice_is_unreachable(self, client: AnthropicClient) -> None:
+    async def test_second_reset_is_unreachable(self, client: AnthropicClient) -> None:
         connections = 0
 
-        async def rude(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def reset_peer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal connections
             connections += 1
-            reset(writer)
+            reset_connection(writer)
 
-        async with raw_server(rude) as port:
+        async with raw_server(reset_peer) as port:
             assert await reason_at(client, f"http://127.0.0.1:{port}") is Reason.UNREACHABLE
         assert connections == 2
 
@@ -188,16 +196,16 @@ class TestConnection:
         ("failure", "reason"),
         [
             (DestinationRefused(UrlReason.DNS_PRIVATE_ADDRESS), Reason.ADDRESS_REFUSED),
-            (NameUnavailable(), Reason.DNS_UNAVAILABLE),
+            (NameLookupFailed(), Reason.DNS_UNAVAILABLE),
             (NameNotFound(), Reason.UNREACHABLE),
-            (AnswerTooLarge(), Reason.UNREACHABLE),
-            (HostSuspended(), Reason.TIMEOUT),
-            (unresolved(), Reason.UNREACHABLE),
+            (ResponseTooLarge(), Reason.UNREACHABLE),
+            (CircuitOpen(), Reason.TIMEOUT),
+            (resolution_error(), Reason.UNREACHABLE),
         ],
         ids=lambda value: type(value).__name__,
     )
     @respx.mock
-    async def test_words_of_the_network_are_understood(
+    async def test_network_exceptions_have_their_reason(
         self, client: AnthropicClient, failure: httpx.TransportError, reason: Reason
     ) -> None:
         route = respx.get("https://provider.example/v1/models").mock(side_effect=failure)
@@ -208,17 +216,17 @@ class TestConnection:
 
 class TestHostileBytes:
     @pytest.mark.parametrize(
-        ("answer", "reason"),
+        ("response", "reason"),
         [
             (b"SSH-2.0-OpenSSH_9.9\r\n", Reason.UNREACHABLE),
             (b"", Reason.UNREACHABLE),
             (OK + b"content-length: 100\r\n\r\n{", Reason.UNREACHABLE),
             (OK + b"x: " + b"y" * 200_000 + b"\r\n\r\n{}", Reason.UNREACHABLE),
-            (OK + b"\r\n" + b"[" * MAX_ANSWER_BYTES, Reason.NOT_ANTHROPIC_COMPATIBLE),
-            (OK + b"\r\n" + b"9" * 10_000, Reason.NOT_ANTHROPIC_COMPATIBLE),
+            (OK + b"\r\n" + b"[" * MAX_RESPONSE_BYTES, Reason.UNEXPECTED_ANSWER),
+            (OK + b"\r\n" + b"9" * 10_000, Reason.UNEXPECTED_ANSWER),
             (OK + b'\r\n{"data": ["\xff\xfe"]}', Reason.NOT_ANTHROPIC_COMPATIBLE),
-            (OK + b"content-encoding: gzip\r\n\r\n" + b"\x1f\x8b\x08", Reason.NOT_ANTHROPIC_COMPATIBLE),
-            (OK + b"\r\n", Reason.NOT_ANTHROPIC_COMPATIBLE),
+            (OK + b"content-encoding: gzip\r\n\r\n" + b"\x1f\x8b\x08", Reason.UNEXPECTED_ANSWER),
+            (OK + b"\r\n", Reason.UNEXPECTED_ANSWER),
             (b"HTTP/1.1 304 Not Modified\r\n\r\n", Reason.REDIRECT_REFUSED),
         ],
         ids=[
@@ -234,27 +242,29 @@ class TestHostileBytes:
             "304",
         ],
     )
-    async def test_make_a_verdict_and_no_noise(
-        self, client: AnthropicClient, answer: bytes, reason: Reason
+    async def test_give_a_reason_and_no_exception(
+        self, client: AnthropicClient, response: bytes, reason: Reason
     ) -> None:
-        async with raw_server(saying(answer)) as port:
+        async with raw_server(respond_with(response)) as port:
             assert await reason_at(client, f"http://127.0.0.1:{port}") is reason
 
-    async def test_a_location_that_cannot_be_parsed_is_never_valid(self, client: AnthropicClient) -> None:
-        answer = b"HTTP/1.1 307 Moved\r\nlocation: https://oops:port/\r\ncontent-length: 0\r\n\r\n"
+    async def test_malformed_location_is_never_valid(self, client: AnthropicClient) -> None:
+        response = b"HTTP/1.1 307 Moved\r\nlocation: https://oops:port/\r\ncontent-length: 0\r\n\r\n"
 
-        async with raw_server(saying(answer)) as port:
+        async with raw_server(respond_with(response)) as port:
             assert await reason_at(client, f"http://127.0.0.1:{port}") is Reason.UNREACHABLE
 
-    async def test_a_key_echoed_in_the_status_line_is_not_logged(
+    async def test_key_echoed_in_the_status_line_is_not_logged(
         self, client: AnthropicClient, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
         key = make_key("valid")
-        answer = b"HTTP/1.1 401 " + key.encode() + b"\r\nset-cookie: " + key.encode() + b"\r\n\r\n"
+        body = json.dumps({"error": {"message": f"Bad key {key}", "type": key}}).encode()
+        head = b"HTTP/1.1 401 " + key.encode() + b"\r\nset-cookie: " + key.encode() + b"\r\n"
+        response = head + b"content-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
 
-        async with raw_server(saying(answer)) as port:
-            verdict = await probed(client, f"http://127.0.0.1:{port}", key)
+        async with raw_server(respond_with(response)) as port:
+            result = await send_probe(client, f"http://127.0.0.1:{port}", key)
 
-        assert verdict.reason is Reason.INVALID_KEY
+        assert result.reason is Reason.INVALID_KEY
         assert key not in caplog.text

@@ -1,4 +1,4 @@
-"""One fetch of the issuer's keys: bounded in every way, once for all who ask."""
+"""Fetching the JWKS of the issuer: limits, and one fetch for concurrent requests."""
 
 import asyncio
 import gzip
@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from app.core.errors import IdentityProviderUnavailable
 from app.egress.http_client import http_client
-from app.egress.jwks import LARGEST_ANSWER, JwksClient
-from tests.integration.egress.fake_issuer import FakeIssuer, jwk, running
+from app.egress.json_download import MAX_RESPONSE_BYTES
+from app.egress.jwks import JwksClient
+from tests.support.network.fake_issuer import FakeIssuer, jwk, running
 
 OLD = ed25519.Ed25519PrivateKey.generate()
 OLD_JWK = jwk(OLD.public_key(), "old")
@@ -39,16 +40,16 @@ async def keys(http: httpx.AsyncClient, issuer: FakeIssuer) -> AsyncIterator[Jwk
 
 
 class TestFetch:
-    async def test_finds_a_key_by_its_name(self, keys: JwksClient) -> None:
+    async def test_finds_a_key_by_its_id(self, keys: JwksClient) -> None:
         assert await keys.key_for("old", "EdDSA") == OLD.public_key()
         assert await keys.key_for("old", "RS256") is None
 
-    async def test_takes_the_only_key_where_a_token_names_none(self, keys: JwksClient) -> None:
+    async def test_uses_the_only_key_for_a_token_without_key_id(self, keys: JwksClient) -> None:
         assert await keys.key_for(None, "EdDSA") == OLD.public_key()
         assert await keys.key_for(None, "RS256") is None
 
     @pytest.mark.parametrize("kid", [None, "old"])
-    async def test_does_not_guess_between_two_keys(
+    async def test_two_matching_keys_give_none(
         self, keys: JwksClient, issuer: FakeIssuer, kid: str | None
     ) -> None:
         another = ed25519.Ed25519PrivateKey.generate().public_key()
@@ -56,40 +57,40 @@ class TestFetch:
 
         assert await keys.key_for(kid, "EdDSA") is None
 
-    async def test_asks_once_for_many_requests_at_once(self, keys: JwksClient, issuer: FakeIssuer) -> None:
+    async def test_concurrent_requests_share_one_fetch(self, keys: JwksClient, issuer: FakeIssuer) -> None:
         issuer.gate.clear()
         requests = [asyncio.create_task(keys.key_for("old", "EdDSA")) for _ in range(20)]
-        await issuer.has_been_asked(1)
+        await issuer.wait_for_requests(1)
         issuer.gate.set()
 
         found = await asyncio.gather(*requests)
 
         assert found == [OLD.public_key()] * 20
-        assert issuer.asked == 1
+        assert issuer.request_count == 1
 
-    async def test_goes_on_for_the_others_when_one_gives_up(
+    async def test_cancelled_waiter_does_not_cancel_the_fetch(
         self, keys: JwksClient, issuer: FakeIssuer
     ) -> None:
         issuer.gate.clear()
-        impatient = asyncio.create_task(keys.key_for("old", "EdDSA"))
-        patient = asyncio.create_task(keys.key_for("old", "EdDSA"))
-        await issuer.has_been_asked(1)
+        cancelled = asyncio.create_task(keys.key_for("old", "EdDSA"))
+        waiting = asyncio.create_task(keys.key_for("old", "EdDSA"))
+        await issuer.wait_for_requests(1)
 
-        impatient.cancel()
-        await asyncio.wait([impatient])
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
         issuer.gate.set()
 
-        assert await patient == OLD.public_key()
-        assert issuer.asked == 1
+        assert await waiting == OLD.public_key()
+        assert issuer.request_count == 1
 
-    async def test_sends_no_more_than_the_question(self, keys: JwksClient, issuer: FakeIssuer) -> None:
+    async def test_declines_compression(self, keys: JwksClient, issuer: FakeIssuer) -> None:
         await keys.key_for("old", "EdDSA")
 
         assert issuer.paths == ["/jwks"]
         assert b"accept-encoding: identity\r\n" in issuer.headers.lower()
 
-    async def test_follows_no_redirect(self, keys: JwksClient, issuer: FakeIssuer) -> None:
-        issuer.reply(b"", status="302 Found", headers={"Location": "/elsewhere"})
+    async def test_does_not_follow_redirects(self, keys: JwksClient, issuer: FakeIssuer) -> None:
+        issuer.respond_with(b"", status="302 Found", headers={"Location": "/elsewhere"})
 
         with pytest.raises(IdentityProviderUnavailable):
             await keys.key_for("old", "EdDSA")
@@ -105,47 +106,45 @@ class TestFetch:
             b"[" * 100_000,
             b'{"keys": [' + b"1" * 5000 + b"]}",
             json.dumps({"keys": [OLD_JWK] * 101}).encode(),
-            json.dumps({"keys": [OLD_JWK], "padding": "x" * LARGEST_ANSWER}).encode(),
+            json.dumps({"keys": [OLD_JWK], "padding": "x" * MAX_RESPONSE_BYTES}).encode(),
         ],
         ids=["empty", "html", "list", "no list", "deep", "long number", "many keys", "huge"],
     )
-    async def test_refuses_an_answer_that_is_no_key_set(
+    async def test_refuses_a_response_that_is_not_a_key_set(
         self, keys: JwksClient, issuer: FakeIssuer, body: bytes
     ) -> None:
-        issuer.reply(body)
+        issuer.respond_with(body)
 
-        with pytest.raises(IdentityProviderUnavailable) as unavailable:
+        with pytest.raises(IdentityProviderUnavailable) as caught:
             await keys.key_for("old", "EdDSA")
-        assert str(unavailable.value) == IdentityProviderUnavailable.detail
+        assert str(caught.value) == IdentityProviderUnavailable.detail
 
     @pytest.mark.parametrize("status", ["404 Not Found", "500 Internal Server Error", "204 No Content"])
-    async def test_refuses_another_status(self, keys: JwksClient, issuer: FakeIssuer, status: str) -> None:
-        issuer.reply(b"", status=status)
+    async def test_refuses_other_statuses(self, keys: JwksClient, issuer: FakeIssuer, status: str) -> None:
+        issuer.respond_with(b"", status=status)
 
         with pytest.raises(IdentityProviderUnavailable):
             await keys.key_for("old", "EdDSA")
 
-    async def test_refuses_a_compressed_answer(self, keys: JwksClient, issuer: FakeIssuer) -> None:
-        issuer.reply(
+    async def test_refuses_a_compressed_response(self, keys: JwksClient, issuer: FakeIssuer) -> None:
+        issuer.respond_with(
             gzip.compress(json.dumps({"keys": [OLD_JWK]}).encode()), headers={"Content-Encoding": "gzip"}
         )
 
         with pytest.raises(IdentityProviderUnavailable):
             await keys.key_for("old", "EdDSA")
 
-    async def test_gives_up_on_an_issuer_that_never_answers(
-        self, http: httpx.AsyncClient, issuer: FakeIssuer
-    ) -> None:
+    async def test_silent_issuer_is_a_timeout(self, http: httpx.AsyncClient, issuer: FakeIssuer) -> None:
         issuer.gate.clear()
         keys = JwksClient(http, issuer.url, allow_loopback_http=True, timeout_seconds=0.05)
 
         with pytest.raises(IdentityProviderUnavailable):
             await keys.key_for("old", "EdDSA")
 
-    async def test_ends_a_fetch_when_closed(self, keys: JwksClient, issuer: FakeIssuer) -> None:
+    async def test_close_cancels_the_fetch(self, keys: JwksClient, issuer: FakeIssuer) -> None:
         issuer.gate.clear()
         request = asyncio.create_task(keys.key_for("old", "EdDSA"))
-        await issuer.has_been_asked(1)
+        await issuer.wait_for_requests(1)
 
         await keys.close()
         await asyncio.wait([request])
@@ -167,13 +166,13 @@ class TestUrl:
             "",
         ],
     )
-    async def test_must_be_plain_https(self, http: httpx.AsyncClient, url: str) -> None:
-        with pytest.raises(ValueError, match="the JWKS URL") as refused:
+    async def test_must_be_https(self, http: httpx.AsyncClient, url: str) -> None:
+        with pytest.raises(ValueError, match="the JWKS URL") as caught:
             JwksClient(http, url)
-        assert "canary" not in str(refused.value)
+        assert "canary" not in str(caught.value)
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
-    async def test_may_be_http_on_loopback_in_development(self, http: httpx.AsyncClient, host: str) -> None:
+    async def test_may_be_loopback_http_in_development(self, http: httpx.AsyncClient, host: str) -> None:
         JwksClient(http, f"http://{host}:8080/jwks", allow_loopback_http=True)
 
         with pytest.raises(ValueError, match="https"):

@@ -1,4 +1,4 @@
-"""The issuer's keys over time: renewed ahead, looked up anew for unknown names, given up in time."""
+"""Freshness of the JWKS: refresh ahead, unknown key ids, outages of the issuer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from app.auth.authenticator import Authenticator, TokenRefused
 from app.core.errors import IdentityProviderUnavailable
 from app.egress.http_client import http_client
 from app.egress.jwks import OUTAGE_SECONDS, RETRY_SECONDS, UNKNOWN_KID_SECONDS, JwksClient
-from tests.integration.egress.fake_issuer import Clock, FakeIssuer, jwk, running
+from tests.support.network.fake_issuer import Clock, FakeIssuer, jwk, running
 
 LIFETIME = 600
 MAX_STALE = 3600
@@ -55,16 +55,16 @@ async def keys(http: httpx.AsyncClient, issuer: FakeIssuer, clock: Clock) -> Asy
 
 
 class TestRefresh:
-    async def test_asks_nobody_while_the_set_is_fresh(
+    async def test_fresh_set_is_not_fetched_again(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         await keys.key_for("old", "EdDSA")
         clock.now += LIFETIME * 0.79
 
         assert await keys.key_for("old", "EdDSA")
-        assert (issuer.asked, keys.generation) == (1, 1)
+        assert (issuer.request_count, keys.generation) == (1, 1)
 
-    async def test_renews_ahead_without_holding_anybody_up(
+    async def test_refreshes_ahead_without_blocking_requests(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         await keys.key_for("old", "EdDSA")
@@ -72,28 +72,28 @@ class TestRefresh:
         issuer.gate.clear()
         issuer.publish(OLD_JWK, NEW_JWK)
 
-        due = keys.generation
+        generation_when_due = keys.generation
         found = await keys.key_for("old", "EdDSA")
-        assert (due, found, keys.generation) == (None, OLD.public_key(), 1)
-        await issuer.has_been_asked(2)
+        assert (generation_when_due, found, keys.generation) == (None, OLD.public_key(), 1)
+        await issuer.wait_for_requests(2)
         issuer.gate.set()
-        await keys._landing()
+        await keys._wait_for_fetch()
         assert await keys.key_for("new", "EdDSA") == NEW.public_key()
         assert keys.generation == 2
 
-    async def test_waits_for_the_new_set_once_the_old_one_is_past_its_time(
+    async def test_expired_set_makes_requests_wait_for_the_new_one(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         await keys.key_for("old", "EdDSA")
         clock.now += LIFETIME
         issuer.publish(NEW_JWK)
 
-        due = keys.generation
+        generation_when_due = keys.generation
         found = await keys.key_for("old", "EdDSA")
 
-        assert (due, found, keys.generation) == (None, None, 2)
+        assert (generation_when_due, found, keys.generation) == (None, None, 2)
 
-    async def test_keeps_the_generation_when_nothing_changed(
+    async def test_unchanged_set_keeps_its_generation(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         await keys.key_for("old", "EdDSA")
@@ -101,11 +101,9 @@ class TestRefresh:
 
         await keys.key_for("old", "EdDSA")
 
-        assert (issuer.asked, keys.generation) == (2, 1)
+        assert (issuer.request_count, keys.generation) == (2, 1)
 
-    async def test_takes_an_empty_set_for_an_answer(
-        self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
-    ) -> None:
+    async def test_empty_set_is_accepted(self, keys: JwksClient, issuer: FakeIssuer, clock: Clock) -> None:
         await keys.key_for("old", "EdDSA")
         clock.now += LIFETIME
         issuer.publish()
@@ -114,7 +112,7 @@ class TestRefresh:
 
 
 class TestUnknownKey:
-    async def test_finds_a_key_that_was_published_meanwhile(
+    async def test_fetches_a_newly_published_key(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         await keys.key_for("old", "EdDSA")
@@ -123,19 +121,19 @@ class TestUnknownKey:
 
         assert await keys.key_for("new", "EdDSA") == NEW.public_key()
 
-    async def test_cannot_be_used_to_hammer_the_issuer(
+    async def test_random_key_ids_cannot_flood_the_issuer(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         await keys.key_for("old", "EdDSA")
         clock.now += UNKNOWN_KID_SECONDS
 
         for n in range(50):
-            assert await keys.key_for(f"made-up-{n}", "EdDSA") is None
+            assert await keys.key_for(f"random-{n}", "EdDSA") is None
             clock.now += UNKNOWN_KID_SECONDS / 100
 
-        assert issuer.asked == 2
+        assert issuer.request_count == 2
 
-    async def test_shares_one_fetch_among_many(
+    async def test_concurrent_requests_share_one_fetch(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         await keys.key_for("old", "EdDSA")
@@ -143,18 +141,18 @@ class TestUnknownKey:
         issuer.publish(OLD_JWK, NEW_JWK)
         issuer.gate.clear()
         requests = [asyncio.create_task(keys.key_for("new", "EdDSA")) for _ in range(10)]
-        await issuer.has_been_asked(2)
+        await issuer.wait_for_requests(2)
         issuer.gate.set()
 
         assert await asyncio.gather(*requests) == [NEW.public_key()] * 10
-        assert issuer.asked == 2
+        assert issuer.request_count == 2
 
-    async def test_leaves_known_keys_alone_when_the_issuer_is_down(
+    async def test_known_keys_stay_usable_while_the_issuer_is_down(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         await keys.key_for("old", "EdDSA")
         clock.now += UNKNOWN_KID_SECONDS
-        issuer.reply(b"", status="500 Internal Server Error")
+        issuer.respond_with(b"", status="500 Internal Server Error")
 
         assert await keys.key_for("new", "EdDSA") is None
         assert await keys.key_for("old", "EdDSA") == OLD.public_key()
@@ -162,26 +160,26 @@ class TestUnknownKey:
 
 
 class TestOutage:
-    async def test_says_so_when_there_never_was_a_set(
+    async def test_is_unavailable_without_a_first_set(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
-        issuer.reply(b"", status="503 Service Unavailable")
+        issuer.respond_with(b"", status="503 Service Unavailable")
 
         for _ in range(3):
             with pytest.raises(IdentityProviderUnavailable):
                 await keys.key_for("old", "EdDSA")
-        assert (issuer.asked, keys.generation) == (1, None)
+        assert (issuer.request_count, keys.generation) == (1, None)
 
         issuer.publish(OLD_JWK)
         clock.now += RETRY_SECONDS
         assert await keys.key_for("old", "EdDSA") == OLD.public_key()
 
-    async def test_works_on_with_known_keys_up_to_the_limit(
+    async def test_known_keys_stay_usable_up_to_the_limit(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         await keys.key_for("old", "EdDSA")
         fetched_at = clock.now
-        issuer.reply(b"", status="503 Service Unavailable")
+        issuer.respond_with(b"", status="503 Service Unavailable")
 
         clock.now = fetched_at + MAX_STALE - 1
         assert await keys.key_for("old", "EdDSA") == OLD.public_key()
@@ -191,24 +189,22 @@ class TestOutage:
         with pytest.raises(IdentityProviderUnavailable):
             await keys.key_for("old", "EdDSA")
 
-    async def test_holds_nobody_up_while_the_issuer_is_known_to_be_down(
+    async def test_requests_do_not_wait_during_a_known_outage(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         await keys.key_for("old", "EdDSA")
         clock.now += LIFETIME
-        issuer.reply(b"", status="503 Service Unavailable")
+        issuer.respond_with(b"", status="503 Service Unavailable")
         await keys.key_for("old", "EdDSA")
         issuer.gate.clear()
         clock.now += RETRY_SECONDS
 
         assert await keys.key_for("old", "EdDSA") == OLD.public_key()
-        await issuer.has_been_asked(3)
+        await issuer.wait_for_requests(3)
 
-    async def test_comes_back_with_the_issuer(
-        self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
-    ) -> None:
+    async def test_recovers_with_the_issuer(self, keys: JwksClient, issuer: FakeIssuer, clock: Clock) -> None:
         await keys.key_for("old", "EdDSA")
-        issuer.reply(b"", status="503 Service Unavailable")
+        issuer.respond_with(b"", status="503 Service Unavailable")
         clock.now += LIFETIME
         await keys.key_for("old", "EdDSA")
         issuer.publish(NEW_JWK)
@@ -217,7 +213,7 @@ class TestOutage:
         assert await keys.key_for("old", "EdDSA") is None
         assert await keys.key_for("new", "EdDSA") == NEW.public_key()
 
-    async def test_takes_a_closed_port_for_an_outage(self, http: httpx.AsyncClient) -> None:
+    async def test_closed_port_is_an_outage(self, http: httpx.AsyncClient) -> None:
         async with running() as issuer:
             url = issuer.url
         keys = JwksClient(http, url, allow_loopback_http=True)
@@ -227,7 +223,7 @@ class TestOutage:
 
 
 class TestAuthenticator:
-    async def test_ends_a_remembered_token_when_its_key_leaves_the_set(
+    async def test_cached_token_is_refused_when_its_key_is_removed(
         self, keys: JwksClient, issuer: FakeIssuer, clock: Clock
     ) -> None:
         authenticator = Authenticator(keys, issuer="i", audience="a", clock=lambda: 0)
@@ -237,11 +233,11 @@ class TestAuthenticator:
 
         clock.now += LIFETIME - 1
         await authenticator.authenticate(token)
-        await keys._landing()
+        await keys._wait_for_fetch()
 
-        with pytest.raises(TokenRefused) as refused:
+        with pytest.raises(TokenRefused) as caught:
             await authenticator.authenticate(token)
-        assert refused.value.reason == "unknown_key"
+        assert caught.value.reason == "unknown_key"
 
 
 def token_of(kid: str) -> str:

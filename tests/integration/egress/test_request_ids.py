@@ -1,4 +1,4 @@
-"""Ids of requests are stored and shown to whoever may see verdicts, so none may hold the key, in any disguise."""
+"""Request ids of the provider are stored and shown, so they must not contain the key in any encoding."""
 
 import base64
 import json
@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from app.core.api_key import ApiKey
+from app.core.keys.api_key import ApiKey
 from app.egress.anthropic import AnthropicClient
 from app.egress.http_client import http_client
-from tests.fake_anthropic import make_key
-from tests.integration.egress.probing import destination, raw_server, saying
+from tests.support.provider.fake_anthropic import make_key
+from tests.support.provider.probes import provider_endpoint, raw_server, respond_with
 
 REAL_ID = "req_011CSHoEeqs5C35K2UUqR7Fy"
-DISGUISES: dict[str, Callable[[str], str]] = {
+ENCODINGS: dict[str, Callable[[str], str]] = {
     "none": lambda key: key,
     "hexadecimal": lambda key: key.encode().hex(),
     "base32": lambda key: base64.b32encode(key.encode()).decode().rstrip("="),
@@ -24,8 +24,8 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     "interleaved": "_".join,
     "without hyphens": lambda key: key.replace("-", "_"),
 }
-every_disguise = pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
-everywhere = pytest.mark.parametrize("is_in_body", [False, True], ids=["header", "body"])
+every_encoding = pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+in_header_and_body = pytest.mark.parametrize("is_in_body", [False, True], ids=["header", "body"])
 
 
 @pytest.fixture
@@ -34,27 +34,27 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-async def id_kept(
+async def stored_id(
     http: httpx.AsyncClient, key: str, request_id: str, *, is_default: bool, is_in_body: bool = False
 ) -> str | None:
-    """What becomes of an id that the provider gives, in the header or in an error's body."""
+    """Probe a provider that sends this id in the header or in the error body, and return the stored id."""
     head, body = f"HTTP/1.1 401 Unauthorized\r\nrequest-id: {request_id}\r\n", ""
     if is_in_body:
         head, body = "HTTP/1.1 401 Unauthorized\r\n", json.dumps({"type": "error", "request_id": request_id})
-    answer = f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}"
-    async with raw_server(saying(answer.encode())) as port:
-        to = destination(f"http://127.0.0.1:{port}", is_default=is_default)
-        client = AnthropicClient(http, default_messages_url=to.messages_url)
-        verdict = await client.probe(ApiKey(key), to, previously_valid=False)
-    return verdict.provider_request_id
+    response = f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}"
+    async with raw_server(respond_with(response.encode())) as port:
+        endpoint = provider_endpoint(f"http://127.0.0.1:{port}", is_default=is_default)
+        client = AnthropicClient(http, default_messages_url=endpoint.messages_url)
+        result = await client.probe(ApiKey(key), endpoint, previously_valid=False)
+    return result.provider_request_id
 
 
-class TestOfAnthropic:
-    @everywhere
-    async def test_are_kept(self, http: httpx.AsyncClient, is_in_body: bool) -> None:
-        kept = await id_kept(http, make_key(), REAL_ID, is_default=True, is_in_body=is_in_body)
+class TestAnthropicIds:
+    @in_header_and_body
+    async def test_are_stored(self, http: httpx.AsyncClient, is_in_body: bool) -> None:
+        stored = await stored_id(http, make_key(), REAL_ID, is_default=True, is_in_body=is_in_body)
 
-        assert kept == REAL_ID
+        assert stored == REAL_ID
 
     @pytest.mark.parametrize(
         "request_id",
@@ -67,39 +67,39 @@ class TestOfAnthropic:
             "req_011CSHoE qs5C35K2UUqR7Fy",
         ],
     )
-    async def test_are_dropped_in_any_other_form(self, http: httpx.AsyncClient, request_id: str) -> None:
-        assert await id_kept(http, make_key(), request_id, is_default=True) is None
+    async def test_other_formats_are_dropped(self, http: httpx.AsyncClient, request_id: str) -> None:
+        assert await stored_id(http, make_key(), request_id, is_default=True) is None
 
-    @every_disguise
-    @everywhere
-    async def test_hold_no_key(
-        self, http: httpx.AsyncClient, disguise: Callable[[str], str], is_in_body: bool
+    @every_encoding
+    @in_header_and_body
+    async def test_encoded_key_is_dropped(
+        self, http: httpx.AsyncClient, encode: Callable[[str], str], is_in_body: bool
     ) -> None:
         key = make_key()
 
-        kept = await id_kept(http, key, f"req_{disguise(key)}", is_default=True, is_in_body=is_in_body)
+        stored = await stored_id(http, key, f"req_{encode(key)}", is_default=True, is_in_body=is_in_body)
 
-        assert kept is None
+        assert stored is None
 
-    async def test_hold_no_piece_of_a_key(self, http: httpx.AsyncClient) -> None:
+    async def test_piece_of_the_key_is_dropped(self, http: httpx.AsyncClient) -> None:
         key = make_key()
 
-        assert await id_kept(http, key, f"req_{key[20:28]}", is_default=True) is None
+        assert await stored_id(http, key, f"req_{key[20:28]}", is_default=True) is None
 
 
-class TestOfOthers:
-    @every_disguise
-    @everywhere
-    async def test_are_dropped_whatever_they_hold(
-        self, http: httpx.AsyncClient, disguise: Callable[[str], str], is_in_body: bool
+class TestGatewayIds:
+    @every_encoding
+    @in_header_and_body
+    async def test_are_always_dropped(
+        self, http: httpx.AsyncClient, encode: Callable[[str], str], is_in_body: bool
     ) -> None:
-        # A piece that passes for an id: asked often enough, a hostile gateway could tell all of them.
+        # A piece with the format of an id. With many requests a hostile gateway could leak the whole key this way.
         key = make_key()
-        piece = disguise(key[20:]).replace("-", "_")[:24]
+        piece = encode(key[20:]).replace("-", "_")[:24]
 
-        kept = await id_kept(http, key, f"req_{piece}", is_default=False, is_in_body=is_in_body)
+        stored = await stored_id(http, key, f"req_{piece}", is_default=False, is_in_body=is_in_body)
 
-        assert kept is None
+        assert stored is None
 
-    async def test_are_dropped_in_the_form_of_anthropics_too(self, http: httpx.AsyncClient) -> None:
-        assert await id_kept(http, make_key(), REAL_ID, is_default=False) is None
+    async def test_are_dropped_even_in_the_format_of_anthropic(self, http: httpx.AsyncClient) -> None:
+        assert await stored_id(http, make_key(), REAL_ID, is_default=False) is None

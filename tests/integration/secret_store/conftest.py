@@ -1,4 +1,4 @@
-"""Every adapter of the port, by name: once at work, once with nothing behind it."""
+"""Fixtures for every adapter of the port: working ones, and ones whose backend is unreachable."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
@@ -14,17 +14,13 @@ from app.secret_store.vault.client import VaultServer
 from app.secret_store.vault.roles import VaultRole, VaultSessions
 from app.secret_store.vault.session import VaultLogin, VaultSession
 from app.secret_store.vault.store import VaultMounts, VaultSecretStore
-from tests.fake_vault import ROOT, FakeVault, ServedVault, serve
-from tests.fakes import FakeSecretStore
-from tests.integration.secret_store.server import RealServer, is_there, real_server, summary
-from tests.integration.secret_store.sessions import APPROLE, Clock
-from tests.integration.secret_store.vaults import Prepared, prepared_vault
+from tests.support.fakes import FakeSecretStore
+from tests.support.vault.fake import FakeVault, ServedVault
+from tests.support.vault.prepared import PreparedVault
+from tests.support.vault.real_server import is_real_vault_available
+from tests.support.vault.sessions import APPROLE, Clock
 
-REAL_VAULT = ["vault"] if is_there() else []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.write_line(summary(), yellow=not is_there())
+REAL_VAULT = ["vault"] if is_real_vault_available() else []
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def unreachable_fake() -> SecretStore:
 
 @pytest.fixture
 async def unreachable_embedded() -> AsyncIterator[SecretStore]:
-    # Nobody listens on port 1, and a host of our own answers so at once.
+    # No process listens on port 1, and the loopback address refuses the connection immediately.
     database = Database(
         DatabaseLogin(url=sa.make_url("postgresql+asyncpg://nobody@127.0.0.1:1/none"), set_role=False)
     )
@@ -55,49 +51,24 @@ async def unreachable_embedded() -> AsyncIterator[SecretStore]:
 
 
 @pytest.fixture(scope="session")
-def vault_server() -> Iterator[RealServer]:
-    if not is_there():
-        pytest.skip("needs a real Vault or OpenBao")
-    with real_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-async def prepared(vault_server: RealServer) -> AsyncIterator[Prepared]:
-    """A real server after `byok vault-setup`."""
-    async with prepared_vault(vault_server.address, vault_server.token) as prepared:
-        yield prepared
-
-
-@pytest.fixture(scope="session")
-async def vault(prepared: Prepared) -> AsyncIterator[VaultSecretStore]:
-    """Each role logged in by itself, with its own policy and no more."""
-    async with prepared.store(await prepared.logins()) as store:
+async def vault(real_vault: PreparedVault) -> AsyncIterator[VaultSecretStore]:
+    """A store over a real Vault in which each role has its own login and policy."""
+    async with real_vault.store(await real_vault.logins()) as store:
         yield store
-
-
-@pytest.fixture(scope="session")
-async def shared_vault() -> AsyncIterator[ServedVault]:
-    async with serve() as served:
-        yield served
 
 
 @pytest.fixture
 def served_vault(shared_vault: ServedVault) -> Iterator[ServedVault]:
-    """The fake, as if new but for what it keeps."""
-    shared_vault.fake.obey()
+    """The fake, without recorded requests and scripted responses. Its secrets stay."""
+    shared_vault.fake.reset()
     yield shared_vault
-    shared_vault.fake.obey()
-
-
-@pytest.fixture(scope="session")
-async def prepared_fake(shared_vault: ServedVault) -> AsyncIterator[Prepared]:
-    async with prepared_vault(shared_vault.address, ROOT) as prepared:
-        yield prepared
+    shared_vault.fake.reset()
 
 
 @pytest.fixture
-async def fake_vault(prepared_fake: Prepared, served_vault: ServedVault) -> AsyncIterator[VaultSecretStore]:
+async def fake_vault(
+    prepared_fake: PreparedVault, served_vault: ServedVault
+) -> AsyncIterator[VaultSecretStore]:
     async with prepared_fake.store() as store:
         yield store
 
@@ -108,8 +79,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def vault_insides(served_vault: ServedVault) -> FakeVault:
-    """The fake, with one log-in and one mount."""
+def configured_fake(served_vault: ServedVault) -> FakeVault:
+    """The fake, with one AppRole login and one mount."""
     served_vault.fake.logins["writer"] = "secret id"
     served_vault.fake.mount("kv", {"type": "kv"})
     return served_vault.fake
@@ -123,17 +94,12 @@ async def server(served_vault: ServedVault) -> AsyncIterator[VaultServer]:
 
 
 @pytest.fixture
-async def session(server: VaultServer, vault_insides: FakeVault, clock: Clock) -> AsyncIterator[VaultSession]:
+async def session(
+    server: VaultServer, configured_fake: FakeVault, clock: Clock
+) -> AsyncIterator[VaultSession]:
     session = VaultSession(server, APPROLE, clock=clock)
     yield session
     await session.close()
-
-
-@pytest.fixture(params=["prepared_fake", *(["prepared"] if is_there() else [])])
-def any_vault(request: pytest.FixtureRequest) -> Prepared:
-    """The fake and, where there is one, a real server."""
-    found: Prepared = request.getfixturevalue(request.param)
-    return found
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the embedded store promises beside the port: what rests in its table, and what it refuses to open."""
+"""The embedded store beyond the port's contract: what its table holds, and what it refuses to decrypt."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app.core.api_key import ApiKey
 from app.core.errors import SecretStoreUnavailable
+from app.core.keys.api_key import ApiKey
 from app.database.engine import Database
 from app.secret_store.embedded import envelope
 from app.secret_store.embedded.keyset import Keyset
@@ -32,7 +32,7 @@ def store(database: Database, keyset: Keyset) -> EmbeddedSecretStore:
 
 
 @asynccontextmanager
-async def as_service(database: Database, ref: SecretRef) -> AsyncIterator[AsyncConnection]:
+async def service_connection(database: Database, ref: SecretRef) -> AsyncIterator[AsyncConnection]:
     engine = create_async_engine(database._login.url)
     async with engine.begin() as connection:
         await connection.execute(sa.text("SET LOCAL ROLE byok_service"))
@@ -42,21 +42,21 @@ async def as_service(database: Database, ref: SecretRef) -> AsyncIterator[AsyncC
 
 
 async def rows(database: Database, ref: SecretRef) -> list[sa.Row[tuple[object, ...]]]:
-    async with as_service(database, ref) as connection:
+    async with service_connection(database, ref) as connection:
         return list(await connection.execute(sa.select(sealed_secret).order_by(ROW.store_version)))
 
 
-async def sealed(database: Database, ref: SecretRef, version: int) -> bytes:
-    async with as_service(database, ref) as connection:
+async def encrypted_blob(database: Database, ref: SecretRef, version: int) -> bytes:
+    async with service_connection(database, ref) as connection:
         blob: bytes = (
             await connection.execute(sa.select(ROW.sealed).where(ROW.store_version == version))
         ).scalar_one()
         return blob
 
 
-async def put(database: Database, ref: SecretRef, version: int, blob: bytes) -> None:
-    """Change the row as an intruder in the database would."""
-    async with as_service(database, ref) as connection:
+async def replace_blob(database: Database, ref: SecretRef, version: int, blob: bytes) -> None:
+    """Change the row as an attacker with access to the database would."""
+    async with service_connection(database, ref) as connection:
         changed = await connection.execute(
             sa.update(sealed_secret).where(ROW.store_version == version).values(sealed=blob)
         )
@@ -79,19 +79,19 @@ class TestAtRest:
         assert row.destroyed_at is None
         assert KEY.reveal()[:20].encode() not in row.sealed
 
-    async def test_destroying_empties_the_row_and_says_when(
+    async def test_destroying_empties_the_row_and_records_the_time(
         self, store: EmbeddedSecretStore, database: Database, ref: SecretRef
     ) -> None:
         await write(store, ref)
 
         await store.destroy(ref, 1)
         (destroyed,) = await rows(database, ref)
-        await store.purge(ref)
-        (purged,) = await rows(database, ref)
+        await store.destroy_all(ref)
+        (destroyed_again,) = await rows(database, ref)
 
         assert destroyed.sealed is None
         assert destroyed.destroyed_at is not None
-        assert purged.destroyed_at == destroyed.destroyed_at
+        assert destroyed_again.destroyed_at == destroyed.destroyed_at
 
     async def test_a_tombstone_is_a_row_without_intent_and_secret(
         self, store: EmbeddedSecretStore, database: Database, ref: SecretRef
@@ -103,7 +103,7 @@ class TestAtRest:
         assert (row.intent_id, row.sealed) == (None, None)
         assert row.destroyed_at is not None
 
-    async def test_a_destroyed_write_is_no_tombstone(
+    async def test_a_destroyed_version_is_not_a_tombstone(
         self, store: EmbeddedSecretStore, ref: SecretRef
     ) -> None:
         await write(store, ref)
@@ -111,7 +111,7 @@ class TestAtRest:
 
         assert not await store.tombstone(ref, intent_id=uuid4(), expected_version=0)
 
-    async def test_rows_of_another_organization_are_out_of_sight(
+    async def test_rows_of_another_organization_are_invisible(
         self,
         store: EmbeddedSecretStore,
         database: Database,
@@ -128,18 +128,18 @@ class TestReadRefuses:
         self, store: EmbeddedSecretStore, database: Database, ref: SecretRef
     ) -> None:
         await write(store, ref)
-        blob = await sealed(database, ref, 1)
-        await put(database, ref, 1, blob[:-1] + bytes([blob[-1] ^ 1]))
+        blob = await encrypted_blob(database, ref, 1)
+        await replace_blob(database, ref, 1, blob[:-1] + bytes([blob[-1] ^ 1]))
 
         with pytest.raises(SecretCorrupt):
             await store.read(ref, 1)
 
-    @pytest.mark.parametrize("left", [0, 1, 60, 124, 150])
+    @pytest.mark.parametrize("length", [0, 1, 60, 124, 150])
     async def test_a_truncated_blob(
-        self, store: EmbeddedSecretStore, database: Database, ref: SecretRef, left: int
+        self, store: EmbeddedSecretStore, database: Database, ref: SecretRef, length: int
     ) -> None:
         await write(store, ref)
-        await put(database, ref, 1, (await sealed(database, ref, 1))[:left])
+        await replace_blob(database, ref, 1, (await encrypted_blob(database, ref, 1))[:length])
 
         with pytest.raises(SecretCorrupt):
             await store.read(ref, 1)
@@ -149,7 +149,7 @@ class TestReadRefuses:
     ) -> None:
         await write(store, ref)
         await write(store, ref, expected_version=1)
-        await put(database, ref, 2, await sealed(database, ref, 1))
+        await replace_blob(database, ref, 2, await encrypted_blob(database, ref, 1))
 
         with pytest.raises(SecretCorrupt):
             await store.read(ref, 2)
@@ -164,51 +164,60 @@ class TestReadRefuses:
         other = make_ref()
         await write(store, ref)
         await write(store, other)
-        await put(database, ref, 1, await sealed(database, other, 1))
+        await replace_blob(database, ref, 1, await encrypted_blob(database, other, 1))
 
         with pytest.raises(SecretCorrupt):
             await store.read(ref, 1)
 
-    async def test_a_blob_put_back_after_its_destruction_under_a_dropped_root_key(
+    async def test_a_restored_blob_under_a_removed_kek(
         self, store: EmbeddedSecretStore, database: Database, keyset: Keyset, ref: SecretRef
     ) -> None:
         await write(store, ref)
-        backup = await sealed(database, ref, 1)
+        backup = await encrypted_blob(database, ref, 1)
         await store.destroy(ref, 1)
         with pytest.raises(SecretMissing):
             await store.read(ref, 1)
-        shredded = EmbeddedSecretStore(database, keyset.with_new_primary().without(keyset.primary_id))
-        await put(database, ref, 1, backup)
+        without_old_kek = EmbeddedSecretStore(
+            database, keyset.with_new_primary_kek().without_kek(keyset.primary_kek_id)
+        )
+        await replace_blob(database, ref, 1, backup)
 
         with pytest.raises(SecretCorrupt):
-            await shredded.read(ref, 1)
+            await without_old_kek.read(ref, 1)
 
 
-class TestRootRotation:
-    async def test_rewrapped_secrets_outlive_the_old_root_key(
+class TestKekRotation:
+    async def test_rewrapped_secrets_are_readable_without_the_old_kek(
         self, store: EmbeddedSecretStore, database: Database, keyset: Keyset, ref: SecretRef
     ) -> None:
         await write(store, ref)
-        rotated = keyset.with_new_primary()
-        where = envelope.place(ref.organization_id, ref.credential_id, 1)
+        rotated = keyset.with_new_primary_kek()
+        associated_data = envelope.associated_data_for(ref.organization_id, ref.credential_id, 1)
 
-        await put(database, ref, 1, envelope.rewrap(await sealed(database, ref, 1), rotated, where))
+        await replace_blob(
+            database,
+            ref,
+            1,
+            envelope.rewrap(await encrypted_blob(database, ref, 1), rotated, associated_data),
+        )
 
-        after = EmbeddedSecretStore(database, rotated.without(keyset.primary_id))
-        assert await after.read(ref, 1) == KEY
+        with_new_kek = EmbeddedSecretStore(database, rotated.without_kek(keyset.primary_kek_id))
+        assert await with_new_kek.read(ref, 1) == KEY
         with pytest.raises(SecretCorrupt):
             await store.read(ref, 1)
 
-    async def test_fingerprints_stay(
+    async def test_keeps_fingerprints(
         self, store: EmbeddedSecretStore, database: Database, keyset: Keyset
     ) -> None:
-        after = EmbeddedSecretStore(database, keyset.with_new_primary().without(keyset.primary_id))
+        with_new_kek = EmbeddedSecretStore(
+            database, keyset.with_new_primary_kek().without_kek(keyset.primary_kek_id)
+        )
 
-        assert await after.fingerprint("org_a", KEY) == await store.fingerprint("org_a", KEY)
+        assert await with_new_kek.fingerprint("org_a", KEY) == await store.fingerprint("org_a", KEY)
 
 
 class TestDatabaseErrors:
-    async def test_a_statement_the_database_refuses_is_an_outage_without_its_words(
+    async def test_a_refused_statement_is_an_outage_without_the_drivers_message(
         self, store: EmbeddedSecretStore, ref: SecretRef
     ) -> None:
         beyond_integer = 1 << 40

@@ -1,4 +1,4 @@
-"""What clients see while Vault fails: a code for each kind, at once, and metadata all the same."""
+"""What clients see while Vault fails: a code for each kind of failure. Metadata stays available."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -7,155 +7,168 @@ import pytest
 
 from app.core.services import Services
 from app.database.engine import Database
-from tests.api.rotating import refusal
-from tests.conftest import MakeToken, Tenant
-from tests.fake_vault import FakeVault, ServedVault
-from tests.integration.secret_store.serving import Serving, serving
-from tests.integration.secret_store.vaults import Prepared
+from tests.support.requests.rotation import status_and_code
+from tests.support.tenant import MakeToken, Tenant
+from tests.support.vault.api_service import VaultBackedApi, vault_backed_api
+from tests.support.vault.fake import FakeVault, ServedVault
+from tests.support.vault.prepared import PreparedVault
 
 
-def seal(fake: FakeVault) -> None:
-    fake.answer("", 503, {"errors": ["Vault is sealed"]})
+def seal_vault(fake: FakeVault) -> None:
+    fake.script_response("", 503, {"errors": ["Vault is sealed"]})
 
 
-def fall_silent(fake: FakeVault) -> None:
-    fake.release.clear()
+def stop_responding(fake: FakeVault) -> None:
+    fake.unblocked.clear()
 
 
-def go_away(fake: FakeVault) -> None:
-    fake.answer("", 502, b"<html>bad gateway</html>")
+def respond_with_bad_gateway(fake: FakeVault) -> None:
+    fake.script_response("", 502, b"<html>bad gateway</html>")
 
 
-def stand_by(fake: FakeVault) -> None:
-    fake.answer("", 473, b"")
+def become_standby(fake: FakeVault) -> None:
+    fake.script_response("", 473, b"")
 
 
-def limit(fake: FakeVault) -> None:
-    fake.answer("", 429, {"errors": ["rate limit quota exceeded"]})
+def exceed_the_quota(fake: FakeVault) -> None:
+    fake.script_response("", 429, {"errors": ["rate limit quota exceeded"]})
 
 
 def revoke_the_token(fake: FakeVault) -> None:
-    fake.answer("", 403, {"errors": ["permission denied"]})
+    fake.script_response("", 403, {"errors": ["permission denied"]})
 
 
-def forbid(fake: FakeVault) -> None:
-    """The token is good; no policy lets it do its work."""
+def deny_by_policy(fake: FakeVault) -> None:
+    """Deny every operation although the token is valid."""
     for mount in fake.mounts:
-        fake.answer(f"{mount}", 403, {"errors": ["permission denied"]})
-    fake.answer("revoke-accessor", 403, {"errors": ["permission denied"]})
+        fake.script_response(f"{mount}", 403, {"errors": ["permission denied"]})
+    fake.script_response("revoke-accessor", 403, {"errors": ["permission denied"]})
 
 
-def unmount(fake: FakeVault) -> None:
+def remove_the_mounts(fake: FakeVault) -> None:
     for mount in fake.mounts:
-        fake.answer(f"{mount}", 404, {"errors": ['no handler for route "x". route entry not found.']})
+        fake.script_response(
+            f"{mount}", 404, {"errors": ['no handler for route "x". route entry not found.']}
+        )
 
 
 FAILURES = {
-    "sealed": (seal, "secret_store_sealed", True),
-    "silent": (fall_silent, "secret_store_timeout", True),
-    "down": (go_away, "secret_store_unavailable", True),
-    "standby": (stand_by, "secret_store_standby", True),
-    "busy": (limit, "secret_store_busy", True),
+    "sealed": (seal_vault, "secret_store_sealed", True),
+    "silent": (stop_responding, "secret_store_timeout", True),
+    "down": (respond_with_bad_gateway, "secret_store_unavailable", True),
+    "standby": (become_standby, "secret_store_standby", True),
+    "busy": (exceed_the_quota, "secret_store_busy", True),
     "token revoked": (revoke_the_token, "secret_store_login_refused", False),
-    "permission lost": (forbid, "secret_store_permission_denied", False),
-    "mount missing": (unmount, "secret_store_misconfigured", False),
+    "permission lost": (deny_by_policy, "secret_store_permission_denied", False),
+    "mount missing": (remove_the_mounts, "secret_store_misconfigured", False),
 }
 every_failure = pytest.mark.parametrize(
-    ("fail", "code", "passes"), [pytest.param(*failure, id=name) for name, failure in FAILURES.items()]
+    ("fail", "code", "is_temporary"), [pytest.param(*failure, id=name) for name, failure in FAILURES.items()]
 )
-every_code = pytest.mark.parametrize(
+every_fault_and_code = pytest.mark.parametrize(
     ("fail", "code"), [pytest.param(fail, code, id=name) for name, (fail, code, _) in FAILURES.items()]
 )
-whatever_fails = pytest.mark.parametrize(
+every_fault = pytest.mark.parametrize(
     "fail", [pytest.param(fail, id=name) for name, (fail, _, _) in FAILURES.items()]
 )
 Fail = Callable[[FakeVault], None]
 
 
-def said(answers: dict[str, httpx.Response]) -> dict[str, tuple[int, str]]:
-    return {name: refusal(response) for name, response in answers.items()}
+def refusals(responses: dict[str, httpx.Response]) -> dict[str, tuple[int, str]]:
+    return {name: status_and_code(response) for name, response in responses.items()}
 
 
 @pytest.fixture
-async def served(
-    prepared_fake: Prepared,
+async def api(
+    request: pytest.FixtureRequest,
+    prepared_fake: PreparedVault,
     served_vault: ServedVault,
     services: Services,
     database: Database,
     tenant: Tenant,
     make_token: MakeToken,
-) -> AsyncIterator[Serving]:
+) -> AsyncIterator[VaultBackedApi]:
     async with (
-        # Short, so that silence is: every other failure is answered long before.
-        prepared_fake.store(deadline_seconds=0.5) as store,
-        serving(
+        prepared_fake.store() as store,
+        vault_backed_api(
             services, database, tenant, make_token, store=store, vault_address=served_vault.address
         ) as found,
     ):
+        if "fail" in request.fixturenames and request.getfixturevalue("fail") is stop_responding:
+            # Only a silent server uses up the deadline, so only its tests need a short one.
+            store.deadline_seconds = 0.5
         yield found
-        served_vault.fake.obey()
+        served_vault.fake.reset()
 
 
 class TestClients:
     @every_failure
-    async def test_are_told_what_it_is(
-        self, served: Serving, served_vault: ServedVault, fail: Fail, code: str, passes: bool
+    async def test_get_the_code_of_the_failure(
+        self, api: VaultBackedApi, served_vault: ServedVault, fail: Fail, code: str, is_temporary: bool
     ) -> None:
         fail(served_vault.fake)
 
-        answers = await served.use_vault()
+        responses = await api.send_requests_that_need_vault()
 
-        assert said(answers) == dict.fromkeys(answers, (503, code))
-        for response in answers.values():
-            assert ("Retry-After" in response.headers) is passes
+        assert refusals(responses) == dict.fromkeys(responses, (503, code))
+        for response in responses.values():
+            assert ("Retry-After" in response.headers) is is_temporary
             assert response.headers["Content-Type"] == "application/problem+json"
 
-    @whatever_fails
-    async def test_have_metadata_all_the_same(
-        self, served: Serving, served_vault: ServedVault, fail: Fail
+    @every_fault
+    async def test_can_use_metadata_without_vault(
+        self, api: VaultBackedApi, served_vault: ServedVault, fail: Fail
     ) -> None:
         fail(served_vault.fake)
-        served_vault.fake.asked.clear()
+        served_vault.fake.received.clear()
 
-        answers = await served.manage_without_vault()
+        responses = await api.send_requests_without_vault()
 
-        assert {name: response.status_code for name, response in answers.items()} == dict.fromkeys(
-            answers, 200
+        assert {name: response.status_code for name, response in responses.items()} == dict.fromkeys(
+            responses, 200
         )
-        assert served_vault.fake.asked == []
+        # Only readiness asks Vault, whether the active key is still there. Without a response, the database decides.
+        assert {
+            (request.method, request.path.rpartition("/")[2]) for request in served_vault.fake.received
+        } <= {
+            ("GET", api.path.rpartition("/")[2]),
+            ("GET", "lookup-self"),
+        }
 
-    @whatever_fails
-    async def test_see_checks_that_could_not_be_made(
-        self, served: Serving, served_vault: ServedVault, fail: Fail
+    @every_fault
+    async def test_see_validations_as_indeterminate(
+        self, api: VaultBackedApi, served_vault: ServedVault, fail: Fail
     ) -> None:
         fail(served_vault.fake)
 
-        response = await served.admin.post(f"{served.path}/validations")
+        response = await api.admin.post(f"{api.path}/validations")
 
         assert response.status_code == 201
         found = response.json()
         assert (found["status"], found["reason"]) == ("indeterminate", "secret_store_unavailable")
-        credential = (await served.admin.get(served.path)).json()
+        credential = (await api.admin.get(api.path)).json()
         assert credential["validation"]["status"] == "valid"
 
-    async def test_are_served_again_once_it_is_back(self, served: Serving, served_vault: ServedVault) -> None:
-        seal(served_vault.fake)
-        sealed = await served.lease()
-        served_vault.fake.obey()
+    async def test_are_served_again_after_the_failure(
+        self, api: VaultBackedApi, served_vault: ServedVault
+    ) -> None:
+        seal_vault(served_vault.fake)
+        refused = await api.lease()
+        served_vault.fake.reset()
 
-        assert refusal(sealed) == (503, "secret_store_sealed")
-        assert (await served.lease()).status_code == 201
-        assert (await served.admin.create()).status_code == 201
+        assert status_and_code(refused) == (503, "secret_store_sealed")
+        assert (await api.lease()).status_code == 201
+        assert (await api.admin.create()).status_code == 201
 
 
 class TestReadiness:
-    @every_code
-    async def test_names_what_it_is(
-        self, served: Serving, served_vault: ServedVault, fail: Fail, code: str
+    @every_fault_and_code
+    async def test_reports_the_code_of_the_failure(
+        self, api: VaultBackedApi, served_vault: ServedVault, fail: Fail, code: str
     ) -> None:
         fail(served_vault.fake)
 
-        response = await served.readyz()
+        response = await api.readyz()
 
         assert response.status_code == 503
         assert response.json() == {
@@ -163,4 +176,4 @@ class TestReadiness:
             "dependencies": {"secret_store": "down"},
             "problems": {"secret_store": code},
         }
-        assert (await served.admin.http.get("/livez")).status_code == 200
+        assert (await api.admin.http.get("/livez")).status_code == 200

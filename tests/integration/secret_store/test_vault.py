@@ -1,4 +1,4 @@
-"""What the Vault store promises beside the port: what rests in Vault, keys made on demand, numbers kept."""
+"""The Vault store beyond the port's contract: what Vault holds, transit keys created on demand, rewrapping."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -8,13 +8,13 @@ import pytest
 
 from app.secret_store.port import CasMismatch, SecretCorrupt, SecretMissing, SecretRef
 from app.secret_store.vault.store import VaultSecretStore
-from tests.fake_vault import ServedVault
-from tests.integration.secret_store.keys import make_key, write
-from tests.integration.secret_store.vaults import Prepared
+from tests.support.credentials.sample_keys import make_key, write
+from tests.support.vault.fake import ServedVault
+from tests.support.vault.prepared import PreparedVault
 
 
 @pytest.fixture
-async def store(any_vault: Prepared) -> AsyncIterator[VaultSecretStore]:
+async def store(any_vault: PreparedVault) -> AsyncIterator[VaultSecretStore]:
     async with any_vault.store(await any_vault.logins()) as store:
         yield store
 
@@ -24,8 +24,8 @@ def path_of(ref: SecretRef) -> str:
 
 
 class TestAtRest:
-    async def test_is_ciphertext_and_the_intent(
-        self, store: VaultSecretStore, any_vault: Prepared, ref: SecretRef
+    async def test_holds_only_ciphertext_and_the_intent(
+        self, store: VaultSecretStore, any_vault: PreparedVault, ref: SecretRef
     ) -> None:
         key, intent_id = make_key(), uuid4()
 
@@ -36,8 +36,8 @@ class TestAtRest:
         assert content["ct"].startswith("vault:v1:")
         assert content["intent_id"] == str(intent_id)
 
-    async def test_opens_in_no_other_credential(
-        self, store: VaultSecretStore, any_vault: Prepared, ref: SecretRef
+    async def test_is_refused_in_another_credential(
+        self, store: VaultSecretStore, any_vault: PreparedVault, ref: SecretRef
     ) -> None:
         await write(store, ref)
         other = replace(ref, credential_id=uuid4())
@@ -47,8 +47,8 @@ class TestAtRest:
         with pytest.raises(SecretCorrupt):
             await store.read(other, 1)
 
-    async def test_opens_in_no_other_organization(
-        self, store: VaultSecretStore, any_vault: Prepared, ref: SecretRef
+    async def test_is_refused_in_another_organization(
+        self, store: VaultSecretStore, any_vault: PreparedVault, ref: SecretRef
     ) -> None:
         await write(store, ref)
         other = replace(ref, organization_id=f"org_{uuid4().hex}")
@@ -60,8 +60,8 @@ class TestAtRest:
             await store.read(other, 2)
 
     @pytest.mark.parametrize("ciphertext", ["", "garbage", "vault:v1:", "vault:v9:AAAA", "vault:v1:AAAA"])
-    async def test_that_was_changed_does_not_open(
-        self, store: VaultSecretStore, any_vault: Prepared, ref: SecretRef, ciphertext: str
+    async def test_is_refused_after_a_change(
+        self, store: VaultSecretStore, any_vault: PreparedVault, ref: SecretRef, ciphertext: str
     ) -> None:
         await write(store, ref)
 
@@ -70,7 +70,7 @@ class TestAtRest:
         with pytest.raises(SecretCorrupt):
             await store.read(ref, 2)
 
-    async def test_keeps_more_versions_than_vault_does_by_itself(
+    async def test_keeps_more_versions_than_the_default_of_vault(
         self, store: VaultSecretStore, ref: SecretRef
     ) -> None:
         first = await write(store, ref)
@@ -78,14 +78,14 @@ class TestAtRest:
             await write(store, ref, expected_version=expected_version)
 
         assert await store.read(ref, 1) == first
-        await store.purge(ref)
+        await store.destroy_all(ref)
         with pytest.raises(SecretMissing):
             await store.read(ref, 1)
 
 
 class TestTransitKeys:
     @pytest.mark.parametrize("name", ["-", "a-", "-a", "_", "A_b-C", "9"])
-    async def test_are_made_for_every_name_an_organization_can_have(
+    async def test_are_created_for_every_valid_organization_id(
         self, store: VaultSecretStore, name: str
     ) -> None:
         ref = SecretRef(organization_id=name, credential_id=uuid4())
@@ -94,15 +94,17 @@ class TestTransitKeys:
 
         assert await store.read(ref, 1) == key
 
-    async def test_are_made_once(self, prepared_fake: Prepared, served_vault: ServedVault) -> None:
+    async def test_are_created_once(self, prepared_fake: PreparedVault, served_vault: ServedVault) -> None:
         ref = SecretRef(organization_id="org_acme", credential_id=uuid4())
         async with prepared_fake.store() as store:
             await write(store, ref)
             await write(store, ref, expected_version=1)
 
-        assert len(served_vault.fake.paths("keys/org.org_acme.key")) == 1
+        assert len(served_vault.fake.requested_paths("keys/org.org_acme.key")) == 1
 
-    async def test_may_be_rotated(self, store: VaultSecretStore, any_vault: Prepared, ref: SecretRef) -> None:
+    async def test_can_be_rotated(
+        self, store: VaultSecretStore, any_vault: PreparedVault, ref: SecretRef
+    ) -> None:
         old = await write(store, ref)
         await any_vault.write(f"{any_vault.mounts.transit}/keys/org.{ref.organization_id}.key/rotate")
 
@@ -111,8 +113,8 @@ class TestTransitKeys:
         assert await store.read(ref, 1) == old
         assert await store.read(ref, 2) == new
 
-    async def test_of_fingerprints_show_their_version(
-        self, store: VaultSecretStore, any_vault: Prepared
+    async def test_fingerprints_show_the_key_version(
+        self, store: VaultSecretStore, any_vault: PreparedVault
     ) -> None:
         key = make_key()
         before = await store.fingerprint("org_a", key)
@@ -125,8 +127,8 @@ class TestTransitKeys:
 
 
 class TestRewrap:
-    async def test_takes_the_next_number_and_keeps_the_key(
-        self, store: VaultSecretStore, any_vault: Prepared, ref: SecretRef
+    async def test_writes_the_same_key_as_the_next_version(
+        self, store: VaultSecretStore, any_vault: PreparedVault, ref: SecretRef
     ) -> None:
         key, intent_id = await write(store, ref), uuid4()
         await any_vault.write(f"{any_vault.mounts.transit}/keys/org.{ref.organization_id}.key/rotate")
@@ -138,14 +140,16 @@ class TestRewrap:
         assert await store.intent_at(ref, 2) == intent_id
         assert (await any_vault.get(path_of(ref), 2))["ct"].startswith("vault:v2:")
 
-    async def test_leaves_what_is_under_the_newest_key(self, store: VaultSecretStore, ref: SecretRef) -> None:
+    async def test_skips_keys_under_the_newest_transit_key(
+        self, store: VaultSecretStore, ref: SecretRef
+    ) -> None:
         await write(store, ref)
 
         assert await store.rewrap(ref, 1, intent_id=uuid4(), expected_version=1) == 1
         assert await store.current_version(ref) == 1
 
-    async def test_gives_way_to_another_write(
-        self, store: VaultSecretStore, any_vault: Prepared, ref: SecretRef
+    async def test_is_refused_after_another_write(
+        self, store: VaultSecretStore, any_vault: PreparedVault, ref: SecretRef
     ) -> None:
         await write(store, ref)
         await any_vault.write(f"{any_vault.mounts.transit}/keys/org.{ref.organization_id}.key/rotate")
@@ -154,6 +158,6 @@ class TestRewrap:
         with pytest.raises(CasMismatch):
             await store.rewrap(ref, 1, intent_id=uuid4(), expected_version=1)
 
-    async def test_of_what_is_gone_says_so(self, store: VaultSecretStore, ref: SecretRef) -> None:
+    async def test_of_a_missing_version_raises(self, store: VaultSecretStore, ref: SecretRef) -> None:
         with pytest.raises(SecretMissing):
             await store.rewrap(ref, 1, intent_id=uuid4(), expected_version=1)

@@ -1,4 +1,4 @@
-"""Vault fails: each failure has its own reason, none hangs, and nothing of Vault's answer gets out."""
+"""Failures of Vault: each has its reason, none hangs, and none leaks the response."""
 
 import asyncio
 import json
@@ -12,10 +12,10 @@ import structlog
 from app.secret_store.port import SecretRef
 from app.secret_store.vault.responses import VaultReason
 from app.secret_store.vault.store import VaultSecretStore
-from tests.fake_vault import ServedVault
-from tests.integration.secret_store.calls import Call, every_call, reason_of
-from tests.integration.secret_store.keys import make_key, write
-from tests.integration.secret_store.vaults import Prepared
+from tests.support.credentials.sample_keys import make_key, write
+from tests.support.vault.fake import ServedVault
+from tests.support.vault.prepared import PreparedVault
+from tests.support.vault.store_calls import Call, every_call, reason_of
 
 CANARY = "sk-ant-api03-canary-that-must-not-be-seen"
 SEALED = {"errors": ["Vault is sealed"]}
@@ -23,13 +23,13 @@ UPGRADING = {"errors": ["Upgrading from non-versioned to versioned data. This ba
 
 
 @pytest.fixture
-async def written(fake_vault: VaultSecretStore, ref: SecretRef) -> VaultSecretStore:
-    """A store over the fake that holds a key, logged in."""
+async def store_with_key(fake_vault: VaultSecretStore, ref: SecretRef) -> VaultSecretStore:
+    """A store over the fake that is logged in and holds a key."""
     await write(fake_vault, ref)
     return fake_vault
 
 
-class TestAnswers:
+class TestErrorResponses:
     @pytest.mark.parametrize(
         ("status", "body", "reason"),
         [
@@ -63,37 +63,42 @@ class TestAnswers:
             (418, b"", VaultReason.UNEXPECTED),
         ],
     )
-    async def test_have_their_reasons(
+    async def test_have_specific_reasons(
         self,
-        written: VaultSecretStore,
+        store_with_key: VaultSecretStore,
         served_vault: ServedVault,
         status: int,
         body: Any,
         reason: VaultReason,
     ) -> None:
-        served_vault.fake.answer("/hmac/", status, body)
+        served_vault.fake.script_response("/hmac/", status, body)
 
-        assert await reason_of(written.fingerprint("org_a", make_key())) is reason
+        assert await reason_of(store_with_key.fingerprint("org_a", make_key())) is reason
 
     @every_call
-    async def test_of_a_sealed_vault_fail_every_call(
-        self, written: VaultSecretStore, served_vault: ServedVault, ref: SecretRef, call: Call
+    async def test_fail_every_call_with_the_same_reason(
+        self, store_with_key: VaultSecretStore, served_vault: ServedVault, ref: SecretRef, call: Call
     ) -> None:
-        served_vault.fake.answer("", 503, SEALED)
+        served_vault.fake.script_response("", 503, SEALED)
 
-        assert await reason_of(call(written, ref)) is VaultReason.SEALED
+        assert await reason_of(call(store_with_key, ref)) is VaultReason.SEALED
 
     @every_call
     @pytest.mark.parametrize("status", [200, 400, 403, 404, 418, 500, 503])
-    async def test_never_show_what_they_hold(
-        self, written: VaultSecretStore, served_vault: ServedVault, ref: SecretRef, call: Call, status: int
+    async def test_never_leak_their_content(
+        self,
+        store_with_key: VaultSecretStore,
+        served_vault: ServedVault,
+        ref: SecretRef,
+        call: Call,
+        status: int,
     ) -> None:
-        served_vault.fake.answer("/", status, {"data": {"x": CANARY}, "errors": [CANARY]})
+        served_vault.fake.script_response("/", status, {"data": {"x": CANARY}, "errors": [CANARY]})
 
         with structlog.testing.capture_logs() as logs:
             try:
-                outcome: object = await call(written, ref)
-            except Exception as error:  # noqa: BLE001  # whatever it is, it must be silent
+                outcome: object = await call(store_with_key, ref)
+            except Exception as error:  # noqa: BLE001  # any exception must hide the content
                 outcome = error
 
         shown = [str(outcome), repr(outcome), json.dumps(logs, default=repr)]
@@ -102,75 +107,80 @@ class TestAnswers:
             shown.append("".join(traceback.format_exception(outcome)))
         assert CANARY not in "".join(shown)
 
-    async def test_are_logged_with_the_reason_alone(
-        self, written: VaultSecretStore, served_vault: ServedVault
+    async def test_are_logged_only_with_the_reason(
+        self, store_with_key: VaultSecretStore, served_vault: ServedVault
     ) -> None:
-        served_vault.fake.answer("/hmac/", 503, SEALED)
+        served_vault.fake.script_response("/hmac/", 503, SEALED)
 
         with structlog.testing.capture_logs() as logs:
-            await reason_of(written.fingerprint("org_a", make_key()))
+            await reason_of(store_with_key.fingerprint("org_a", make_key()))
 
         assert logs == [{"event": "vault_unavailable", "reason": "sealed", "log_level": "warning"}]
 
 
-class TestPassingTroubles:
+class TestTransientErrors:
     @pytest.mark.parametrize(("status", "body"), [(400, UPGRADING), (412, {"errors": ["required index"]})])
-    async def test_are_waited_out(
-        self, written: VaultSecretStore, served_vault: ServedVault, ref: SecretRef, status: int, body: Any
+    async def test_are_retried(
+        self,
+        store_with_key: VaultSecretStore,
+        served_vault: ServedVault,
+        ref: SecretRef,
+        status: int,
+        body: Any,
     ) -> None:
-        served_vault.fake.answer("/data/", status, body, times=2)
+        served_vault.fake.script_response("/data/", status, body, times=2)
 
-        assert await written.intent_at(ref, 1) is not None
+        assert await store_with_key.intent_at(ref, 1) is not None
 
-    async def test_a_late_replica_is_asked_again(
-        self, written: VaultSecretStore, served_vault: ServedVault, ref: SecretRef
+    async def test_a_lagging_replica_is_read_again(
+        self, store_with_key: VaultSecretStore, served_vault: ServedVault, ref: SecretRef
     ) -> None:
-        served_vault.fake.answer("/data/", 404, {"errors": []}, times=2)
+        served_vault.fake.script_response("/data/", 404, {"errors": []}, times=2)
 
-        assert await written.intent_at(ref, 1) is not None
+        assert await store_with_key.intent_at(ref, 1) is not None
 
-    async def test_a_late_list_of_versions_spares_none_from_a_purge(
-        self, written: VaultSecretStore, served_vault: ServedVault, ref: SecretRef
+    async def test_a_lagging_list_of_versions_does_not_limit_destroy_all(
+        self, store_with_key: VaultSecretStore, served_vault: ServedVault, ref: SecretRef
     ) -> None:
-        await write(written, ref, expected_version=1)
-        late = {"data": {"current_version": 1, "versions": {"1": {}}}}
-        served_vault.fake.answer("/metadata/", 200, late, times=1)
+        await write(store_with_key, ref, expected_version=1)
+        lagging = {"data": {"current_version": 1, "versions": {"1": {}}}}
+        served_vault.fake.script_response("/metadata/", 200, lagging, times=1)
 
-        await written.purge(ref)
+        await store_with_key.destroy_all(ref)
 
-        assert await written.intent_at(ref, 1) is None
-        assert await written.intent_at(ref, 2) is None
+        assert await store_with_key.intent_at(ref, 1) is None
+        assert await store_with_key.intent_at(ref, 2) is None
 
-    async def test_a_write_whose_answer_was_lost_is_found(
-        self, written: VaultSecretStore, served_vault: ServedVault, ref: SecretRef
+    async def test_a_write_whose_response_was_lost_is_found(
+        self, store_with_key: VaultSecretStore, served_vault: ServedVault, ref: SecretRef
     ) -> None:
         intent_id = uuid4()
-        await written.write(ref, make_key(), intent_id=intent_id, expected_version=1)
+        await store_with_key.write(ref, make_key(), intent_id=intent_id, expected_version=1)
         mismatch = {"errors": ["check-and-set parameter did not match the current version"]}
-        served_vault.fake.answer("/data/", 400, mismatch, times=1)
+        served_vault.fake.script_response("/data/", 400, mismatch, times=1)
 
-        assert await written.write(ref, make_key(), intent_id=intent_id, expected_version=1) == 2
+        assert await store_with_key.write(ref, make_key(), intent_id=intent_id, expected_version=1) == 2
 
 
-class TestSilence:
+class TestTimeouts:
     @every_call
-    async def test_ends_every_call_by_the_deadline(
-        self, prepared_fake: Prepared, served_vault: ServedVault, ref: SecretRef, call: Call
+    async def test_end_every_call_at_the_deadline(
+        self, prepared_fake: PreparedVault, served_vault: ServedVault, ref: SecretRef, call: Call
     ) -> None:
         async with prepared_fake.store(deadline_seconds=0.1) as store:
-            served_vault.fake.release.clear()
+            served_vault.fake.unblocked.clear()
 
             assert await reason_of(call(store, ref)) is VaultReason.TIMEOUT
 
-            served_vault.fake.release.set()
+            served_vault.fake.unblocked.set()
 
-    async def test_leaves_room_for_others_when_it_ends(
-        self, prepared_fake: Prepared, served_vault: ServedVault
+    async def test_free_their_threads_for_later_calls(
+        self, prepared_fake: PreparedVault, served_vault: ServedVault
     ) -> None:
         async with prepared_fake.store(deadline_seconds=0.1) as store:
-            served_vault.fake.release.clear()
+            served_vault.fake.unblocked.clear()
             reasons = await asyncio.gather(*(reason_of(store.ping()) for _ in range(40)))
-            served_vault.fake.release.set()
+            served_vault.fake.unblocked.set()
 
         async with prepared_fake.store() as store:
             await store.ping()

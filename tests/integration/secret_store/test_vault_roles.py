@@ -1,21 +1,24 @@
-"""Which log-in each role gets from the settings."""
+"""The login that each role gets from the settings."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.secret_store.vault.roles import VaultRole, logins_of
+from app.secret_store.vault.roles import VaultRole, logins_from_settings
 from app.secret_store.vault.session import VaultLogin
-from app.settings.environment import SettingsRefused, VaultSettings, load_settings
+from app.settings.environment import SettingsRefused, load_settings
+from app.settings.groups.storage import VaultSettings
 
 
 def logins(**settings: Any) -> dict[VaultRole, VaultLogin]:
-    return logins_of(VaultSettings.model_validate({"address": "https://vault.example.com"} | settings))
+    return logins_from_settings(
+        VaultSettings.model_validate({"address": "https://vault.example.com"} | settings)
+    )
 
 
 class TestLogins:
-    def test_are_one_for_all_unless_set_apart(self) -> None:
+    def test_are_the_same_for_all_roles_by_default(self) -> None:
         found = logins(token="t", namespace="team-a")
 
         assert set(found) == set(VaultRole)
@@ -25,7 +28,7 @@ class TestLogins:
             )
         }
 
-    def test_of_a_role_set_apart_fill_up_from_the_general_one(self) -> None:
+    def test_of_one_role_inherit_the_general_settings(self) -> None:
         found = logins(
             auth_method="approle",
             role_id="all",
@@ -50,7 +53,7 @@ class TestLogins:
         monkeypatch.setenv("BYOK_VAULT__TOKEN", "general")
         monkeypatch.setenv("BYOK_VAULT__ROLES__WRITER__TOKEN", "writer's")
 
-        found = logins_of(load_settings(_env_file=None).vault)
+        found = logins_from_settings(load_settings(_env_file=None).vault)
 
         assert found[VaultRole.WRITER].token == "writer's"
         assert found[VaultRole.BROKER].token == "general"
@@ -74,7 +77,7 @@ class TestLogins:
             ),
         ],
     )
-    def test_refuse_what_cannot_log_in_and_name_the_variable(
+    def test_with_missing_settings_are_refused_naming_the_variable(
         self, settings: dict[str, Any], variable: str
     ) -> None:
         with pytest.raises(SettingsRefused) as refusal:

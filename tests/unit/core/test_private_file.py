@@ -1,4 +1,4 @@
-"""Key files: made once, replaced whole, read only when they are ours alone."""
+"""Key files: created once, replaced atomically, and read only if they are private to this user."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ def names_beside(path: Path) -> list[str]:
 
 
 class TestCreate:
-    def test_makes_a_private_file_in_private_directories(self, tmp_path: Path) -> None:
+    def test_creates_a_private_file_in_private_directories(self, tmp_path: Path) -> None:
         path = tmp_path / "data" / "keys" / "key"
 
         created = create_private_file(path, CANARY)
@@ -40,7 +40,7 @@ class TestCreate:
         assert path.read_bytes() == CANARY
         assert [mode_of(entry) for entry in (path, path.parent, path.parent.parent)] == [0o600, 0o700, 0o700]
 
-    def test_leaves_nothing_else_behind(self, path: Path) -> None:
+    def test_leaves_no_temporary_file(self, path: Path) -> None:
         create_private_file(path, CANARY)
         create_private_file(path, b"second")
 
@@ -52,14 +52,14 @@ class TestCreate:
         assert not create_private_file(path, b"second")
         assert path.read_bytes() == CANARY
 
-    def test_takes_a_dangling_link_for_a_file_that_exists(self, path: Path, tmp_path: Path) -> None:
+    def test_treats_a_dangling_link_as_an_existing_file(self, path: Path, tmp_path: Path) -> None:
         path.parent.mkdir()
         path.symlink_to(tmp_path / "elsewhere")
 
         assert not create_private_file(path, CANARY)
         assert not (tmp_path / "elsewhere").exists()
 
-    def test_lets_one_of_many_at_once_win(self, path: Path) -> None:
+    def test_succeeds_for_one_of_many_concurrent_calls(self, path: Path) -> None:
         start = threading.Barrier(8)
         outcomes: list[tuple[bytes, bool]] = []
 
@@ -73,12 +73,10 @@ class TestCreate:
         for thread in threads:
             thread.join()
 
-        assert [content for content, won in outcomes if won] == [path.read_bytes()]
+        assert [content for content, created in outcomes if created] == [path.read_bytes()]
         assert names_beside(path) == ["key"]
 
-    def test_says_what_to_mend_where_there_are_no_hard_links(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_explains_that_hard_links_are_required(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def no_links(*_: object, **__: object) -> None:
             raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -96,17 +94,17 @@ class TestCreate:
 
 
 class TestRead:
-    def test_gives_back_what_was_written(self, path: Path) -> None:
+    def test_returns_the_content(self, path: Path) -> None:
         create_private_file(path, CANARY)
 
         assert read_private_file(path, max_bytes=len(CANARY)) == CANARY
 
-    def test_tells_a_missing_file_from_a_refused_one(self, path: Path) -> None:
+    def test_raises_file_not_found_for_a_missing_file(self, path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             read_private_file(path, max_bytes=100)
 
     @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610])
-    def test_refuses_what_others_may_touch(self, path: Path, mode: int) -> None:
+    def test_refuses_a_file_that_others_may_access(self, path: Path, mode: int) -> None:
         create_private_file(path, CANARY)
         path.chmod(mode)
 
@@ -115,8 +113,8 @@ class TestRead:
 
     def test_refuses_a_file_of_another_user(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         create_private_file(path, CANARY)
-        somebody_else = os.geteuid() + 1
-        monkeypatch.setattr(os, "geteuid", lambda: somebody_else)
+        another_user = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: another_user)
 
         with pytest.raises(PrivateFileRefused, match="belongs to another user"):
             read_private_file(path, max_bytes=100)
@@ -132,13 +130,13 @@ class TestRead:
         with pytest.raises(PrivateFileRefused, match="regular file"):
             read_private_file(tmp_path, max_bytes=100)
 
-    def test_does_not_wait_for_the_writer_of_a_pipe(self, tmp_path: Path) -> None:
+    def test_does_not_block_on_a_pipe(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe", 0o600)
 
         with pytest.raises(PrivateFileRefused, match="not a regular file"):
             read_private_file(tmp_path / "pipe", max_bytes=100)
 
-    def test_refuses_more_than_it_was_told_to_expect(self, path: Path) -> None:
+    def test_refuses_a_file_larger_than_max_bytes(self, path: Path) -> None:
         create_private_file(path, CANARY)
 
         with pytest.raises(PrivateFileRefused, match="too large") as refused:
@@ -148,7 +146,7 @@ class TestRead:
 
 
 class TestReplace:
-    def test_puts_the_new_content_in_place(self, path: Path) -> None:
+    def test_writes_the_new_content(self, path: Path) -> None:
         create_private_file(path, CANARY)
 
         replace_private_file(path, b"second")
@@ -156,7 +154,7 @@ class TestReplace:
         assert path.read_bytes() == b"second"
         assert (mode_of(path), names_beside(path)) == (0o600, ["key"])
 
-    def test_replaces_a_link_and_not_what_it_points_to(self, path: Path, tmp_path: Path) -> None:
+    def test_replaces_a_link_and_not_its_target(self, path: Path, tmp_path: Path) -> None:
         path.parent.mkdir()
         (tmp_path / "elsewhere").write_text("untouched")
         path.symlink_to(tmp_path / "elsewhere")
@@ -176,7 +174,7 @@ class TestReplace:
 
         monkeypatch.setattr(os, "fsync", full)
 
-        with pytest.raises(PrivateFileRefused, match="have room"):
+        with pytest.raises(PrivateFileRefused, match="with free space"):
             replace_private_file(path, b"second")
         assert path.read_bytes() == CANARY
         assert names_beside(path) == ["key"]

@@ -1,4 +1,4 @@
-"""The contexts of our own connections: whom they trust, and that they heed nothing else."""
+"""TLS contexts: which certificates they trust, and that the environment does not change them."""
 
 import ssl
 from pathlib import Path
@@ -27,15 +27,15 @@ class TestTlsContext:
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
         assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
-    def test_trusts_the_public_roots_and_a_file_besides(self, ca_file: Path) -> None:
+    def test_trusts_the_public_roots_and_the_file(self, ca_file: Path) -> None:
         assert authorities(tls_context()) > 50
         assert authorities(tls_context(ca_file)) == authorities(tls_context()) + 1
 
-    def test_trusts_the_file_alone_where_told_so(self, ca_file: Path) -> None:
+    def test_trusts_only_the_file_without_public_roots(self, ca_file: Path) -> None:
         assert authorities(tls_context(ca_file, with_public_roots=False)) == 1
 
     @pytest.mark.parametrize("with_public_roots", [True, False])
-    def test_writes_no_secrets_of_connections_to_a_file(
+    def test_ignores_sslkeylogfile(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca_file: Path, with_public_roots: bool
     ) -> None:
         monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "secrets"))

@@ -1,4 +1,4 @@
-"""Of a key set only what may verify signatures counts; the rest is passed over."""
+"""Unit tests of the selection of verification keys from a JWK set."""
 
 import json
 from typing import Any
@@ -7,12 +7,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from app.egress.jwk_set import MOST_KEYS, JwkSetRefused, parse_jwk_set
+from app.egress.jwk_set import MAX_KEYS, JwkSetRefused, parse_jwk_set
 
 ED25519 = ed25519.Ed25519PrivateKey.generate()
 P256 = ec.generate_private_key(ec.SECP256R1())
 RSA = rsa.generate_private_key(65537, 2048)
-WEAK_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505  # must be passed over
+WEAK_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505  # must be skipped
 
 OKP_JWK = OKPAlgorithm.to_jwk(ED25519.public_key(), as_dict=True)
 EC_JWK = ECAlgorithm.to_jwk(P256.public_key(), as_dict=True)
@@ -29,13 +29,13 @@ class TestParse:
 
         assert found == [("a", "EdDSA"), ("b", "ES256"), ("c", "RS256")]
 
-    def test_takes_what_says_that_it_signs(self) -> None:
+    def test_accepts_a_signature_key(self) -> None:
         assert algorithms_of(OKP_JWK | {"use": "sig", "alg": "EdDSA"}) == [(None, "EdDSA")]
 
-    def test_takes_a_key_that_is_listed_twice_once(self) -> None:
+    def test_removes_duplicates(self) -> None:
         assert algorithms_of(OKP_JWK, OKP_JWK) == [(None, "EdDSA")]
 
-    def test_takes_an_empty_set(self) -> None:
+    def test_accepts_an_empty_set(self) -> None:
         assert algorithms_of() == []
 
     @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ class TestParse:
             ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP384R1()).public_key(), as_dict=True),
         ],
     )
-    def test_passes_over_what_it_cannot_trust(self, jwk: object) -> None:
+    def test_skips_unusable_keys(self, jwk: object) -> None:
         assert algorithms_of(jwk, EC_JWK | {"kid": "good"}) == [("good", "ES256")]
 
     @pytest.mark.parametrize(
@@ -77,18 +77,18 @@ class TestParse:
             RSAAlgorithm.to_jwk(RSA, as_dict=True),
         ],
     )
-    def test_does_not_trust_a_key_whose_private_half_is_public(self, jwk: dict[str, Any]) -> None:
+    def test_skips_published_private_keys(self, jwk: dict[str, Any]) -> None:
         assert algorithms_of(jwk) == []
 
-    def test_takes_the_largest_set_and_no_larger(self) -> None:
-        assert len(algorithms_of(*[OKP_JWK] * MOST_KEYS)) == 1
+    def test_limits_the_number_of_keys(self) -> None:
+        assert len(algorithms_of(*[OKP_JWK] * MAX_KEYS)) == 1
 
         with pytest.raises(JwkSetRefused):
-            algorithms_of(*[OKP_JWK] * (MOST_KEYS + 1))
+            algorithms_of(*[OKP_JWK] * (MAX_KEYS + 1))
 
     @pytest.mark.parametrize(
         "content", [b"", b"null", b"[]", b"{}", b'{"keys": {}}', b"\xff", b"[" * 100_000]
     )
-    def test_refuses_what_is_no_set(self, content: bytes) -> None:
+    def test_refuses_other_content(self, content: bytes) -> None:
         with pytest.raises(JwkSetRefused):
             parse_jwk_set(content)

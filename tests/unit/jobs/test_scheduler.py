@@ -1,4 +1,4 @@
-"""Background work goes on whatever happens to it, and ends when told."""
+"""Background jobs continue after failures and end when they are stopped."""
 
 import asyncio
 from types import SimpleNamespace
@@ -6,11 +6,14 @@ from typing import cast
 
 import pytest
 
+from app.audit.retention import AuditRetentionWorker
 from app.composition.background import run_jobs
 from app.composition.reconciler import Reconciler
 from app.core.errors import DatabaseUnavailable
 from app.core.services import Services
+from app.jobs.cell_jobs import CellJobs
 from app.jobs.scheduler import repeat
+from app.relay.ending.lost_call_worker import LostCallWorker
 from app.usage.retention import UsageRetentionWorker
 from app.usage_reports.rollup_worker import RollupWorker
 from app.validation.worker import ValidationWorker
@@ -20,7 +23,7 @@ LONG = 3600.0
 
 
 class Job:
-    """Counts its runs, raises what it is told to, and stops the loop after `until` runs."""
+    """Counts its runs, raises the given error, and stops the loop after `until` runs."""
 
     def __init__(self, stop: asyncio.Event, *, until: int, raises: Exception | None = None) -> None:
         self.runs = 0
@@ -37,7 +40,7 @@ class Job:
 
 
 class TestRepeat:
-    async def test_runs_at_once_and_again(self) -> None:
+    async def test_runs_immediately_and_then_repeatedly(self) -> None:
         stop = asyncio.Event()
         job = Job(stop, until=3)
 
@@ -46,7 +49,7 @@ class TestRepeat:
         assert job.runs == 3
 
     @pytest.mark.parametrize("error", [DatabaseUnavailable(), ValueError("sk-ant-api03-canary")])
-    async def test_goes_on_after_a_failure_and_does_not_quote_it(
+    async def test_continues_after_a_failure_and_does_not_log_its_message(
         self, error: Exception, caplog: pytest.LogCaptureFixture
     ) -> None:
         stop = asyncio.Event()
@@ -57,7 +60,7 @@ class TestRepeat:
         assert job.runs == 3
         assert "canary" not in caplog.text
 
-    async def test_ends_in_the_middle_of_a_pause(self) -> None:
+    async def test_ends_during_a_pause(self) -> None:
         stop = asyncio.Event()
         job = Job(stop, until=1)
 
@@ -66,7 +69,7 @@ class TestRepeat:
 
         assert job.runs == 1
 
-    async def test_told_to_stop_before_it_began_does_nothing(self) -> None:
+    async def test_does_nothing_if_stopped_before_it_starts(self) -> None:
         stop = asyncio.Event()
         stop.set()
         job = Job(stop, until=1)
@@ -75,7 +78,7 @@ class TestRepeat:
 
         assert job.runs == 0
 
-    async def test_is_cancelled_like_anything_else(self) -> None:
+    async def test_can_be_cancelled(self) -> None:
         stop = asyncio.Event()
         started = asyncio.Event()
 
@@ -92,30 +95,33 @@ class TestRepeat:
 
 
 class TestRunJobs:
-    async def test_sweeps_and_purges_until_told_to_stop(self) -> None:
+    async def test_runs_every_job_until_stopped(self) -> None:
         stop = asyncio.Event()
-        sweep, purge = Job(asyncio.Event(), until=0), Job(asyncio.Event(), until=0)
-        revalidate, deliver, fold, retain = (Job(asyncio.Event(), until=0) for _ in range(4))
+        reconcile, purge = Job(asyncio.Event(), until=0), Job(asyncio.Event(), until=0)
+        revalidate, deliver, roll_up, retain, audit, lost = (Job(asyncio.Event(), until=0) for _ in range(6))
 
-        async def sweep_and_stop() -> None:
-            await sweep()
-            if purge.runs and revalidate.runs and deliver.runs and fold.runs and retain.runs:
+        async def reconcile_and_stop() -> None:
+            await reconcile()
+            if purge.runs and revalidate.runs and deliver.runs and roll_up.runs and retain.runs and lost.runs:
                 stop.set()
 
         services = cast(
             "Services",
             {
-                Reconciler: SimpleNamespace(run=sweep_and_stop, purge=purge),
+                Reconciler: SimpleNamespace(run=reconcile_and_stop, purge=purge),
                 ValidationWorker: SimpleNamespace(run=lambda _stop: revalidate()),
                 DeliveryWorker: SimpleNamespace(run=lambda _stop: deliver()),
-                RollupWorker: SimpleNamespace(run=lambda _stop: fold()),
+                RollupWorker: SimpleNamespace(run=lambda _stop: roll_up()),
                 UsageRetentionWorker: SimpleNamespace(run=retain),
+                AuditRetentionWorker: SimpleNamespace(run=audit),
+                LostCallWorker: SimpleNamespace(run=lost),
+                CellJobs: SimpleNamespace(in_all=lambda job: job),
             },
         )
 
         async with asyncio.timeout(10):
             await run_jobs(services, interval_seconds=0, stop=stop)
 
-        assert sweep.runs > 0
+        assert reconcile.runs > 0
         assert purge.runs == 1
         assert revalidate.runs > 0

@@ -1,1 +1,0 @@
-"""Commands of an operator on the secret store."""

@@ -1,0 +1,90 @@
+"""Anthropic's own SDKs, each version installed apart from the tests, from PyPI and npm."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The newest version, the newest of 2.12 and the last that sends `x-api-key`.
+PYTHON_VERSIONS = ("2.14.0", "2.12.0", "1.17.0")
+TYPESCRIPT_VERSION = "1.14.0"
+SDKS = (*(f"python-{version}" for version in PYTHON_VERSIONS), f"typescript-{TYPESCRIPT_VERSION}")
+
+_DRIVERS = Path(__file__).parent
+_UV = Path(sys.executable).with_name("uv")
+_SECONDS = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sdk:
+    """One installed SDK, and the command that runs its driver."""
+
+    name: str
+    directory: Path
+    command: tuple[str, ...]
+
+    @property
+    def is_python(self) -> bool:
+        return self.name.startswith("python")
+
+    async def run(self, job: Mapping[str, Any], *, environment: Mapping[str, str] | None = None) -> Any:
+        """Run the driver in a clean environment. Returns the results, one for each scenario or stream."""
+        process = await asyncio.create_subprocess_exec(
+            *self.command,
+            cwd=self.directory,
+            env={"PATH": os.environ["PATH"], "PYTHONUTF8": "1", **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        async with asyncio.timeout(_SECONDS):
+            output, errors = await process.communicate(json.dumps(job).encode())
+        assert process.returncode == 0, errors.decode()[-3000:]
+        done = json.loads(output)
+        assert done["version"] == self.name.rpartition("-")[2]
+        return done["results"]
+
+
+def install(name: str, directory: Path) -> Sdk:
+    """Install the SDK with this name, or skip the test: not every machine reaches a registry."""
+    language, _, version = name.partition("-")
+    return (
+        _install_python(name, version, directory)
+        if language == "python"
+        else _install_typescript(name, version, directory)
+    )
+
+
+def _install_python(name: str, version: str, directory: Path) -> Sdk:
+    python = directory / "venv" / "bin" / "python"
+    _run([str(_UV), "venv", "--quiet", "--python", sys.executable, str(directory / "venv")], directory)
+    _run([str(_UV), "pip", "install", "--quiet", "--python", str(python), f"anthropic=={version}"], directory)
+    return Sdk(name=name, directory=directory, command=(str(python), str(_DRIVERS / "python_driver.py")))
+
+
+def _install_typescript(name: str, version: str, directory: Path) -> Sdk:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is missing (Debian package nodejs)")
+    (directory / "package.json").write_text("{}")
+    _run(["npm", "install", "--no-audit", "--no-fund", f"@anthropic-ai/sdk@{version}"], directory)
+    return Sdk(name=name, directory=directory, command=(node, str(_DRIVERS / "typescript_driver.mjs")))
+
+
+def _run(command: Sequence[str], directory: Path) -> None:
+    try:
+        done = subprocess.run(
+            command, cwd=directory, capture_output=True, text=True, check=False, timeout=_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"the SDK cannot be installed: {type(error).__name__}")
+    if done.returncode != 0:
+        pytest.skip(f"the SDK cannot be installed: {done.stderr.strip()[-300:]}")

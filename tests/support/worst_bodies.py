@@ -1,0 +1,132 @@
+"""Bodies that cost as much as their size allows, generated from the schemas of the OpenAPI document."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from app.api.examples import ExampleMissing, example_of
+
+Schema = Mapping[str, Any]
+
+_MARK = "@the worst value@"
+# Each is repeated until the body has its full size: the beginning, the repeated part, the end.
+_WORST: dict[str, tuple[str, str, str]] = {
+    "zeros": ("[", "0,", "0]"),
+    "empty strings": ("[", '"",', '""]'),
+    "nulls": ("[", "null,", "null]"),
+    "empty lists": ("[", "[],", "[]]"),
+    "empty objects": ("[", "{},", "{}]"),
+    "objects with a field": ("[", '{"":0},', "{}]"),
+    "long integers": ("[", "9" * 4000 + ",", "0]"),
+    "floats": ("[", "1.7976931348623157e308,", "0]"),
+    "one long float": ("1.", "9", "e5"),
+    "letters": ('"', "x", '"'),
+    "digits": ('"', "9", '"'),
+    "spaces": ('"', " ", '"'),
+    "escapes": ('"', "\\u0041", '"'),
+    "control characters": ('"', "\\u0000", '"'),
+    "halves of surrogate pairs": ('"', "\\ud800", '"'),
+    "surrogate pairs": ('"', "\\ud83d\\ude00", '"'),
+    "wide characters": ('"', "\U0001f600", '"'),
+    "combining characters": ('"', "\u0301\u200d", '"'),
+    "nested lists": ("[", "[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]],", "0]"),
+    "pieces of a key": ('"', "sk-ant-", '"'),
+    "a URL": ('"https://', "a.", 'com/"'),
+}
+# For a field that is neither an object nor a list, these are enough.
+_FOR_FIELDS = {
+    *("objects with a field", "one long float", "digits", "escapes", "halves of surrogate pairs"),
+    *("wide characters", "many fields"),
+}
+_DEEP = {"deep lists": ("[", "]"), "deep objects": ('{"a":', "}")}
+
+
+def worst_bodies(schema: Schema, schemas: Schema, size: int) -> Iterator[tuple[str, bytes]]:
+    """Yield bodies of at most `size` bytes with a name: every value of the schema replaced by the worst ones."""
+    example = _example(schema, schemas)
+    for place, marked in _marked(example):
+        before, after = json.dumps(marked).split(json.dumps(_MARK))
+        name = ".".join(map(str, place)) or "the body"
+        is_field = not isinstance(_at(example, place), dict | list)
+        for worst, filled in _values(size - len(before) - len(after) - 1):
+            if is_field and worst not in _FOR_FIELDS:
+                continue
+            yield f"{name}: {worst}", (before + filled + after).encode()
+    yield from _repeated_items(example, size)
+    yield from _unknown_fields(example, size)
+
+
+def _values(size: int) -> Iterator[tuple[str, str]]:
+    for name, (start, unit, end) in _WORST.items():
+        number = (size - len(start) - len(end)) // len(unit.encode())
+        yield name, start + unit * number + end
+    for name, (opening, closing) in _DEEP.items():
+        depth = size // (len(opening) + len(closing)) - 1
+        yield name, opening * depth + "0" + closing * depth
+    fields = ",".join(f'"a{number}":0' for number in range(size // 11))
+    yield "many fields", "{" + fields[: fields.rindex(",", 0, size - 2)] + "}"
+
+
+def _marked(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yield each place in the value, with a copy in which the mark is there."""
+    yield place, _MARK
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, child in children:
+        for inner, marked in _marked(child, (*place, key)):
+            copied = dict(value) if isinstance(value, dict) else list(value)
+            copied[key] = marked
+            yield inner, copied
+
+
+def _repeated_items(example: Any, size: int) -> Iterator[tuple[str, bytes]]:
+    """Valid items, and items with one invalid value each, as many as fit."""
+    for place, marked in _marked(example):
+        item = _at(example, place)
+        if not place or place[-1] != 0:
+            continue
+        before, after = json.dumps(marked).split(json.dumps(_MARK))
+        for name, repeated in {"valid items": item, "invalid items": _with_null(item)}.items():
+            text = json.dumps(repeated) + ","
+            number = max(1, (size - len(before) - len(after)) // len(text))
+            yield f"{'.'.join(map(str, place))}: {name}", (before + (text * number)[:-1] + after).encode()
+
+
+def _unknown_fields(example: Any, size: int) -> Iterator[tuple[str, bytes]]:
+    """The valid body with as many unknown fields as fit, in each of its objects."""
+    for place, marked in _marked(example):
+        item = _at(example, place)
+        if not isinstance(item, dict):
+            continue
+        before, after = json.dumps(marked).split(json.dumps(_MARK))
+        known = json.dumps(item)[:-1] + "," if item else "{"
+        number = (size - len(before) - len(after) - len(known)) // 11
+        fields = ",".join(f'"b{number}":0' for number in range(number))
+        yield f"{'.'.join(map(str, place))}: unknown fields", (before + known + fields + "}" + after).encode()
+
+
+def _at(value: Any, place: tuple[str | int, ...]) -> Any:
+    for key in place:
+        value = value[key]
+    return value
+
+
+def _with_null(item: Any) -> Any:
+    return dict.fromkeys(item) if isinstance(item, dict) else None
+
+
+def _example(schema: Schema, schemas: Schema) -> Any:
+    """An example with every field, also the optional ones."""
+    if "$ref" in schema:
+        return _example(schemas[schema["$ref"].rpartition("/")[2]], schemas)
+    if "examples" not in schema and "properties" in schema:
+        return {name: _example(field, schemas) for name, field in schema["properties"].items()}
+    if "examples" not in schema and schema.get("type") == "array":
+        return [_example(schema["items"], schemas)]
+    if "anyOf" in schema and "examples" not in schema:
+        return _example(schema["anyOf"][0], schemas)
+    try:
+        return example_of(schema, schemas)
+    except ExampleMissing:
+        return "x"

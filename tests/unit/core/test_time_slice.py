@@ -1,0 +1,123 @@
+"""Long work lets other tasks run before its slice has passed by much."""
+
+import asyncio
+import time
+from itertools import pairwise
+
+from app.core.time_slice import SLICE_SECONDS, TimeSlice, line_of
+
+STEPS = 6
+
+
+def use(seconds: float) -> None:
+    ends_at = time.perf_counter() + seconds
+    while time.perf_counter() < ends_at:
+        pass
+
+
+async def _work(steps: list[str], name: str) -> None:
+    time_slice = TimeSlice()
+    for _ in range(STEPS):
+        steps.append(name)
+        use(SLICE_SECONDS)
+        await time_slice.pause_if_used()
+
+
+async def _record_iterations(steps: list[str]) -> None:
+    while True:
+        if steps[-1:] != ["-"]:
+            steps.append("-")
+        await asyncio.sleep(0)
+
+
+async def _busy() -> None:
+    while True:
+        use(SLICE_SECONDS)
+        await asyncio.sleep(0)
+
+
+async def _count(counted: list[int]) -> None:
+    while True:
+        counted[0] += 1
+        await asyncio.sleep(0)
+
+
+class TestTimeSlice:
+    async def test_pauses_each_time_that_it_is_used(self) -> None:
+        counted, time_slice = [0], TimeSlice()
+        other = asyncio.create_task(_count(counted))
+
+        for used in range(1, 4):
+            use(SLICE_SECONDS)
+            await time_slice.pause_if_used()
+            assert counted[0] >= used
+        other.cancel()
+
+    async def test_does_not_pause_before(self) -> None:
+        counted, time_slice = [0], TimeSlice()
+        time_slice._left = 60
+        other = asyncio.create_task(_count(counted))
+
+        await time_slice.pause_if_used()
+
+        assert counted == [0]
+        other.cancel()
+
+    async def test_does_not_count_what_it_waits_for(self) -> None:
+        time_slice = TimeSlice()
+
+        time_slice.suspend()
+        use(2 * SLICE_SECONDS)
+        time_slice.resume()
+
+        assert 0 < time_slice._left <= SLICE_SECONDS
+        counted = [0]
+        other = asyncio.create_task(_count(counted))
+        await time_slice.pause_if_used()
+        assert counted == [0]
+        other.cancel()
+
+    async def test_in_a_transaction_lets_others_run_but_does_not_wait_in_line(self) -> None:
+        counted, time_slice = [0], TimeSlice(in_transaction=True)
+        other = asyncio.create_task(_count(counted))
+
+        async with line_of(asyncio.get_running_loop()), asyncio.timeout(5):
+            for used in range(1, 4):
+                use(SLICE_SECONDS)
+                await time_slice.pause_if_used()
+                assert counted == [used]
+        other.cancel()
+
+    async def test_long_tasks_alternate_and_a_short_one_runs_between_them(self) -> None:
+        steps: list[str] = []
+        tasks = [asyncio.create_task(_work(steps, name)) for name in "abc"]
+        short = asyncio.create_task(_record_iterations(steps))
+        await asyncio.gather(*tasks)
+        short.cancel()
+
+        long = "".join(step for step in steps if step != "-")
+        assert long[3:].startswith("abcabcabc")
+        # After its first slice, no long task runs directly after another one.
+        assert all("-" in pair for pair in pairwise(steps[4:]))
+
+    async def test_goes_on_in_a_busy_loop(self) -> None:
+        busy = [asyncio.create_task(_busy()) for _ in range(3)]
+        time_slice = TimeSlice()
+
+        async with asyncio.timeout(5):
+            for _ in range(3):
+                use(SLICE_SECONDS)
+                await time_slice.pause_if_used()
+        for task in busy:
+            task.cancel()
+
+    async def test_cancelled_while_it_waits_lets_the_next_one_go_on(self) -> None:
+        steps: list[str] = []
+        tasks = [asyncio.create_task(_work(steps, name)) for name in "abc"]
+        await asyncio.sleep(0)  # each has its first slice, and waits for the next one
+
+        tasks[0].cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert steps.count("b") == steps.count("c") == STEPS
