@@ -1,1 +1,1 @@
-"""Benchmarks: ratios measured in one run, on whatever machine this is."""
+"""Benchmarks. They compare alternatives in the same run, so that the ratios depend little on the machine."""

@@ -1,21 +1,40 @@
-"""`make bench`: every benchmark in one run, and a closing table. Exit code 1 where a target is missed."""
+"""`make bench`: run all benchmarks and print a summary table. Exit code 1 if a target is missed."""
 
 import asyncio
 import sys
 
-from bench import egress, footprint, ingestion, leases, limits, prices, reports, requests, url_policy
+from bench import (
+    decisions,
+    egress,
+    footprint,
+    ingestion,
+    kept_usage,
+    leases,
+    limits,
+    listings,
+    prices,
+    reports,
+    requests,
+    url_policy,
+)
 from bench.measures import Measure, table
+from bench.relay import comparison as relay
 
 
 async def _measure() -> list[Measure]:
     print("\nPrices", flush=True)
     measures = prices.run()
+    print("\nDecisions", flush=True)
+    measures += decisions.run()
     for title, benchmark in (
         ("Requests", requests),
         ("Ingestion", ingestion),
+        ("Kept usage objects", kept_usage),
         ("Limits", limits),
         ("Egress", egress),
+        ("Relay", relay),
         ("Reports", reports),
+        ("Listings", listings),
         ("Leases", leases),
         ("Footprint", footprint),
     ):

@@ -1,6 +1,6 @@
-"""What our reads are measured against: the same rows by one SELECT, and no checks at all.
+"""The baseline for reads: the same rows from one SELECT, without any checks.
 
-python -m bench.bare --port N --database URL    FastAPI, an asyncpg pool, a dictionary out
+python -m bench.bare --port N --database URL    FastAPI with an asyncpg pool; returns dictionaries
 """
 
 import argparse
@@ -13,7 +13,7 @@ import asyncpg
 import uvicorn
 from fastapi import FastAPI
 
-# What the service's own answer is made of.
+# The columns of the service's own response.
 SELECT = """
     SELECT c.organization_id, c.id, c.provider, c.label, c.state, v.key_hint, v.fingerprint, v.key_version,
            v.base_url, v.messages_url, v.auth_style, v.workspace_id, v.probe_model,

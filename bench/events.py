@@ -1,4 +1,4 @@
-"""Events like those of a day: a few models, features and sessions, cache reads and writes, time-ordered ids."""
+"""Generates usage events like those of a day: some models, features and sessions, cache use, time-ordered ids."""
 
 import json
 import random
@@ -13,7 +13,7 @@ _FEATURES = ("support", "search", "drafts", "agents")
 
 
 def events(count: int) -> Iterator[dict[str, Any]]:
-    """As a client reports them."""
+    """Yield events in the format of the API."""
     start = datetime.now(UTC) - timedelta(hours=20)
     for number in range(count):
         started_at = start + timedelta(milliseconds=number % 70_000_000)
@@ -27,7 +27,7 @@ def events(count: int) -> Iterator[dict[str, Any]]:
             "session_id": f"session-{number // 8}",
             "outcome": "succeeded",
             "usage_source": "reported",
-            "provider_request_id": f"req_{number:024d}",
+            "provider_request_id": f"req_{new_id().hex}",  # ordered by time, like the provider's
             "usage": {
                 "input_tokens": random.randrange(5000),
                 "cache_creation_input_tokens": 100,

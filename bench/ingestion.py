@@ -1,7 +1,7 @@
-"""What the ledger takes in: over HTTP beside bare asyncpg, and the memory that one long body needs.
+"""Measures ingestion: events per second over HTTP and with bare asyncpg, and the memory for one long body.
 
-The bare side writes the same rows into the same tables and does nothing else. Both run by turns, on tables
-that grow alike. BYOK_BENCH_EVENTS: events of a round; BYOK_BENCH_STREAM: lines of the long body.
+The bare baseline writes the same rows into the same tables and does nothing more. Both alternate, on tables of the
+same size. BYOK_BENCH_EVENTS: events per round. BYOK_BENCH_STREAM: lines of the long body.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import psutil
 from bench import ingestion_bare, ingestion_clients
 from bench.ingestion_clients import BATCH
 from bench.measures import Measure, progress
-from tests.e2e.service import Service, running
+from tests.support.processes.service import Service, running
 
 EVENTS = int(os.environ.get("BYOK_BENCH_EVENTS", "60000"))
 STREAMED = int(os.environ.get("BYOK_BENCH_STREAM", "1000000"))
@@ -47,9 +47,9 @@ async def _batches(service: Service) -> list[Measure]:
         micros = (after.user - before.user + after.system - before.system) / sent["accepted"] * 1e6
         progress(
             f"round {number} of {ROUNDS}: {pair[0]:,.0f} events/s, bare {pair[1]:,.0f}/s,"
-            f" {micros:.1f} µs of the service's CPU an event"
+            f" {micros:.1f} µs of the service's CPU per event"
         )
-        if number:  # the first one warms both up
+        if number:  # the first round is the warm-up
             rounds.append(pair)
     return [
         Measure(
@@ -57,7 +57,7 @@ async def _batches(service: Service) -> list[Measure]:
             value=statistics.median(ours for ours, _ in rounds),
             unit="/s",
             at_least=MIN_PER_SECOND,
-            note=f"{BATCH:,} NDJSON lines a batch, 2 clients",
+            note=f"{BATCH:,} NDJSON lines per batch, 2 clients",
         ),
         Measure(
             name="usage events, ratio to bare asyncpg",
@@ -86,7 +86,7 @@ async def _long_body(service: Service) -> list[Measure]:
     progress(f"{sent['accepted']:,} lines in one body: {sent['seconds']:.0f} s, at most {most / 1e6:.0f} MB")
     return [
         Measure(
-            name="memory while one long body comes in",
+            name="memory while ingesting one long body",
             value=most / 1e6,
             unit="MB",
             at_most=MAX_MEGABYTES,

@@ -1,8 +1,8 @@
-"""What ingestion is measured against: the same rows into the same tables by bare asyncpg, and nothing else.
+"""The baseline for ingestion: bare asyncpg writes the same rows into the same tables.
 
 python -m bench.ingestion_bare --database URL --batches 50
 
-Two statements a batch, both with ON CONFLICT, in one transaction on one connection. Says in JSON how long that took.
+Two statements per batch, both with ON CONFLICT, in one transaction on one connection. Prints the duration as JSON.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from bench.events import events
 
 BATCH = 1000
 ORGANIZATION = "org_bench_bare"
-PATIENCE_SECONDS = 500.0
+TIMEOUT_SECONDS = 500.0
 
 _KEYS = """
 INSERT INTO usage_event_key (organization_id, event_id, payload_hash, started_at)
@@ -54,26 +54,26 @@ ON CONFLICT DO NOTHING"""
 
 
 async def write(database: str, *, batches: int) -> float:
-    """Run the writer beside this process; the seconds that it took."""
+    """Run the writer in a separate process; return its duration in seconds."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.ingestion_bare", "--database", database, "--batches", str(batches)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            said, _ = await process.communicate()
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode == 0, "the bare writer failed"
-    return float(json.loads(said)["seconds"])
+    return float(json.loads(output)["seconds"])
 
 
 def _columns(batch: list[dict[str, Any]]) -> dict[str, list[Any]]:
     usages = [event["usage"] for event in batch]
-    nothing: list[Any] = [None] * len(batch)
+    nulls: list[Any] = [None] * len(batch)
     zeros = [0] * len(batch)
     own = {
         name: [event.get(name) for event in batch]
@@ -84,8 +84,8 @@ def _columns(batch: list[dict[str, Any]]) -> dict[str, list[Any]]:
         "started_at": [datetime.fromisoformat(event["started_at"]) for event in batch],
         "completed_at": [datetime.fromisoformat(event["completed_at"]) for event in batch],
         "mode": ["managed"] * len(batch),
-        "credential_id": nothing,
-        "key_version": nothing,
+        "credential_id": nulls,
+        "key_version": nulls,
         "usage_source": [event["usage_source"] for event in batch],
         **{name: [it[name] for it in usages] for name in ("service_tier", "speed", "inference_geo")},
         "uncached_input_tokens": [it["input_tokens"] for it in usages],
@@ -94,12 +94,12 @@ def _columns(batch: list[dict[str, Any]]) -> dict[str, list[Any]]:
         "cache_read_tokens": [it["cache_read_input_tokens"] for it in usages],
         "output_tokens": [it["output_tokens"] for it in usages],
         "web_search_requests": zeros,
-        "cost": nothing,
+        "cost": nulls,
         "billed": zeros,
-        "price_version": nothing,
+        "price_version": nulls,
         "flags": zeros,
         "provider_request_id": [event["provider_request_id"] for event in batch],
-        "reservation_id": nothing,
+        "reservation_id": nulls,
     }
 
 

@@ -1,8 +1,8 @@
-"""Clients that send prepared batches one after another, in a process of their own.
+"""Clients that send prepared batches one after another, in a separate process.
 
 python -m bench.ingestion_clients --port 8000 --path /v1/... --batches 50 < token
 
-Says in JSON how many events were accepted and how long that took. With --stream all of them go as one body.
+Prints the number of accepted events and the duration as JSON. With --stream, all events are sent as one body.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from bench.events import ndjson
 
 HOST = "127.0.0.1"
 BATCH = 1000
-PATIENCE_SECONDS = 500.0
+TIMEOUT_SECONDS = 500.0
 
 
 async def send(
     port: int, path: str, token: str, *, batches: int, clients: int = 2, stream: bool = False
 ) -> dict[str, Any]:
-    """Run the clients beside this process and wait for what they say."""
+    """Run the clients in a separate process and return their output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.ingestion_clients", "--port", str(port), "--path", path),
         *("--batches", str(batches), "--clients", str(clients), *(["--stream"] if stream else [])),
@@ -34,37 +34,37 @@ async def send(
         stdout=subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            said, _ = await process.communicate(token.encode())
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            output, _ = await process.communicate(token.encode())
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode == 0, "the clients failed"
-    found: dict[str, Any] = json.loads(said)
+    found: dict[str, Any] = json.loads(output)
     return found
 
 
 async def _clients(port: int, path: str, token: str, *, batches: int, clients: int) -> dict[str, Any]:
     bodies = [ndjson(BATCH) for _ in range(batches)]
-    opened = [await asyncio.open_connection(HOST, port) for _ in range(clients)]
+    connections = [await asyncio.open_connection(HOST, port) for _ in range(clients)]
     started_at = time.perf_counter()
 
-    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    async def send_batches(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
         accepted = 0
         while bodies:
             body = bodies.pop()
             writer.write(_head(path, token, f"Content-Length: {len(body)}") + body)
-            accepted += (await _answer(reader))["accepted"]
+            accepted += (await _read_response(reader))["accepted"]
         writer.close()
         return accepted
 
-    accepted = sum(await asyncio.gather(*(one(*pair) for pair in opened)))
+    accepted = sum(await asyncio.gather(*(send_batches(*pair) for pair in connections)))
     return {"accepted": accepted, "seconds": time.perf_counter() - started_at}
 
 
 async def _stream(port: int, path: str, token: str, *, batches: int) -> dict[str, Any]:
-    """One body, made while it is sent."""
+    """Send one body, which is generated while it is sent."""
     reader, writer = await asyncio.open_connection(HOST, port)
     started_at = time.perf_counter()
     writer.write(_head(path, token, "Transfer-Encoding: chunked"))
@@ -72,9 +72,9 @@ async def _stream(port: int, path: str, token: str, *, batches: int) -> dict[str
         writer.write(b"%x\r\n%b\r\n" % (len(part), part))
         await writer.drain()
     writer.write(b"0\r\n\r\n")
-    answer = await _answer(reader)
+    response = await _read_response(reader)
     writer.close()
-    return {"accepted": answer["accepted"], "seconds": time.perf_counter() - started_at}
+    return {"accepted": response["accepted"], "seconds": time.perf_counter() - started_at}
 
 
 async def _parts(batches: int) -> AsyncIterator[bytes]:
@@ -93,7 +93,7 @@ def _head(path: str, token: str, length: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
+async def _read_response(reader: asyncio.StreamReader) -> dict[str, Any]:
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(
         int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
@@ -113,10 +113,10 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, default=2)
     parser.add_argument("--stream", action="store_true")
     options = parser.parse_args()
-    word = sys.stdin.read()
+    token = sys.stdin.read()
     sending = (
-        _stream(options.port, options.path, word, batches=options.batches)
+        _stream(options.port, options.path, token, batches=options.batches)
         if options.stream
-        else _clients(options.port, options.path, word, batches=options.batches, clients=options.clients)
+        else _clients(options.port, options.path, token, batches=options.batches, clients=options.clients)
     )
     print(json.dumps(uvloop.run(sending)))

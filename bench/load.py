@@ -1,9 +1,9 @@
-"""A small load generator in a process of its own: raw sockets kept alive, one request after another on each.
+"""A small load generator in a separate process: keep-alive sockets, one request after another on each.
 
 python -m bench.load --port 8000 --connections 16 --seconds 3 < request
 
-The request comes on standard input as it goes over the wire. Where it holds `{random}`, each copy
-gets a random word of the same length. Says in JSON how often it was answered and how fast.
+It reads the raw HTTP request from standard input. In each copy of the request, `{random}` becomes random hexadecimal
+digits of constant length. It prints the number of responses and their latencies as JSON.
 """
 
 import argparse
@@ -21,12 +21,12 @@ import uvloop
 HOST = "127.0.0.1"
 RANDOM = b"{random}"
 RANDOM_BYTES = 40
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What came back."""
+    """The result of a run."""
 
     requests: int
     errors: int
@@ -36,7 +36,7 @@ class Load:
 
 
 class Connection(asyncio.Protocol):
-    """Sends the next request as soon as the answer to the last one is complete."""
+    """Sends the next request as soon as the last response is complete."""
 
     def __init__(self, request: bytes, ends_at: float, seconds: list[float], errors: list[int]) -> None:
         self._request = request
@@ -47,7 +47,9 @@ class Connection(asyncio.Protocol):
         self.closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but descent
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's class has the same methods but another base class
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -74,7 +76,7 @@ class Connection(asyncio.Protocol):
 
 
 def request(method: str, path: str, *, token: str = "", body: str = "") -> bytes:
-    """As it goes over the wire."""
+    """Build a raw HTTP/1.1 request."""
     length = len(body.replace(RANDOM.decode(), "0" * 2 * RANDOM_BYTES))
     lines = [
         f"{method} {path} HTTP/1.1",
@@ -86,7 +88,7 @@ def request(method: str, path: str, *, token: str = "", body: str = "") -> bytes
 
 
 async def load(port: int, wire: bytes, *, connections: int, seconds: float) -> Load:
-    """Run the generator beside this process and wait for what it says."""
+    """Run the generator in a separate process and return its result."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.load", "--port", str(port)),
         *("--connections", str(connections), "--seconds", str(seconds)),
@@ -94,14 +96,14 @@ async def load(port: int, wire: bytes, *, connections: int, seconds: float) -> L
         stdout=subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(seconds + PATIENCE_SECONDS):
-            said, _ = await process.communicate(wire)
+        async with asyncio.timeout(seconds + TIMEOUT_SECONDS):
+            output, _ = await process.communicate(wire)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode == 0, "the load generator failed"
-    return Load(**json.loads(said))
+    return Load(**json.loads(output))
 
 
 async def _generate(port: int, wire: bytes, *, connections: int, seconds: float) -> Load:

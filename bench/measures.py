@@ -1,4 +1,4 @@
-"""What a benchmark says in the end: a value, and the target it is held against."""
+"""The results of benchmarks: values with their targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One line of the closing table. Without a target it is only told."""
+    """One line of the summary table. The target is optional."""
 
     name: str
     value: float
@@ -28,7 +28,7 @@ class Measure:
         return "" if self.at_most is None else f"<= {self.at_most:g}"
 
     @property
-    def verdict(self) -> str:
+    def result(self) -> str:
         return "" if not self.target else "met" if self.is_met else "MISSED"
 
 
@@ -37,20 +37,20 @@ def progress(text: str) -> None:
 
 
 def table(measures: Sequence[Measure]) -> str:
-    """The closing table."""
+    """Format the summary table."""
     rows = [
         (
             m.name,
             f"{m.value:,.2f}" if m.value < 100 else f"{m.value:,.0f}",
             m.unit,
             m.target,
-            m.verdict,
+            m.result,
             m.note,
         )
         for m in measures
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return "\n".join(
-        f"{name:<{widths[0]}}  {value:>{widths[1]}} {unit:<{widths[2]}}  {target:<{widths[3]}}  {verdict:<{widths[4]}}  {note}".rstrip()
-        for name, value, unit, target, verdict, note in rows
+        f"{name:<{widths[0]}}  {value:>{widths[1]}} {unit:<{widths[2]}}  {target:<{widths[3]}}  {result:<{widths[4]}}  {note}".rstrip()
+        for name, value, unit, target, result, note in rows
     )

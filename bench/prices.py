@@ -1,4 +1,4 @@
-"""What pricing a request costs, beside the package whose list it was compiled from.
+"""Measures the time to price a request, compared with the package that the price list is compiled from.
 
 python -m bench.prices
 """
@@ -14,12 +14,12 @@ import genai_prices
 from app.pricing.price_list import load_price_list
 from app.pricing.prices import OrganizationPrices, OverrideList, PriceOverride
 from app.pricing.rates import Rates
-from app.usage.records import ModelUsage, TokenUsage
+from app.usage_events.records import ModelUsage, TokenUsage
 from bench.measures import Measure, progress
 
-# Dearer than this against the package and compiling would not be worth its code.
+# If it were less than 10 times as fast as the package, compiling the list would not be worth the code.
 MIN_TIMES_FASTER: Final = 10.0
-# Compared anew in this run; equality at length is the unit tests' business.
+# This run only compares a few costs. Unit tests compare them thoroughly.
 ROUNDS: Final = 9
 REPEATS: Final = 400
 AT: Final = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -42,7 +42,7 @@ Price = Callable[[ModelUsage], object]
 
 
 def run() -> list[Measure]:
-    """Raises AssertionError where the two differ: then the times say nothing."""
+    """Raises AssertionError if the two costs differ: then the times are meaningless."""
     started_at = time.perf_counter()
     listed = load_price_list()
     loading = (time.perf_counter() - started_at) * 1000
@@ -65,14 +65,14 @@ def run() -> list[Measure]:
         cost = compiled.price((request,), at=AT).cost
         assert cost == _by_the_package(request).total_price * 10**12, request.model
     best = {name: float("inf") for name in contestants}
-    # By turns, best of several: whatever else the machine does, all of them suffer alike.
+    # Alternate and take the best of several rounds, so that other load affects all of them equally.
     for _ in range(ROUNDS):
         for name, price in contestants.items():
             best[name] = min(
                 best[name], _microseconds(price, REPEATS if name != "genai-prices" else REPEATS // 20)
             )
     for name, microseconds in best.items():
-        progress(f"{name:16}{microseconds:8.2f} us a request")
+        progress(f"{name:16}{microseconds:8.2f} us per request")
     return [
         Measure(name="price of a request", value=best["compiled"], unit="us"),
         Measure(name="price of a request, with overrides", value=best["with overrides"], unit="us"),

@@ -1,8 +1,8 @@
-"""What a report costs as the ledger grows: 30 days, by day, mode and model, of an organization with 13 % of all rows.
+"""Measures reports as the ledger grows: 30 days, by day, mode and model, of an organization with 13 % of all rows.
 
-Two services with databases of their own, one with ten times the rows of the other, are asked by turns:
-whatever else the machine does, both suffer alike. Beside it DuckDB scans the same rows in Parquet.
-BYOK_BENCH_ROWS says how many rows the larger one has; 10000000 is what the targets are meant for.
+Two services have separate databases, one with ten times the rows of the other. Requests alternate between them, so that
+other load affects both equally. For comparison, DuckDB scans the same rows in Parquet. BYOK_BENCH_ROWS sets the number of
+rows of the larger database; the targets are meant for 10000000.
 """
 
 import os
@@ -19,7 +19,7 @@ import asyncpg
 import duckdb
 
 from bench.measures import Measure, progress
-from tests.e2e.service import Service, running
+from tests.support.processes.service import Service, running
 
 ORGANIZATION = "org_big"
 ROWS = int(os.environ.get("BYOK_BENCH_ROWS", "1000000"))
@@ -29,7 +29,7 @@ REQUESTS = 400
 SCANS = 15
 MAX_RATIO = 1.5
 
-# Row n of ROWS started n/ROWS of the way through the days; 13 of 100 are of one organization.
+# Row n of ROWS starts at n/ROWS of the period. 13 % of the rows belong to one organization.
 _LOAD = """
 INSERT INTO usage_event
 SELECT CASE WHEN n % 100 < 13 THEN 'org_big' ELSE 'org_' || n % 200 END,
@@ -64,11 +64,13 @@ async def run() -> list[Measure]:
     sizes = (ROWS // 10, ROWS)
     async with AsyncExitStack() as stack:
         services = [await stack.enter_async_context(running(JOBS__INTERVAL="1s")) for _ in sizes]
-        folds = [
+        rollup_rates = [
             await _fill(service, rows, since, until) for service, rows in zip(services, sizes, strict=True)
         ]
-        asked = {"starting_at": since.isoformat(), "ending_at": until.isoformat(), "limit": "10000"}
-        small, large = await _ask_by_turns(services, asked | {"group_by[]": ["usage_mode", "model"]})
+        parameters = {"starting_at": since.isoformat(), "ending_at": until.isoformat(), "limit": "10000"}
+        small, large = await _request_alternately(
+            services, parameters | {"group_by[]": ["usage_mode", "model"]}
+        )
         scans = await _scan(services[-1], since, until)
     ratio = _p99(large) / _p99(small)
     return [
@@ -91,12 +93,14 @@ async def run() -> list[Measure]:
             unit="ms",
             note=f"Parquet, warm; report faster by {statistics.median(scans) / statistics.median(large):.1f}",
         ),
-        Measure(name="fold", value=folds[-1], unit="rows/s", note="in the background of the service"),
+        Measure(
+            name="rollup", value=rollup_rates[-1], unit="rows/s", note="in the background of the service"
+        ),
     ]
 
 
 async def _fill(service: Service, rows: int, since: datetime, until: datetime) -> float:
-    """Rows straight into the ledger, then the service folds those of the organization; returns how many a second."""
+    """Insert rows directly into the ledger and wait until the service has rolled up the organization's; return rows/s."""
     connection = await _connect(service)
     await connection.execute("SET synchronous_commit = off")
     started = time.perf_counter()
@@ -110,27 +114,27 @@ async def _fill(service: Service, rows: int, since: datetime, until: datetime) -
     while await connection.fetchval("SELECT count(*) FROM job_queue WHERE kind = 'fold_usage'"):
         await connection.execute("SELECT pg_sleep(0.2)")
     seconds = time.perf_counter() - started
-    folded = rows * 13 // 100
-    progress(f"folded {folded:,} rows in {seconds:.0f} s")
+    rolled_up = rows * 13 // 100
+    progress(f"rolled up {rolled_up:,} rows in {seconds:.0f} s")
     await connection.execute("VACUUM ANALYZE usage_hour, usage_day, usage_hour_detail, usage_day_detail")
     await connection.close()
-    return folded / seconds
+    return rolled_up / seconds
 
 
-async def _ask_by_turns(services: Sequence[Service], asked: dict[str, Any]) -> list[list[float]]:
-    """Milliseconds of each request, by service."""
+async def _request_alternately(services: Sequence[Service], parameters: dict[str, Any]) -> list[list[float]]:
+    """Return the milliseconds of each request, by service."""
     path = f"/v1/organizations/{ORGANIZATION}/usage-report"
     taken: list[list[float]] = [[] for _ in services]
     for number in range(REQUESTS + 20):
         for service, milliseconds in zip(services, taken, strict=True):
             started = time.perf_counter()
-            answer = await service.request("GET", path, params=asked)
-            if number >= 20:  # the first ones warm both up
+            response = await service.request("GET", path, params=parameters)
+            if number >= 20:  # the first requests are the warm-up
                 milliseconds.append((time.perf_counter() - started) * 1000)
-    for answer_rows, service in zip((ROWS // 10, ROWS), services, strict=True):
-        answer = await service.request("GET", path, params=asked)
-        results = [result for bucket in answer.json()["data"] for result in bucket["results"]]
-        assert sum(result["requests"] for result in results) == answer_rows * 13 // 100, answer.text[:500]
+    for expected_rows, service in zip((ROWS // 10, ROWS), services, strict=True):
+        response = await service.request("GET", path, params=parameters)
+        results = [result for bucket in response.json()["data"] for result in bucket["results"]]
+        assert sum(result["requests"] for result in results) == expected_rows * 13 // 100, response.text[:500]
     progress(f"{REQUESTS} reports over each, of {len(results)} results")
     return taken
 

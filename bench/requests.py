@@ -1,7 +1,7 @@
-"""What a request costs: reads beside a bare handler, and the time to save a key with a provider that answers at once.
+"""Measures requests: reads compared with a bare handler, and the time to save a key with a provider without latency.
 
-Both servers run on uvloop and httptools in one process each, over the same database, and are asked
-by turns. Ours does all it does in production: token, row-level security, logs, metrics.
+Both servers run on uvloop and httptools, in one process each, with the same database, in alternating rounds. The
+service runs as in production: token checks, row-level security, logs, metrics.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ import psutil
 
 from bench.load import Load, load, request
 from bench.measures import Measure, progress
-from tests.e2e.provider_process import provider_process
-from tests.e2e.service import Service, running, until
-from tests.fake_anthropic import make_key
+from tests.support.processes.fake_anthropic import provider_process
+from tests.support.processes.service import Service, running, until
+from tests.support.provider.fake_anthropic import make_key
 
 ORGANIZATION = "org_bench"
 CREDENTIALS = 40
@@ -33,7 +33,7 @@ MIN_RATIO = 0.35
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Where it listens, and whose time it takes."""
+    """A server: its port and its process."""
 
     port: int
     process: psutil.Process
@@ -44,7 +44,7 @@ class Server:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
+class ServerRound:
     """One round of one server."""
 
     load: Load
@@ -53,7 +53,7 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """The same question to both."""
+    """The same read as a request to each server."""
 
     name: str
     ours: bytes
@@ -63,7 +63,12 @@ class Read:
 async def run() -> list[Measure]:
     async with (
         provider_process() as provider_url,
-        running(PROVIDER__DEFAULT_BASE_URL=provider_url, RATE_LIMITS__CREDENTIAL_WRITES="1000000") as service,
+        running(
+            PROVIDER__DEFAULT_BASE_URL=provider_url,
+            RATE_LIMITS__CREDENTIAL_WRITES="1000000",
+            RATE_LIMITS__CHANGES="1000000",
+            QUOTAS__CREDENTIALS="100000",
+        ) as service,
     ):
         progress(f"saving {CREDENTIALS} credentials")
         credential_id = await _fill(service)
@@ -96,11 +101,11 @@ def _reads(credential_id: str, token: str) -> list[Read]:
 
 
 async def _compare(read: Read, ours: Server, bare: Server) -> list[Measure]:
-    """By turns, the median of the rounds' ratios: whatever else the machine does, both suffer alike."""
-    rounds: list[tuple[Answered, Answered]] = []
+    """Alternate rounds and take the median of their ratios, so that other load affects both sides equally."""
+    rounds: list[tuple[ServerRound, ServerRound]] = []
     for number in range(ROUNDS + 1):
-        pair = (await _read(ours, read.ours), await _read(bare, read.bare))
-        if number:  # the first one warms both up
+        pair = (await _measure_read(ours, read.ours), await _measure_read(bare, read.bare))
+        if number:  # the first round is the warm-up
             rounds.append(pair)
             progress(
                 f"{read.name}, round {number} of {ROUNDS}:"
@@ -120,16 +125,16 @@ async def _compare(read: Read, ours: Server, bare: Server) -> list[Measure]:
             name=f"{read.name}, CPU time",
             value=cpu,
             unit="ms",
-            note=f"of the server per request; bare {bare_cpu:.2f} ms, ratio {bare_cpu / cpu:.2f}",
+            note=f"per request in the server; bare {bare_cpu:.2f} ms, ratio {bare_cpu / cpu:.2f}",
         ),
     ]
 
 
-async def _read(server: Server, wire: bytes) -> Answered:
+async def _measure_read(server: Server, wire: bytes) -> ServerRound:
     before = server.cpu_seconds()
     found = await load(server.port, wire, connections=CONNECTIONS, seconds=SECONDS)
     assert found.errors == 0, f"{found.errors} of {found.requests} requests failed"
-    return Answered(load=found, cpu_ms=(server.cpu_seconds() - before) / found.requests * 1000)
+    return ServerRound(load=found, cpu_ms=(server.cpu_seconds() - before) / found.requests * 1000)
 
 
 async def _save(service: Service, token: str, connections: int) -> list[Measure]:
@@ -167,7 +172,7 @@ async def _bare(service: Service) -> AsyncIterator[Server]:
         stdin=subprocess.DEVNULL,
     )
 
-    async def answers() -> bool:
+    async def is_ready() -> bool:
         try:
             async with httpx.AsyncClient(trust_env=False) as client:
                 return (await client.get(f"http://127.0.0.1:{port}/openapi.json")).is_success
@@ -175,7 +180,7 @@ async def _bare(service: Service) -> AsyncIterator[Server]:
             return False
 
     try:
-        await until(answers, "the bare handler answers")
+        await until(is_ready, "the bare handler is ready")
         yield Server(port=port, process=psutil.Process(process.pid))
     finally:
         process.terminate()

@@ -1,9 +1,9 @@
-"""The URL policy's price beside two parsers, and a fuzzer that looks for crashes and misreadings.
+"""Measures the URL policy compared with two parsers, and fuzzes it for crashes and misreadings.
 
 python -m bench.url_policy               microseconds per URL, and the ratio to pydantic's parser
-python -m bench.url_policy --fuzz N      N made-up URLs; prints every one that goes wrong
+python -m bench.url_policy --fuzz N      check N random URLs; print every failure
 """
-# ruff: noqa: RUF001  # characters that look like others are the subject
+# ruff: noqa: RUF001  # the URLs contain look-alike characters on purpose
 
 import argparse
 import random
@@ -18,9 +18,9 @@ from pydantic import AnyHttpUrl, TypeAdapter
 
 from app.core.url_errors import UrlRefused
 from app.provider_url.url import OptionalProviderURL, ProviderURL
-from tests.url_readings import misreadings
+from tests.support.url_parsers import parser_differences
 
-# Dearer than this and somebody will be tempted to check less often.
+# At a higher cost, developers would be tempted to validate less often.
 MAX_RATIO: Final = 15.0
 ROUNDS: Final = 150
 REPEATS: Final = 20
@@ -114,7 +114,7 @@ def measure() -> int:
         "httpx.URL": httpx.URL,
     }
     best = {name: float("inf") for name in contestants}
-    # Short turns, best of many, in processor time: whatever else the machine does, all of them suffer alike.
+    # Alternate short rounds and take the best CPU time of many, so that other load affects all of them equally.
     for _ in range(ROUNDS):
         for name, parse in contestants.items():
             best[name] = min(best[name], _microseconds(parse))
@@ -138,21 +138,21 @@ def fuzz(count: int, seed: int) -> int:
     wrong = 0
     started_at = time.perf_counter()
     for _ in range(count):
-        typed = _mutant(source)
+        text = _mutant(source)
         try:
-            url = ProviderURL(typed)
+            url = ProviderURL(text)
         except UrlRefused as refusal:
             outcomes[refusal.reason.value] += 1
             continue
-        except Exception as error:  # noqa: BLE001  # any other exception is what we look for
+        except Exception as error:  # noqa: BLE001  # every other exception is a finding
             outcomes["crashed"] += 1
             findings = [f"{type(error).__name__}: {error}"]
         else:
             outcomes["ok"] += 1
-            findings = list(misreadings(typed, url))
+            findings = list(parser_differences(text, url))
         for finding in findings:
             wrong += 1
-            print(f"{typed!a}: {finding!a}")
+            print(f"{text!a}: {finding!a}")
     for outcome, times in outcomes.most_common():
         print(f"{outcome:24}{times:9}")
     print(f"{count} inputs (seed {seed}), {wrong} findings, {time.perf_counter() - started_at:.0f} s")

@@ -1,8 +1,8 @@
-"""Keys read and leased through the Vault adapter, beside plain hvac in as many threads on the same server.
+"""Measures reads and leases through the Vault adapter, compared with plain hvac in as many threads on the same server.
 
-python -m bench.vault_store               calls per second, their ratio, and the event loop's lag meanwhile
+python -m bench.vault_store               print calls per second, their ratio and the event loop lag
 
-The server is BYOK_TEST_VAULT_ADDR's, or `bao` or `vault` on PATH in dev mode, on the same machine.
+The server is the one at BYOK_TEST_VAULT_ADDR, or `bao` or `vault` from PATH in dev mode, on the same machine.
 """
 
 import argparse
@@ -19,25 +19,25 @@ from uuid import uuid4
 
 import hvac
 
-from app.core.api_key import ApiKey
+from app.core.keys.api_key import ApiKey
 from app.secret_store.encoding import length_prefixed
 from app.secret_store.port import SecretRef, WrappedSecret
 from app.secret_store.vault.store import VaultSecretStore
-from tests.integration.secret_store.server import is_there, real_server
-from tests.integration.secret_store.vaults import Prepared, prepared_vault
+from tests.support.vault.prepared import PreparedVault, prepared_vault
+from tests.support.vault.real_server import is_real_vault_available, real_server
 
 WORKERS: Final = 16
-# Slower than this beside plain hvac and the adapter is in the way.
+# Below this ratio, the adapter would slow down requests noticeably.
 MIN_RATIO: Final = 0.8
 MAX_LAG_SECONDS: Final = 0.05
 TICK_SECONDS: Final = 0.005
 KEY: Final = ApiKey("sk-ant-api03-" + 93 * "x" + "AA")
 
 
-class Plain:
-    """What the adapter does, by hand: hvac as it comes, one client for all threads."""
+class PlainHvac:
+    """Makes the same calls as the adapter, with unmodified hvac and one client for all threads."""
 
-    def __init__(self, prepared: Prepared, ref: SecretRef, *, key: str = KEY.reveal()) -> None:
+    def __init__(self, prepared: PreparedVault, ref: SecretRef, *, key: str = KEY.reveal()) -> None:
         self._plaintext = key
         self._vault = hvac.Client(url=prepared.address, token=prepared.root.token)
         self._vault.session.mount("http://", _pool())
@@ -75,59 +75,61 @@ def _pool() -> Any:
 Accessors: TypeAlias = list[str]
 
 
-async def of_plain(call: Callable[[], str | None], calls: int) -> tuple[float, Accessors]:
-    """Calls per second, and the accessors of tokens made."""
+async def run_plain(call: Callable[[], str | None], calls: int) -> tuple[float, Accessors]:
+    """Return the calls per second and the accessors of the created tokens."""
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(WORKERS) as threads:
-        began = time.perf_counter()
-        made = await asyncio.gather(*(loop.run_in_executor(threads, call) for _ in range(calls)))
-        return calls / (time.perf_counter() - began), [accessor for accessor in made if accessor]
+        started_at = time.perf_counter()
+        results = await asyncio.gather(*(loop.run_in_executor(threads, call) for _ in range(calls)))
+        return calls / (time.perf_counter() - started_at), [accessor for accessor in results if accessor]
 
 
-async def of_adapter(
+async def run_adapter(
     call: Callable[[], Awaitable[object]], calls: int, callers: int, lags: list[float]
 ) -> tuple[float, Accessors]:
-    """Likewise, of so many callers, each with one call after the other."""
-    left, made = iter(range(calls)), list[object]()
+    """Like `run_plain`, with concurrent callers that each make one call after the other."""
+    left, results = iter(range(calls)), list[object]()
 
     async def caller() -> None:
-        made.extend([await call() for _ in left])
+        results.extend([await call() for _ in left])
 
     watch = asyncio.create_task(lag(lags))
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(callers)))
-    rate = calls / (time.perf_counter() - began)
+    rate = calls / (time.perf_counter() - started_at)
     watch.cancel()
-    return rate, [wrapped.accessor for wrapped in made if isinstance(wrapped, WrappedSecret)]
+    return rate, [wrapped.accessor for wrapped in results if isinstance(wrapped, WrappedSecret)]
 
 
 async def lag(lags: list[float]) -> None:
-    """How late the loop comes back, again and again."""
+    """Record the lag of the event loop until cancelled."""
     while True:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         await asyncio.sleep(TICK_SECONDS)
-        lags.append(time.perf_counter() - began - TICK_SECONDS)
+        lags.append(time.perf_counter() - started_at - TICK_SECONDS)
 
 
-async def compare(store: VaultSecretStore, prepared: Prepared, options: argparse.Namespace) -> dict[str, Any]:
+async def compare(
+    store: VaultSecretStore, prepared: PreparedVault, options: argparse.Namespace
+) -> dict[str, Any]:
     ref = SecretRef(organization_id="org_bench", credential_id=uuid4())
     await store.write(ref, KEY, intent_id=uuid4(), expected_version=0)
-    plain = Plain(prepared, ref)
-    works: dict[str, tuple[Callable[[], str | None], Callable[[], Awaitable[object]]]] = {
+    plain = PlainHvac(prepared, ref)
+    calls_by_name: dict[str, tuple[Callable[[], str | None], Callable[[], Awaitable[object]]]] = {
         "read": (plain.read, lambda: store.read(ref, 1)),
         "wrap_for_lease": (plain.wrap, lambda: store.wrap_for_lease(ref, 1, 300)),
     }
     result: dict[str, Any] = {}
-    for name, (by_hand, through_us) in works.items():
+    for name, (plain_call, adapter_call) in calls_by_name.items():
         plains, ours, lags = list[float](), list[float](), list[float]()
-        for turn in range(options.rounds):
-            for is_plain in (turn % 2 == 0, turn % 2 == 1):
+        for round_number in range(options.rounds):
+            for uses_plain in (round_number % 2 == 0, round_number % 2 == 1):
                 rate, accessors = await (
-                    of_plain(by_hand, options.calls)
-                    if is_plain
-                    else of_adapter(through_us, options.calls, options.callers, lags)
+                    run_plain(plain_call, options.calls)
+                    if uses_plain
+                    else run_adapter(adapter_call, options.calls, options.callers, lags)
                 )
-                (plains if is_plain else ours).append(rate)
+                (plains if uses_plain else ours).append(rate)
                 for accessor in accessors:  # a server with many unopened tokens gets slower
                     await store.revoke_wrapping(accessor)
         ratios = [our / plain for our, plain in zip(ours, plains, strict=True)]
@@ -142,23 +144,23 @@ async def compare(store: VaultSecretStore, prepared: Prepared, options: argparse
 
 
 async def main() -> int:
-    parser = argparse.ArgumentParser(description="The Vault adapter beside plain hvac.")
-    parser.add_argument("--calls", type=int, default=1000, help="calls of each kind in a round")
-    parser.add_argument("--callers", type=int, default=64, help="callers of the adapter at a time")
+    parser = argparse.ArgumentParser(description="Compares the Vault adapter with plain hvac.")
+    parser.add_argument("--calls", type=int, default=1000, help="calls of each kind per round")
+    parser.add_argument("--callers", type=int, default=64, help="concurrent callers of the adapter")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    if not is_there():
+    if not is_real_vault_available():
         print("needs a Vault: set BYOK_TEST_VAULT_ADDR, or put bao or vault on PATH")
         return 2
     with real_server() as server:
         async with prepared_vault(server.address, server.token) as prepared, prepared.store() as store:
             result = await compare(store, prepared, options)
     print(json.dumps({"workers": WORKERS, "callers": options.callers, **result}, indent=2))
-    in_bounds = all(
+    is_met = all(
         kind["ratio"] >= MIN_RATIO and kind["loop_lag_p99_ms"] <= MAX_LAG_SECONDS * 1000
         for kind in result.values()
     )
-    return 0 if in_bounds else 1
+    return 0 if is_met else 1
 
 
 if __name__ == "__main__":
