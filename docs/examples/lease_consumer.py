@@ -1,10 +1,10 @@
-"""An internal service that works on an organization's own key: lease it, open it once, use it, forget it.
+"""An internal service that works with an organization's own key: it leases the key, unwraps it once and uses it.
 
 python lease_consumer.py org_acme "Why is the sky blue?"
 
-From the environment: BYOK_URL and BYOK_TOKEN (`org=*`, scope `leases:create`), VAULT_ADDR, VAULT_NAMESPACE if there
-is one, TRANSIT_MOUNT (byok-transit), MODEL. Needs httpx and nothing else. The text goes to standard output; which
-key version did the work goes to standard error, for the usage event. The key goes nowhere but to the provider.
+Environment variables: BYOK_URL and BYOK_TOKEN (`org=*`, scope `leases:create`), VAULT_ADDR, VAULT_NAMESPACE if the
+server has namespaces, TRANSIT_MOUNT (byok-transit), MODEL. Requires only httpx. The text goes to standard output. The
+key version that was used goes to standard error, for the usage event. The key goes only to the provider.
 """
 
 import json
@@ -18,15 +18,15 @@ from typing import Any
 
 import httpx
 
-# Work begins only with so much of the lease left. Once a lease has expired its key counts as given back:
-# the admin may be told that it is safe to revoke.
+# Work begins only if more than this is left of the lease. After its expiry the key counts as returned:
+# the service may report to the admin that it is safe to revoke.
 MARGIN = timedelta(seconds=5)
 LEASE_SECONDS = 60
 ANTHROPIC_VERSION = "2023-06-01"
 
 
 class LeaseRefused(Exception):
-    """No key for this work. `code` is the problem's: `mode_is_managed`, `not_ready`, `secret_store_sealed`, ..."""
+    """The service grants no lease. `code` is the problem's code: `mode_is_managed`, `not_ready`, `secret_store_sealed`, ..."""
 
     def __init__(self, code: str, blockers: object = None) -> None:
         super().__init__(f"no lease: {code}" + (f" {blockers}" if blockers else ""))
@@ -34,33 +34,33 @@ class LeaseRefused(Exception):
 
 
 class LeaseCompromised(Exception):
-    """Somebody was there before us: the key may be known to others. Rotate it, and look into Vault's audit log."""
+    """The token was created or unwrapped elsewhere, so the key may be known. Rotate it, and check Vault's audit log."""
 
 
 class ProviderRefused(Exception):
-    """The provider's answer was no success."""
+    """The provider did not respond with success."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(f"the provider answered {status}")
+        super().__init__(f"the provider responded with {status}")
         self.status = status
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vault:
-    """Our own configuration. A lease may name whatever it likes: tokens are opened here and nowhere else."""
+    """The Vault of this service's configuration. Tokens are unwrapped only there, whatever address a lease names."""
 
     address: str
     transit_mount: str = "byok-transit"
     namespace: str | None = None
 
     def expected_path(self, organization: str) -> str:
-        """Where the service makes tokens of this organization, and nobody else may."""
+        """The path at which only the service may create tokens for this organization."""
         return f"{self.transit_mount}/decrypt/org.{organization}.key"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedLease:
-    """A key to work with for a moment. Not for logs, caches, queues or other processes: shown without the key."""
+    """A key for short use. Keep it out of logs, caches, queues and other processes. Its repr omits the key."""
 
     lease_id: str
     credential_id: str
@@ -70,37 +70,37 @@ class OpenedLease:
     headers: Mapping[str, str] = field(repr=False)
 
     @property
-    def is_good(self) -> bool:
+    def is_valid(self) -> bool:
         return datetime.now(UTC) < self.expires_at - MARGIN
 
 
 def lease(http: httpx.Client, url: str, token: str, organization: str) -> dict[str, Any]:
-    """Ask for the key in force. What comes back holds a token that opens once, not the key."""
+    """Lease the active key. The response holds a single-use token, not the key."""
     response = http.post(
         f"{url}/v1/organizations/{organization}/credential-leases",
         headers={"Authorization": f"Bearer {token}"},
         json={"ttl_seconds": LEASE_SECONDS},
     )
-    answer: dict[str, Any] = response.json()
+    body: dict[str, Any] = response.json()
     if response.status_code != httpx.codes.CREATED:
-        raise LeaseRefused(answer["code"], answer.get("blockers"))
-    return answer
+        raise LeaseRefused(body["code"], body.get("blockers"))
+    return body
 
 
 def open_lease(http: httpx.Client, vault: Vault, organization: str, leased: Mapping[str, Any]) -> OpenedLease:
-    """Look at the token, then open it: once, and only if the service made it for this organization.
+    """Look up the token, then unwrap it, only if the service created it for this organization.
 
     Raises:
-        LeaseCompromised: made elsewhere, or opened by somebody else.
+        LeaseCompromised: the token was created elsewhere, or cannot be unwrapped any more.
     """
     token = leased["wrapping_token"]
-    # Looking does not open it. A token made elsewhere holds a key that somebody wants us to use.
+    # A lookup does not unwrap. A token that was created elsewhere may hold an attacker's key.
     found = _vault(http, vault, "lookup", token)
     if not found["creation_path"] == leased["creation_path"] == vault.expected_path(organization):
         raise LeaseCompromised
     key = b64decode(_vault(http, vault, "unwrap", token)["plaintext"]).decode("ascii")
     headers = {"anthropic-version": ANTHROPIC_VERSION}
-    # One of the two, never both, and never the other one when the first is refused.
+    # Exactly one of the two headers. Do not try the other one if the provider refuses the first.
     if leased["auth_style"] == "bearer":
         headers["Authorization"] = f"Bearer {key}"
     else:
@@ -119,25 +119,25 @@ def open_lease(http: httpx.Client, vault: Vault, organization: str, leased: Mapp
 
 def _vault(http: httpx.Client, vault: Vault, operation: str, token: str) -> dict[str, Any]:
     namespace = {} if vault.namespace is None else {"X-Vault-Namespace": vault.namespace}
-    # A wrapping token is a log-in of its own: to be looked at and opened, and for nothing else.
+    # A wrapping token authenticates its own lookup and unwrapping, and can do nothing more.
     response = http.post(
         f"{vault.address}/v1/sys/wrapping/{operation}",
         headers={"X-Vault-Token": token, **namespace},
         json={"token": token} if operation == "lookup" else None,
     )
     if response.status_code in (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN):
-        raise LeaseCompromised  # it does not open: expired, revoked with its key, or opened by another
+        raise LeaseCompromised  # expired, revoked with its key, or unwrapped by another client
     response.raise_for_status()
     data: dict[str, Any] = response.json()["data"]
     return data
 
 
 def ask(http: httpx.Client, opened: OpenedLease, model: str, question: str) -> str:
-    """Put a question to the provider, where this key belongs and nowhere else."""
-    if not opened.is_good:
+    """Send a question to the provider endpoint that this key belongs to, and to no other address."""
+    if not opened.is_valid:
         raise LeaseRefused("lease_expired")
     body = {"model": model, "max_tokens": 1024, "messages": [{"role": "user", "content": question}]}
-    # A redirect would carry the key on; httpx follows none unless told to.
+    # A redirect would send the key to another address. httpx does not follow redirects by default.
     response = http.post(opened.messages_url, headers=opened.headers, json=body, timeout=600)
     if response.status_code != httpx.codes.OK:
         raise ProviderRefused(response.status_code)
@@ -160,8 +160,8 @@ def main() -> int:
             print(f"{type(refusal).__name__}: {refusal}", file=sys.stderr)
             return 1
         except httpx.HTTPError as error:
-            # Its name alone: an exception of an HTTP client holds the request, and with it the key.
-            print(f"not reached: {type(error).__name__}", file=sys.stderr)
+            # Only the type: the exception of an HTTP client holds the request, and so the key.
+            print(f"connection failed: {type(error).__name__}", file=sys.stderr)
             return 1
     print(text)
     used = {
@@ -170,7 +170,7 @@ def main() -> int:
         "key_version": opened.key_version,
     }
     print(json.dumps(used), file=sys.stderr)
-    # For the next piece of work lease again. Python cannot wipe memory; what is not kept is not there to leak.
+    # Lease again for the next piece of work. Python cannot wipe memory, but a key that is not kept cannot leak later.
     return 0
 
 
