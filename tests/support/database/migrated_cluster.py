@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from app.database import migrations
@@ -34,9 +35,8 @@ def _template() -> Path:
             atexit.register(shutil.rmtree, home, ignore_errors=True)
             home.chmod(0o711)
             # In another thread, because the main one may run an event loop.
-            creating = threading.Thread(target=_create, args=(home / "data",))
-            creating.start()
-            creating.join()
+            with ThreadPoolExecutor(1) as executor:
+                executor.submit(_create, home / "data").result()
             _created.append(home / "data")
         return _created[0]
 
