@@ -23,7 +23,8 @@ AUDIT_RETENTION_SECONDS = 3600
 async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio.Event) -> None:
     """Run all background jobs in all cells until `stop` is set."""
     jobs: dict[str, tuple[Job, float]] = {
-        "sweep": (services[Reconciler].run, interval_seconds),
+        "sweep": (partial(services[Reconciler].settle, stop), interval_seconds),
+        "retry_rotations": (partial(services[Reconciler].retry_rotations, stop), interval_seconds),
         "revalidate": (partial(services[ValidationWorker].run, stop), interval_seconds),
         "deliver_webhooks": (partial(services[DeliveryWorker].run, stop), interval_seconds),
         "fold": (partial(services[RollupWorker].run, stop), interval_seconds),

@@ -26,6 +26,7 @@ from app.export_links.service import ExportLinkService
 from app.health.service import HealthService, Ping
 from app.idempotency.service import IdempotencyService
 from app.jobs.cell_jobs import CellJobs
+from app.jobs.fair_runner import FairConcurrency
 from app.leases.service import LeaseService, Wrapper
 from app.pricing.backfill import PriceBackfillService
 from app.pricing.prices import PriceList
@@ -237,10 +238,8 @@ def _credential_services(
     schedule = ValidationSchedule(every=config.validate_every)
     runner = ValidationRunner(units, store, adapters.provider, schedule, activation)
     validation = ValidationService(units, runner, rate_limits)
-    provider_urls = ProviderUrlService(
-        adapters.guard, rate_limits, default_messages_url=config.default_messages_url
-    )
-    endpoints = EndpointService(provider_urls, default_messages_url=config.default_messages_url)
+    urls = ProviderUrlService(adapters.guard, rate_limits, default_messages_url=config.default_messages_url)
+    endpoints = EndpointService(urls, default_messages_url=config.default_messages_url)
     leases = LeaseService(units, adapters.wrapper, vault_address=adapters.vault_address)
     deletion = DeletionService(units, store, leases, usage_mode)
     rotation = RotationService(
@@ -252,7 +251,7 @@ def _credential_services(
         rate_limits=rate_limits,
         endpoints=endpoints,
     )
-    yield from (provider_urls, runner, validation, leases, deletion, rotation, EnablementService(units))
+    yield from (urls, runner, validation, leases, deletion, rotation, EnablementService(units))
     yield CredentialService(
         units, store, runner, rate_limits, endpoints, max_credentials=config.quotas.credentials
     )
@@ -267,6 +266,14 @@ def _credential_services(
         webhooks=webhooks,
         rewraps=RewrapSteps(units, store),
         scheduled_changes=ScheduledChangeNotifier(units, outbox.notify),
+        retries=_retry_concurrency(config),
+    )
+
+
+def _retry_concurrency(config: ServiceConfig) -> FairConcurrency:
+    """Retries of rotations have the limits of periodic validations, because they wait for the provider too."""
+    return FairConcurrency(
+        total=config.validation_concurrency, per_organization=config.validation_concurrency_per_organization
     )
 
 

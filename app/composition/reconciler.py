@@ -1,16 +1,20 @@
 """Reconciles interrupted work, such as a write that a crash interrupted. Any number of instances may run it at once."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
 
-from app.core.clock import now
 from app.core.errors import Unavailable
 from app.credentials.deletion import DeletionService
 from app.credentials.write_protocol import WriteProtocol
 from app.database.unit_of_work import UnitsOfWork
-from app.jobs.queue import JobKind, QueueRepository
+from app.jobs.fair_runner import FairConcurrency, FairRunner
+from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.observability.metrics import RECONCILED
 from app.rotation.service import RotationService
 from app.secret_maintenance.rewrap_steps import RewrapSteps
@@ -21,8 +25,21 @@ from app.webhooks.service import WebhookService
 log = structlog.get_logger("byok.composition")
 
 
+# One at a time for each organization, so that what was interrupted is reconciled in the order in which it is due.
+_SETTLING = FairConcurrency(total=4, per_organization=1)
+_SETTLING_TIMEOUT = timedelta(seconds=30)
+# Longer than the validation of a new key takes, which may wait for a host that does not respond.
+_RETRY_TIMEOUT = timedelta(seconds=60)
+
+_Handler: TypeAlias = Callable[[str, UUID], Awaitable[None]]
+
+
 class Reconciler:
-    """Claims due jobs and runs each one. A job stays in the queue until it has succeeded."""
+    """Claims due jobs and runs each one. A job stays in the queue until it has succeeded.
+
+    Jobs of one organization, however many or slow, do not delay those of another. Retries of rotations wait for the
+    provider, so `settle` and `retry_rotations` run apart in the background.
+    """
 
     def __init__(  # one parameter for each kind of work
         self,
@@ -35,52 +52,83 @@ class Reconciler:
         webhooks: WebhookService,
         rewraps: RewrapSteps,
         scheduled_changes: ScheduledChangeNotifier,
+        retries: FairConcurrency,
     ) -> None:
         self._units = units
-        self._handlers: dict[JobKind, Callable[[str, UUID], Awaitable[None]]] = {
+        handlers: dict[JobKind, _Handler] = {
             JobKind.SETTLE_INTENT: writes.reconcile,
             JobKind.SETTLE_VALIDATION: validation_runner.reconcile,
-            JobKind.RETRY_ROTATION: rotation.retry,
             JobKind.DESTROY_VERSION: deletion.reconcile_version,
             JobKind.PURGE_CREDENTIAL: deletion.reconcile_deletion,
             JobKind.SETTLE_WEBHOOK: webhooks.reconcile,
             JobKind.SETTLE_REWRAP: rewraps.reconcile,
             JobKind.NOTIFY_USAGE_MODE: scheduled_changes.run,
         }
+        self._settling = [
+            self._runner(kind, handler, _SETTLING, _SETTLING_TIMEOUT) for kind, handler in handlers.items()
+        ]
+        self._retries = self._runner(JobKind.RETRY_ROTATION, rotation.retry, retries, _RETRY_TIMEOUT)
 
-    async def run(self) -> int:
-        """Run the jobs that are due; returns how many succeeded.
+    async def run(self) -> None:
+        """Run all jobs that are due, also those that a retried rotation adds, such as the destruction of its key.
 
         Raises:
             DatabaseUnavailable
         """
-        reconciled = 0
-        for kind, reconcile in self._handlers.items():
-            async with self._units.unscoped(QueueRepository) as (queue, session):
-                due = await queue.claim(kind, now=now())
-                await session.commit()
-            for item in due:
-                try:
-                    await reconcile(item.organization_id, item.id)
-                except Unavailable as error:
-                    log.warning(
-                        "reconciliation_postponed",
-                        kind=kind,
-                        organization_id=item.organization_id,
-                        code=error.code,
-                    )
-                except Exception as error:  # noqa: BLE001  # one failing job must not delay the others
-                    log.error(  # noqa: TRY400
-                        "reconciliation_failed", kind=kind, id=str(item.id), error=type(error).__name__
-                    )
-                else:
-                    reconciled += 1
-                    RECONCILED.labels(kind).inc()
-                    log.info("reconciled", kind=kind, organization_id=item.organization_id, id=str(item.id))
-        return reconciled
+        await self.settle()
+        await self.retry_rotations()
+        await self.settle()
+
+    async def settle(self, stop: asyncio.Event | None = None) -> None:
+        """Run the due jobs that do not wait for the provider, until none is due or `stop` is set.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        for runner in self._settling:
+            await runner.run(stop)
+
+    async def retry_rotations(self, stop: asyncio.Event | None = None) -> None:
+        """Validate the keys of pending rotations whose retry is due, until none is due or `stop` is set.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        await self._retries.run(stop)
+
+    def _runner(
+        self, kind: JobKind, handler: _Handler, concurrency: FairConcurrency, visibility_timeout: timedelta
+    ) -> FairRunner:
+        return FairRunner(
+            self._units,
+            kind,
+            partial(_reconcile, handler),
+            concurrency=concurrency,
+            visibility_timeout=visibility_timeout,
+        )
 
     async def purge(self) -> None:
         """Delete expired idempotency keys, rate counters, spend reservations, webhook deliveries and links."""
         async with self._units.unscoped(QueueRepository) as (queue, session):
             await queue.purge_expired()
             await session.commit()
+
+
+async def _reconcile(handler: _Handler, item: DueItem) -> None:
+    """Run one job. If it fails, it becomes due again after the visibility timeout."""
+    try:
+        await handler(item.organization_id, item.id)
+    except Unavailable as error:
+        log.warning(
+            "reconciliation_postponed",
+            kind=item.kind,
+            organization_id=item.organization_id,
+            code=error.code,
+        )
+    except Exception as error:  # noqa: BLE001  # one failing job must not stop the others
+        log.error(  # noqa: TRY400
+            "reconciliation_failed", kind=item.kind, id=str(item.id), error=type(error).__name__
+        )
+    else:
+        RECONCILED.labels(item.kind).inc()
+        log.info("reconciled", kind=item.kind, organization_id=item.organization_id, id=str(item.id))

@@ -98,7 +98,9 @@ class TestRunJobs:
     async def test_runs_every_job_until_stopped(self) -> None:
         stop = asyncio.Event()
         reconcile, purge = Job(asyncio.Event(), until=0), Job(asyncio.Event(), until=0)
-        revalidate, deliver, roll_up, retain, audit, lost = (Job(asyncio.Event(), until=0) for _ in range(6))
+        revalidate, deliver, roll_up, retain, audit, lost, retry = (
+            Job(asyncio.Event(), until=0) for _ in range(7)
+        )
 
         async def reconcile_and_stop() -> None:
             await reconcile()
@@ -108,7 +110,11 @@ class TestRunJobs:
         services = cast(
             "Services",
             {
-                Reconciler: SimpleNamespace(run=reconcile_and_stop, purge=purge),
+                Reconciler: SimpleNamespace(
+                    settle=lambda _stop: reconcile_and_stop(),
+                    retry_rotations=lambda _stop: retry(),
+                    purge=purge,
+                ),
                 ValidationWorker: SimpleNamespace(run=lambda _stop: revalidate()),
                 DeliveryWorker: SimpleNamespace(run=lambda _stop: deliver()),
                 RollupWorker: SimpleNamespace(run=lambda _stop: roll_up()),
@@ -125,3 +131,4 @@ class TestRunJobs:
         assert reconcile.runs > 0
         assert purge.runs == 1
         assert revalidate.runs > 0
+        assert retry.runs > 0
