@@ -13,11 +13,16 @@ from app.core.clock import now
 from app.core.errors import Unavailable
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitsOfWork
+from app.jobs.fair_runner import FairConcurrency, FairRunner
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.usage_reports.rollup_repository import RollupRepository
 
 # Delay before the next try, when a running transaction kept rows from being rolled up.
 _RETRY_DELAY = timedelta(seconds=2)
+# A second core can roll up while one organization's rows are many.
+_CONCURRENCY = FairConcurrency(total=2, per_organization=1)
+# Longer than a turn takes. After it, the worker that claimed the item counts as dead.
+_VISIBILITY_TIMEOUT = timedelta(seconds=60)
 
 log = structlog.get_logger("byok.usage_reports")
 
@@ -28,52 +33,62 @@ def rollup_job(organization_id: str) -> DueItem:
 
 
 class RollupWorker:
-    """Rolls up organizations from the queue. An item stays in the queue while the organization has unaggregated rows."""
+    """Rolls up organizations from the queue. An item stays in the queue while the organization has unaggregated rows.
 
-    def __init__(self, units: UnitsOfWork) -> None:
+    Organizations take turns of a few steps, so that the many rows of one do not delay the others.
+    """
+
+    def __init__(self, units: UnitsOfWork, *, steps_per_turn: int = 4) -> None:
         self._units = units
+        self._steps_per_turn = steps_per_turn
+        self._runner = FairRunner(
+            units,
+            JobKind.FOLD_USAGE,
+            self._take_turn,
+            concurrency=_CONCURRENCY,
+            visibility_timeout=_VISIBILITY_TIMEOUT,
+        )
 
     async def run(self, stop: asyncio.Event | None = None) -> int:
-        """Roll up all due organizations; return how many.
+        """Roll up until no organization is due or `stop` is set; return how many turns they took.
 
         Raises:
             DatabaseUnavailable
         """
-        rolled_up = 0
-        while due := await self._claim():
-            for item in due:
-                if stop is not None and stop.is_set():
-                    return rolled_up  # claimed items become due again
-                rolled_up += await self._roll_up_logging_errors(item.organization_id)
-        return rolled_up
+        return await self._runner.run(stop)
 
     async def roll_up(self, organization_id: str) -> None:
         """Roll up all rows that can be rolled up now. Each step is committed."""
-        has_more = True
-        while has_more:
-            async with self._units.writing(organization_id) as uow:
-                step = await uow[RollupRepository].roll_up()
-                if step.has_moved:
-                    await uow.commit()
-                has_more = step.has_more
+        while await self._step(organization_id):
+            continue
         await self._remove_or_reschedule(organization_id)
 
-    async def _claim(self) -> list[DueItem]:
-        async with self._units.unscoped(QueueRepository) as (queue, session):
-            due = await queue.claim(JobKind.FOLD_USAGE, now=now())
-            await session.commit()
-        return list(due)
-
-    async def _roll_up_logging_errors(self, organization_id: str) -> bool:
+    async def _take_turn(self, item: DueItem) -> None:
+        organization_id = item.organization_id
         try:
-            await self.roll_up(organization_id)
+            for _ in range(self._steps_per_turn):
+                if not await self._step(organization_id):
+                    await self._remove_or_reschedule(organization_id)
+                    return
+            await self._reschedule(organization_id)
         except Unavailable as error:
             log.warning("rollup_postponed", organization_id=organization_id, code=error.code)
         except Exception as error:  # noqa: BLE001  # an error in one organization must not block the others
             log.error("rollup_failed", organization_id=organization_id, error=type(error).__name__)  # noqa: TRY400
-        else:
-            return True
-        return False
+
+    async def _step(self, organization_id: str) -> bool:
+        """Roll up the rows of one transaction. Returns whether more can be rolled up now."""
+        async with self._units.writing(organization_id) as uow:
+            step = await uow[RollupRepository].roll_up()
+            if step.has_moved:
+                await uow.commit()
+            return step.has_more
+
+    async def _reschedule(self, organization_id: str) -> None:
+        """Make the organization due now, behind all others that are due."""
+        async with self._units.writing(organization_id) as uow:
+            await uow[QueueRepository].schedule(rollup_job(organization_id), due_at=now())
+            await uow.commit()
 
     async def _remove_or_reschedule(self, organization_id: str) -> None:
         """Remove the queue item if no unaggregated rows are left; else schedule it again soon.

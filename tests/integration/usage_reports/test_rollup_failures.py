@@ -21,6 +21,7 @@ from app.usage_reports.repository import ReportRepository
 from app.usage_reports.rollup_repository import RollupRepository
 from app.usage_reports.rollup_worker import RollupWorker
 from tests.support.database.ledger import event, ingest, insert_events
+from tests.support.database.rows import change
 from tests.support.fault_injection import Crash
 from tests.support.polling import until
 from tests.support.usage.rollups import (
@@ -206,3 +207,29 @@ class TestConcurrency:
                 step = await second[RollupRepository].roll_up()
 
             assert not step.has_moved
+
+
+ROWS_PER_STEP = 50_000
+_COLUMNS = (
+    "organization_id, started_at, correction, ingested_at, ingest_xid, mode, model, outcome, usage_source,"
+    " uncached_input_tokens, cache_write_5m_tokens, cache_write_1h_tokens, cache_read_tokens, output_tokens,"
+    " web_search_requests, cost, billed, flags"
+)
+_COPY = (
+    f"INSERT INTO usage_event (event_id, {_COLUMNS}) SELECT n::text, {_COLUMNS}"
+    " FROM usage_event, generate_series(1, :copies) n WHERE organization_id = :organization"
+)
+
+
+class TestTurns:
+    async def test_rows_left_after_a_turn_are_rolled_up_in_the_next_one(
+        self, database: Database, superuser: AsyncEngine, organization: str
+    ) -> None:
+        await ingest(database, organization, event(START))
+        await change(superuser, _COPY, organization=organization, copies=ROWS_PER_STEP)
+
+        turns = await RollupWorker(UnitsOfWork(database), steps_per_turn=1).run()
+
+        assert turns >= 2
+        assert await rolled_up_requests(superuser, organization) == {ROWS_PER_STEP + 1}
+        assert await count_queue_items(superuser, organization) == 0
