@@ -23,8 +23,6 @@ AUDIT_RETENTION_SECONDS = 3600
 async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio.Event) -> None:
     """Run all background jobs in all cells until `stop` is set."""
     jobs: dict[str, tuple[Job, float]] = {
-        "sweep": (partial(services[Reconciler].settle, stop), interval_seconds),
-        "retry_rotations": (partial(services[Reconciler].retry_rotations, stop), interval_seconds),
         "revalidate": (partial(services[ValidationWorker].run, stop), interval_seconds),
         "deliver_webhooks": (partial(services[DeliveryWorker].run, stop), interval_seconds),
         "fold": (partial(services[RollupWorker].run, stop), interval_seconds),
@@ -33,6 +31,8 @@ async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio
         "usage_retention": (services[UsageRetentionWorker].run, USAGE_RETENTION_SECONDS),
         "audit_retention": (services[AuditRetentionWorker].run, AUDIT_RETENTION_SECONDS),
     }
+    for kind, runner in services[Reconciler].runners.items():
+        jobs[kind] = (partial(runner.run, stop), interval_seconds)
     in_all = services[CellJobs].in_all
     await asyncio.gather(
         *(repeat(name, in_all(job), seconds=seconds, stop=stop) for name, (job, seconds) in jobs.items())

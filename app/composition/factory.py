@@ -271,7 +271,7 @@ def _credential_services(
 
 
 def _retry_concurrency(config: ServiceConfig) -> FairConcurrency:
-    """Retries of rotations have the limits of periodic validations, because they wait for the provider too."""
+    """As many retries of rotations run at once as periodic validations, because they wait for the provider too."""
     return FairConcurrency(
         total=config.validation_concurrency, per_organization=config.validation_concurrency_per_organization
     )

@@ -1,6 +1,5 @@
 """Reconciles interrupted work, such as a write that a crash interrupted. Any number of instances may run it at once."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -24,7 +23,6 @@ from app.webhooks.service import WebhookService
 
 log = structlog.get_logger("byok.composition")
 
-
 # One at a time for each organization, so that what was interrupted is reconciled in the order in which it is due.
 _SETTLING = FairConcurrency(total=4, per_organization=1)
 _SETTLING_TIMEOUT = timedelta(seconds=30)
@@ -37,8 +35,11 @@ _Handler: TypeAlias = Callable[[str, UUID], Awaitable[None]]
 class Reconciler:
     """Claims due jobs and runs each one. A job stays in the queue until it has succeeded.
 
-    Jobs of one organization, however many or slow, do not delay those of another. Retries of rotations wait for the
-    provider, so `settle` and `retry_rotations` run apart in the background.
+    Jobs of one organization, however many or slow, do not delay those of another. The kinds run apart in the background,
+    because some wait for the secret store or the provider.
+
+    Attributes:
+        runners: runs the due jobs of each kind.
     """
 
     def __init__(  # one parameter for each kind of work
@@ -64,10 +65,13 @@ class Reconciler:
             JobKind.SETTLE_REWRAP: rewraps.reconcile,
             JobKind.NOTIFY_USAGE_MODE: scheduled_changes.run,
         }
-        self._settling = [
-            self._runner(kind, handler, _SETTLING, _SETTLING_TIMEOUT) for kind, handler in handlers.items()
-        ]
-        self._retries = self._runner(JobKind.RETRY_ROTATION, rotation.retry, retries, _RETRY_TIMEOUT)
+        self.runners = {
+            kind: self._runner(kind, handler, _SETTLING, _SETTLING_TIMEOUT)
+            for kind, handler in handlers.items()
+        }
+        self.runners[JobKind.RETRY_ROTATION] = self._runner(
+            JobKind.RETRY_ROTATION, rotation.retry, retries, _RETRY_TIMEOUT
+        )
 
     async def run(self) -> None:
         """Run all jobs that are due, also those that a retried rotation adds, such as the destruction of its key.
@@ -75,26 +79,10 @@ class Reconciler:
         Raises:
             DatabaseUnavailable
         """
-        await self.settle()
-        await self.retry_rotations()
-        await self.settle()
-
-    async def settle(self, stop: asyncio.Event | None = None) -> None:
-        """Run the due jobs that do not wait for the provider, until none is due or `stop` is set.
-
-        Raises:
-            DatabaseUnavailable
-        """
-        for runner in self._settling:
-            await runner.run(stop)
-
-    async def retry_rotations(self, stop: asyncio.Event | None = None) -> None:
-        """Validate the keys of pending rotations whose retry is due, until none is due or `stop` is set.
-
-        Raises:
-            DatabaseUnavailable
-        """
-        await self._retries.run(stop)
+        for runner in self.runners.values():
+            await runner.run()
+        # The retries were the last. A rotation that they reject has a key to destroy.
+        await self.runners[JobKind.DESTROY_VERSION].run()
 
     def _runner(
         self, kind: JobKind, handler: _Handler, concurrency: FairConcurrency, visibility_timeout: timedelta

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.composition.reconciler import Reconciler
 from app.core.services import Services
+from app.jobs.queue import JobKind
 from tests.support.database.rows import make_due
 from tests.support.polling import until
 from tests.support.provider.fake_anthropic import FakeAnthropic, make_key
@@ -35,7 +36,7 @@ async def test_hanging_retries_delay_only_those_of_their_organization(
     slow_provider.behave(key, "valid")
     await make_due(superuser, other.organization)
 
-    retries = asyncio.create_task(services[Reconciler].retry_rotations())
+    retries = asyncio.create_task(services[Reconciler].runners[JobKind.RETRY_ROTATION].run())
     await slow_provider.arrived.wait()
     await until(lambda: get_json(other, rotation), lambda found: found["state"] == "activated")
 

@@ -104,15 +104,17 @@ class TestRunJobs:
 
         async def reconcile_and_stop() -> None:
             await reconcile()
-            if purge.runs and revalidate.runs and deliver.runs and roll_up.runs and retain.runs and lost.runs:
+            if all(it.runs for it in (purge, revalidate, deliver, roll_up, retain, lost, retry)):
                 stop.set()
 
         services = cast(
             "Services",
             {
                 Reconciler: SimpleNamespace(
-                    settle=lambda _stop: reconcile_and_stop(),
-                    retry_rotations=lambda _stop: retry(),
+                    runners={
+                        "settle_intent": SimpleNamespace(run=lambda _stop: reconcile_and_stop()),
+                        "retry_rotation": SimpleNamespace(run=lambda _stop: retry()),
+                    },
                     purge=purge,
                 ),
                 ValidationWorker: SimpleNamespace(run=lambda _stop: revalidate()),
