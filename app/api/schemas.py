@@ -83,7 +83,10 @@ class RequestModel(BaseModel):
 class ResponseModel(BaseModel):
     """Base class of response bodies."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
+    # Built at the first use. Request models are built at import, because FastAPI silences a warning of pydantic only then.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", json_schema_serialization_defaults_required=True, defer_build=True
+    )
 
     def to_json(self) -> bytes:
         """Serialize the model directly to JSON, without an intermediate dictionary."""
