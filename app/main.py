@@ -50,7 +50,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     # Not with `include_router`, which builds every route once more, at the first request, and matches each request twice.
-    # No router is included with a prefix, a tag or a dependency of its own, so its routes need no change.
+    # No router gets a prefix, a tag or a dependency here, so its routes need no change.
     for router in (*ROUTERS, *(() if page is None else (page_router(page),))):
         app.router.routes.extend(router.routes)
     add_problem_handlers(app)

@@ -96,7 +96,7 @@ class CredentialVerdict(ResponseModel):
     ) -> "CredentialVerdict":
         is_refused = result.reason is _INVALID_KEY or latest.reason is _INVALID_KEY
         other = other_auth_style(endpoint) if is_refused else None
-        return _verdict(
+        return _validation(
             status=result.status,
             reason=result.reason,
             checked_at=result.checked_at,
@@ -108,4 +108,4 @@ class CredentialVerdict(ResponseModel):
         )
 
 
-_verdict = unvalidated(CredentialVerdict)
+_validation = unvalidated(CredentialVerdict)
