@@ -49,10 +49,10 @@ def create_app(
         # FastAPI's own spans and logs contain raw paths, hosts and exceptions. app.observability.tracing replaces them.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    for router in ROUTERS:
-        app.include_router(router)
-    if page is not None:
-        app.include_router(page_router(page))
+    # Not with `include_router`, which builds every route once more, at the first request, and matches each request twice.
+    # No router gets a prefix, a tag or a dependency here, so its routes need no change.
+    for router in (*ROUTERS, *(() if page is None else (page_router(page),))):
+        app.router.routes.extend(router.routes)
     add_problem_handlers(app)
     app.openapi = lambda: describe(app, event_schemas())  # type: ignore[method-assign]  # the way to extend it that FastAPI documents
 

@@ -19,7 +19,7 @@ from app.composition.bootstrap import open_services
 from app.composition.database_access import DatabaseAccess
 from app.core.process_limits import forbid_core_dumps, raise_descriptor_limit
 from app.core.services import Services
-from app.egress.streaming.connector import keep_alive
+from app.egress.streaming.connections import keep_alive
 from app.observability.descriptors import watch_descriptors
 from app.observability.event_loop_lag import measure_event_loop_lag
 from app.relay.service import Relay

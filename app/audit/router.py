@@ -3,11 +3,12 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from app.api.dependencies import AppServices, AuditReader, TimestampQuery
 from app.api.pagination import Paging
 from app.api.problems import problems
+from app.api.routing import Router
 from app.api.schemas import Page
 from app.audit.events import AuditAction
 from app.audit.events import AuditEvent as AuditRecord
@@ -15,7 +16,7 @@ from app.audit.schemas import AuditEvent
 from app.audit.service import AuditService
 from app.core.errors import InsufficientScope, InvalidInput, NotFound
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}/audit-events", tags=["audit"])
+router = Router(prefix="/v1/organizations/{organization_id}/audit-events", tags=["audit"])
 
 
 @router.get(

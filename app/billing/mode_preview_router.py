@@ -1,17 +1,18 @@
 """HTTP route of the preview of a usage mode switch."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.api.dependencies import AppServices, BillingReader
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import respond
+from app.api.routing import Router
 from app.billing.mode_preview_schemas import UsageModePreview
 from app.billing.mode_preview_service import ModePreviewService
 from app.core.errors import CredentialDeleted, InsufficientScope, InvalidInput, NotFound
 from app.usage_mode.router import SWITCH_ERROR_CODES, requested_switch
 from app.usage_mode.schemas import UsageModeSwitch
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"])
+router = Router(prefix="/v1/organizations/{organization_id}", tags=["billing"])
 
 
 @router.post(

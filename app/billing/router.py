@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import Path, Request, Response
 
 from app.api.csv_export import MEDIA_TYPE, WantsCsv, csv_document, file_headers
 from app.api.dependencies import AppServices, BillingReader, InternalBillingWriter, NoFields
 from app.api.pagination import Paging
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import respond
+from app.api.routing import Router
 from app.api.schemas import Page
 from app.auth.principal import Caller, Scope
 from app.billing.focus_export import COLUMNS, focus_rows
@@ -21,7 +22,7 @@ from app.core.services import Services
 from app.export_links.router import create_link
 from app.export_links.schemas import ExportLink
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}/billing-statements", tags=["statements"])
+router = Router(prefix="/v1/organizations/{organization_id}/billing-statements", tags=["statements"])
 
 Month = Annotated[
     str, Path(alias="month", pattern=PATTERN, description="A month in UTC.", examples=["2026-11"])

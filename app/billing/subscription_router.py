@@ -3,12 +3,13 @@
 from datetime import date
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 
 from app.api.dependencies import AppServices, BillingReader, InternalBillingWriter, Revisions, etag
 from app.api.pagination import Paging
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import respond, response_headers
+from app.api.routing import Router
 from app.api.schemas import Page
 from app.billing.statements import DayCount
 from app.billing.subscription_schemas import (
@@ -27,7 +28,7 @@ from app.core.errors import (
     StatementClosed,
 )
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["statements"])
+router = Router(prefix="/v1/organizations/{organization_id}", tags=["statements"])
 
 Day = Annotated[
     str,

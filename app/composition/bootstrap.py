@@ -33,7 +33,7 @@ from app.egress.http_client import http_client
 from app.egress.issuer_check import IssuerReport, inspect_issuer
 from app.egress.jwks import JwksClient
 from app.egress.resolver import AddressGuard, DnsResolver
-from app.egress.streaming.resolver import Route, direct
+from app.egress.streaming.connections import Route, direct
 from app.egress.transport import operator_endpoint_transport, pinned_transport
 from app.egress.webhooks import LIMITS as WEBHOOK_LIMITS
 from app.egress.webhooks import WebhookClient
@@ -116,7 +116,7 @@ async def _open_adapters(
         guard=guard,
         auth=await _authenticator(settings, resources),
         webhooks=await _webhooks(guard, tls, resources, network_backend),
-        relay=await _relay_client(settings, guard, tls, resources, relay_route),
+        relay=_relay_client(settings, guard, tls, resources, relay_route),
         pings={"database": database.ping, "secret_store": store.ping},
         price_list=load_price_list(),
         wrapper=vault,
@@ -164,7 +164,7 @@ def _relay_limits(config: RelaySettings) -> RelayLimits:
     )
 
 
-async def _relay_client(
+def _relay_client(
     settings: Settings,
     guard: AddressGuard,
     tls: ssl.SSLContext,
@@ -172,7 +172,7 @@ async def _relay_client(
     route: Route,
 ) -> ProviderClient:
     """The relay's connections to providers, apart from those of validations."""
-    return await open_client(
+    return open_client(
         guard,
         resources,
         operator_base_url=settings.provider.default_base_url,

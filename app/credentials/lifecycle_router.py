@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 
 from app.api.dependencies import AppServices, CredentialId, CredentialWriter, NoFields, Revisions, etag
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import respond, response_headers
+from app.api.routing import Router
 from app.core.errors import (
     CredentialDeleted,
     CredentialInUse,
@@ -23,7 +24,7 @@ from app.credentials.records import CredentialRecord
 from app.credentials.schemas import Credential, DeletionReceipt
 from app.credentials.service import CredentialService
 
-router = APIRouter(
+router = Router(
     prefix="/v1/organizations/{organization_id}/provider-credentials/{credential_id}", tags=["retirement"]
 )
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from app.api.dependencies import (
     AppServices,
@@ -17,6 +17,7 @@ from app.api.dependencies import (
 from app.api.pagination import Paging
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import once, respond, response_headers
+from app.api.routing import Router
 from app.api.schemas import Page
 from app.core.errors import (
     CredentialDeleted,
@@ -39,7 +40,7 @@ from app.credentials.schemas import Credential, CredentialCreate, CredentialStat
 from app.credentials.service import CredentialService
 from app.credentials.version_schemas import CredentialVersion
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}/provider-credentials", tags=["credentials"])
+router = Router(prefix="/v1/organizations/{organization_id}/provider-credentials", tags=["credentials"])
 
 
 @router.post(

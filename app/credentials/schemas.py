@@ -14,6 +14,7 @@ from app.api.schemas import (
     ResponseModel,
     Subject,
     Timestamp,
+    unvalidated,
     without_default,
 )
 from app.api.text import has_controls, is_blank
@@ -246,7 +247,7 @@ class Credential(ResponseModel):
     @classmethod
     def of(cls, record: CredentialRecord) -> "Credential":
         active, previous = record.active_version, record.previous_version
-        return cls(
+        return _credential(
             id=record.id,
             organization_id=record.organization_id,
             provider=record.provider,
@@ -284,6 +285,9 @@ class Credential(ResponseModel):
             rotated_at=record.rotated_at,
             last_used_at=record.last_used_at,
         )
+
+
+_credential = unvalidated(Credential)
 
 
 class DeletionReceipt(ResponseModel):

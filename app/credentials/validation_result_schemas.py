@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from app.api.schemas import KeyVersion, ResponseModel, Timestamp
+from app.api.schemas import KeyVersion, ResponseModel, Timestamp, unvalidated
 from app.credentials.validation_results import Reason, ValidationResult, ValidationStatus
 from app.provider_url.auth_style import other_auth_style
 from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
@@ -65,7 +65,10 @@ class LatestAttempt(ResponseModel):
 
     @classmethod
     def of(cls, result: ValidationResult) -> "LatestAttempt":
-        return cls(status=result.status, reason=result.reason, checked_at=result.checked_at)
+        return _latest_attempt(status=result.status, reason=result.reason, checked_at=result.checked_at)
+
+
+_latest_attempt = unvalidated(LatestAttempt)
 
 
 class CredentialVerdict(ResponseModel):
@@ -93,7 +96,7 @@ class CredentialVerdict(ResponseModel):
     ) -> "CredentialVerdict":
         is_refused = result.reason is _INVALID_KEY or latest.reason is _INVALID_KEY
         other = other_auth_style(endpoint) if is_refused else None
-        return cls(
+        return _validation(
             status=result.status,
             reason=result.reason,
             checked_at=result.checked_at,
@@ -103,3 +106,6 @@ class CredentialVerdict(ResponseModel):
             other_auth_style=other,
             message=advice_on_auth_style(other),
         )
+
+
+_validation = unvalidated(CredentialVerdict)

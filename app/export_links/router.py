@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import Path, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.csv_export import csv_document
 from app.api.dependencies import AppServices, OrganizationId
 from app.api.problems import problems
 from app.api.responses import respond
+from app.api.routing import Router
 from app.auth.principal import Caller, Principal
 from app.auth.principal import Scope as TokenScope
 from app.core.errors import ConcurrencyLimited, DatabaseUnavailable, InvalidInput, NotFound, RateLimited
@@ -18,7 +19,7 @@ from app.export_links.schemas import ExportLink
 from app.export_links.service import ExportLinkService
 from app.rate_limits.service import WriteKind, WriteLimiter
 
-router = APIRouter(tags=["exports"])
+router = Router(tags=["exports"])
 
 # The errors of creating a link, besides those of its export.
 LINK_PROBLEMS = (InvalidInput, RateLimited)

@@ -1,16 +1,17 @@
 """Liveness of the process, readiness of its dependencies, and metrics."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.api.dependencies import AppServices
 from app.api.problems import problems
 from app.api.responses import respond
+from app.api.routing import Router
 from app.health.schemas import Liveness, Readiness
 from app.health.service import HealthService
 from app.observability.metrics import metrics_text
 from app.observability.metrics_app import METRICS_MEDIA_TYPE
 
-router = APIRouter(tags=["health"])
+router = Router(tags=["health"])
 
 # The server refuses these requests before any handler runs.
 _PROBLEMS = problems(431, needs_token=False)

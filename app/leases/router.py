@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.api.dependencies import AppServices, LeaseCreator
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import respond
+from app.api.routing import Router
 from app.core.errors import (
     ConcurrentChange,
     InsufficientScope,
@@ -21,7 +22,7 @@ from app.core.errors import (
 from app.leases.schemas import Lease, LeaseCreate
 from app.leases.service import LeaseService
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}/credential-leases", tags=["leases"])
+router = Router(prefix="/v1/organizations/{organization_id}/credential-leases", tags=["leases"])
 
 
 @router.post(

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from app.api.docs_page import PAGE_METHODS
 from app.api.middleware import PAGE_PREFIX
+from app.api.routing import Router
 from app.api.schemas import RequestModel
 from app.core.errors import NotFound, SignInRefused
 from app.core.loopback import is_loopback
@@ -48,9 +49,9 @@ class BillingPage:
         )
 
 
-def page_router(page: BillingPage) -> APIRouter:
+def page_router(page: BillingPage) -> Router:
     """The routes of the page, which serve from memory."""
-    router = APIRouter(prefix=PAGE_PREFIX, include_in_schema=False)
+    router = Router(prefix=PAGE_PREFIX, include_in_schema=False)
     files = read_files()
     document = PageFile.of(render(page.config, preloaded(files)), _HTML)
     callback = PageFile.of(render_callback(), _HTML)

@@ -1,15 +1,16 @@
 """HTTP routes of price overrides."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.api.dependencies import AppServices, BillingReader, InternalBillingWriter, Revisions, etag
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import respond, response_headers
+from app.api.routing import Router
 from app.core.errors import InsufficientScope, InvalidInput, NotFound, PreconditionFailed, ServiceOnly
 from app.pricing.schemas import PriceOverrides, PriceOverridesChange
 from app.pricing.service import OverrideState, PriceService
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"])
+router = Router(prefix="/v1/organizations/{organization_id}", tags=["billing"])
 
 
 @router.get(

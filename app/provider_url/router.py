@@ -1,15 +1,16 @@
 """Check a provider URL before it is saved."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.api.dependencies import AppServices, UrlCheckCaller
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import respond
+from app.api.routing import Router
 from app.core.errors import InsufficientScope, InvalidInput, RateLimited
 from app.provider_url.schemas import ProviderUrlCheck, ProviderUrlCheckRequest
 from app.provider_url.service import ProviderUrlService
 
-router = APIRouter(prefix="/v1/provider-url-checks", tags=["credentials"])
+router = Router(prefix="/v1/provider-url-checks", tags=["credentials"])
 
 
 @router.post(

@@ -1,15 +1,16 @@
 """HTTP route of the readiness check."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.api.dependencies import AppServices, BillingReader
 from app.api.problems import problems
 from app.api.responses import respond
+from app.api.routing import Router
 from app.core.errors import InsufficientScope, NotFound
 from app.readiness.schemas import OrganizationReadiness
 from app.readiness.service import ReadinessService
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"])
+router = Router(prefix="/v1/organizations/{organization_id}", tags=["billing"])
 
 
 @router.get(

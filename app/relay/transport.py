@@ -2,36 +2,38 @@
 
 It never retries, follows a redirect, decompresses, keeps a cookie, caches a lookup or reads the environment. No message
 quotes the provider or the request. References to the key and to the body go once they are written.
+
+aiohttp is imported by the first request, in a thread: a start does not wait for it, and an instance without relayed calls
+never loads it.
 """
 
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
-import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import Payload
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 from yarl import URL
 
 from app.core.url_errors import UrlReason
 from app.egress.exceptions import DestinationRefused, NameLookupFailed, NameNotFound, ResponseTooLarge
 from app.egress.resolver import AddressGuard
-from app.egress.streaming.connector import ConnectionCount, streaming_connector
-from app.egress.streaming.resolver import PinnedResolver, Route, direct
+from app.egress.streaming.connections import ConnectionCount, Route, direct
 from app.provider_url.url_policy import validate_url
 from app.relay.headers import is_encoded
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from app.egress.streaming.session import Sessions, SingleUseBody
 
 CONNECT_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 620.0  # above the 600 s after which the SDKs stop waiting
 UPLOAD_SECONDS: Final = 300.0
-# aiohttp pauses reading at twice this.
-_BUFFERED_BYTES: Final = 32 * 1024
-_WRITE_BYTES: Final = 64 * 1024
 # Informational responses that end the exchange (101), and redirects.
 _NOT_PASSED_ON: Final = frozenset({*range(100, 200), *range(300, 400)})
 _AUTO_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -87,11 +89,13 @@ class ProviderRequest:
     was_sent: bool = False
     _prepared: CIMultiDict[str] | None = field(default=None, repr=False, init=False)
 
-    def take(self) -> tuple[CIMultiDict[str], "_SingleUseBody | None"]:
+    def take(self) -> tuple[CIMultiDict[str], "SingleUseBody | None"]:
         """Return headers and body, and keep neither."""
+        from app.egress.streaming.session import SingleUseBody  # noqa: PLC0415  # imported by the first request
+
         headers, body = CIMultiDict(self.headers), self.body
         self.headers, self.body = (), None
-        return headers, None if body is None else _SingleUseBody(body)
+        return headers, None if body is None else SingleUseBody(body)
 
     def keep_for_removal(self, prepared: CIMultiDict[str]) -> None:
         """Remember aiohttp's copy of the headers, which it would hold until the head of the response."""
@@ -117,7 +121,7 @@ class Timeouts:
 class ProviderResponse:
     """The head of a response, and its body as it comes. Close it, unless the body was read to its end."""
 
-    def __init__(self, response: aiohttp.ClientResponse, client: "ProviderClient") -> None:
+    def __init__(self, response: "aiohttp.ClientResponse", client: "ProviderClient") -> None:
         self.status = response.status
         self.headers: tuple[tuple[bytes, bytes], ...] = tuple(response.raw_headers)
         self._response = response
@@ -136,7 +140,7 @@ class ProviderResponse:
             raise _translated(self._failure, was_sent=True)
         try:
             chunk = await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
+        except (_client_error(), OSError) as error:
             chunk = self._rest(error)
         if not chunk:
             self._end()
@@ -167,24 +171,23 @@ class ProviderClient:
     """Sends requests to the operator's endpoint and to those of customers, over two pools. Use `open_client`.
 
     Args:
-        operator: the session for the operator's endpoint.
-        custom: the session for customers' endpoints.
-        operator_origin: the only origin that the first may reach.
+        open_sessions: opens the sessions, inside the event loop. Called by the first request.
+        operator_origin: the only origin that the session for the operator's endpoint may reach.
         timeouts: how long to wait.
         count: the open connections of both.
     """
 
     def __init__(
         self,
-        operator: aiohttp.ClientSession,
-        custom: aiohttp.ClientSession,
+        open_sessions: Callable[[], Awaitable["Sessions"]],
         *,
         operator_origin: URL,
         timeouts: Timeouts,
         count: ConnectionCount,
     ) -> None:
-        self._operator = operator
-        self._custom = custom
+        self._open_sessions = open_sessions
+        self._opening = asyncio.Lock()
+        self._sessions: Sessions | None = None
         self._operator_origin = operator_origin
         self._timeouts = timeouts
         self._count = count
@@ -201,12 +204,13 @@ class ProviderClient:
         Raises:
             ProviderAddressRefused, ProviderUnreachable, ProviderTimeout, ProviderResponseRefused
         """
+        sessions = self._sessions or await self._first_sessions()
         timeouts = self._timeouts
         whole = timeouts.connect_seconds + timeouts.upload_seconds + timeouts.idle_seconds
         try:
             async with asyncio.timeout(whole):
-                raw = await self._send(request)
-        except (aiohttp.ClientError, DestinationRefused, NameNotFound, NameLookupFailed, OSError) as error:
+                raw = await self._send(request, sessions)
+        except (_client_error(), DestinationRefused, NameNotFound, NameLookupFailed, OSError) as error:
             raise _translated(error, was_sent=request.was_sent) from None
         except ResponseTooLarge as error:
             raise _translated(error, was_sent=request.was_sent) from None
@@ -217,10 +221,21 @@ class ProviderClient:
             raise ProviderResponseRefused(was_sent=True)
         return response
 
-    async def _send(self, request: ProviderRequest) -> aiohttp.ClientResponse:
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._sessions is not None:
+            await self._sessions.close()
+
+    async def _first_sessions(self) -> "Sessions":
+        async with self._opening:
+            if self._sessions is None:
+                self._sessions = await self._open_sessions()
+        return self._sessions
+
+    async def _send(self, request: ProviderRequest, sessions: "Sessions") -> "aiohttp.ClientResponse":
         url = URL(request.url, encoded=True)
         self._check(url, is_custom=request.is_custom)
-        session = self._custom if request.is_custom else self._operator
+        session = sessions.custom if request.is_custom else sessions.operator
         headers, body = request.take()
         # Not awaited in the same expression: this frame must not hold the headers while it waits.
         pending = session.request(
@@ -247,7 +262,7 @@ class ProviderClient:
             raise DestinationRefused(UrlReason.HOST_INVALID)
 
 
-async def open_client(
+def open_client(
     guard: AddressGuard,
     resources: AsyncExitStack,
     *,
@@ -256,7 +271,7 @@ async def open_client(
     timeouts: Timeouts = Timeouts(),  # immutable
     route: Route = direct,
 ) -> ProviderClient:
-    """Open the client inside the event loop; `resources` closes it.
+    """Create the client. Its first request opens the pools; `resources` closes them.
 
     Args:
         guard: judges the addresses of customers' endpoints at each new connection.
@@ -267,93 +282,37 @@ async def open_client(
         route: tests replace it, because they reach only loopback.
     """
     count = ConnectionCount()
-    operator = _session(streaming_connector(tls, count), timeouts)
-    custom = _session(streaming_connector(tls, count, resolver=PinnedResolver(guard, route=route)), timeouts)
-    return ProviderClient(
-        await resources.enter_async_context(operator),
-        await resources.enter_async_context(custom),
-        operator_origin=URL(operator_base_url).origin(),
-        timeouts=timeouts,
-        count=count,
+
+    async def open_sessions() -> "Sessions":
+        # A tenth of a second of CPU time.
+        session = await asyncio.to_thread(import_module, "app.egress.streaming.session")
+        sessions: Sessions = session.open_sessions(
+            guard,
+            count,
+            tls=tls,
+            connect_seconds=timeouts.connect_seconds,
+            idle_seconds=timeouts.idle_seconds,
+            route=route,
+        )
+        return sessions
+
+    client = ProviderClient(
+        open_sessions, operator_origin=URL(operator_base_url).origin(), timeouts=timeouts, count=count
     )
+    resources.push_async_callback(client.close)
+    return client
 
 
-def _session(connector: aiohttp.TCPConnector, timeouts: Timeouts) -> aiohttp.ClientSession:
-    session = aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-        request_class=_ForgetfulRequest,
-        read_bufsize=_BUFFERED_BYTES,
-        timeout=aiohttp.ClientTimeout(
-            total=None,
-            connect=timeouts.connect_seconds,
-            sock_connect=timeouts.connect_seconds,
-            sock_read=timeouts.idle_seconds,
-            ceil_threshold=3600,  # aiohttp rounds longer timeouts up to whole seconds
-        ),
-        trace_configs=[_trace_config()],
-    )
-    # aiohttp repeats a GET whose reused connection dies. It has no public option to stop that; a test watches it.
-    session._retry_connection = False  # noqa: SLF001
-    return session
+def _client_error() -> "type[aiohttp.ClientError]":
+    """The base class of aiohttp's errors. Only handling an error calls this, so aiohttp is imported already."""
+    import aiohttp  # noqa: PLC0415  # imported by the first request
 
-
-def _trace_config() -> aiohttp.TraceConfig:
-    async def started(_session: Any, context: Any, params: aiohttp.TraceRequestStartParams) -> None:
-        context.trace_request_ctx.keep_for_removal(params.headers)
-
-    async def sending(_session: Any, context: Any, _params: aiohttp.TraceRequestHeadersSentParams) -> None:
-        context.trace_request_ctx.sent()
-
-    config = aiohttp.TraceConfig()
-    config.on_request_start.append(started)
-    config.on_request_headers_sent.append(sending)
-    return config
-
-
-class _SingleUseBody(Payload):
-    """A body that is written once, in pieces, and then forgotten."""
-
-    _value: bytes
-
-    def __init__(self, value: bytes) -> None:
-        super().__init__(value)
-        self._size = len(value)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self._value.decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        value, self._value = self._value, b""
-        if len(value) <= _WRITE_BYTES:
-            await writer.write(value)
-            return
-        # A write over TLS encrypts all it gets before it returns.
-        view = memoryview(value)
-        for start in range(0, len(value), _WRITE_BYTES):
-            await writer.write(view[start : start + _WRITE_BYTES])
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        del content_length  # always that of the whole body
-        await self.write(writer)
-
-
-class _ForgetfulRequest(aiohttp.ClientRequest):
-    """A request that keeps no header after they are written: one of them is the key."""
-
-    async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        response = await super().send(conn)
-        self.headers.clear()
-        return response
-
-    @property
-    def request_info(self) -> aiohttp.RequestInfo:
-        return aiohttp.RequestInfo(self.url, self.method, CIMultiDictProxy(CIMultiDict()), self.original_url)
+    return aiohttp.ClientError
 
 
 def _translated(error: BaseException, *, was_sent: bool) -> TransportError:
+    import aiohttp  # noqa: PLC0415  # imported by the first request
+
     _logger.info("provider not reached: %s", type(error).__name__)
     match error:
         case DestinationRefused():

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import Path, Request, Response
 
 from app.api.dependencies import (
     AppServices,
@@ -18,6 +18,7 @@ from app.api.dependencies import (
 )
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import once, respond, response_headers
+from app.api.routing import Router
 from app.core.errors import (
     CredentialDeleted,
     DuplicateKey,
@@ -43,7 +44,7 @@ from app.rotation.rollback import RollbackService
 from app.rotation.schemas import Rotation, RotationCreate
 from app.rotation.service import RotationService
 
-router = APIRouter(
+router = Router(
     prefix="/v1/organizations/{organization_id}/provider-credentials/{credential_id}", tags=["rotation"]
 )
 

@@ -1,12 +1,13 @@
 """HTTP route of the session."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from app.api.problems import problems
 from app.api.responses import respond
+from app.api.routing import Router
 from app.session.schemas import Session
 
-router = APIRouter(prefix="/v1", tags=["session"])
+router = Router(prefix="/v1", tags=["session"])
 
 
 @router.get(

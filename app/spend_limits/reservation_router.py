@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from app.api.dependencies import (
     AppServices,
@@ -15,6 +15,7 @@ from app.api.dependencies import (
 from app.api.pagination import Paging
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import once, respond
+from app.api.routing import Router
 from app.api.schemas import Page
 from app.core.errors import (
     IdempotencyInProgress,
@@ -30,9 +31,7 @@ from app.spend_limits.reservation_schemas import ReservationCreate, SpendReserva
 from app.spend_limits.reservation_service import ReservationService
 from app.spend_limits.reservations import HeldState, Reservation
 
-router = APIRouter(
-    prefix="/v1/organizations/{organization_id}/spend-reservations", tags=["spend reservations"]
-)
+router = Router(prefix="/v1/organizations/{organization_id}/spend-reservations", tags=["spend reservations"])
 
 
 @router.post(

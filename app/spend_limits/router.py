@@ -1,6 +1,6 @@
 """HTTP routes of spend limits: create, list, get, update and delete."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from app.api.dependencies import (
     AppServices,
@@ -14,6 +14,7 @@ from app.api.dependencies import (
 from app.api.pagination import Paging
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import once, respond, response_headers
+from app.api.routing import Router
 from app.api.schemas import Page
 from app.core.clock import now
 from app.core.errors import (
@@ -30,7 +31,7 @@ from app.spend_limits.limits import LimitState
 from app.spend_limits.schemas import SpendLimit, SpendLimitCreate, SpendLimitDeleted, SpendLimitUpdate
 from app.spend_limits.service import SpendLimitService
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}/spend-limits", tags=["spend limits"])
+router = Router(prefix="/v1/organizations/{organization_id}/spend-limits", tags=["spend limits"])
 
 
 @router.post(

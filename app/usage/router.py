@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import AfterValidator
 from starlette.requests import ClientDisconnect
 
@@ -14,6 +14,7 @@ from app.api.dependencies import AppServices, UsageReader, UsageWriter, only_par
 from app.api.pagination import Paging
 from app.api.problems import problem_response, problems
 from app.api.responses import respond
+from app.api.routing import Router
 from app.auth.principal import Caller, Scope
 from app.core.errors import (
     DatabaseUnavailable,
@@ -55,7 +56,7 @@ from app.usage_events.events import MAX_DIMENSION_LENGTH, MAX_EVENT_ID_LENGTH
 from app.usage_events.records import LedgerRow, Outcome
 from app.usage_mode.modes import UsageMode
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["usage"])
+router = Router(prefix="/v1/organizations/{organization_id}", tags=["usage"])
 
 _NDJSON = "application/x-ndjson"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

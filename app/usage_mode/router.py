@@ -1,11 +1,12 @@
 """HTTP routes of the usage mode: get, switch and list changes."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.api.dependencies import AppServices, BillingReader, BillingWriter, Revisions, etag
 from app.api.pagination import Paging
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import respond, response_headers
+from app.api.routing import Router
 from app.api.schemas import Page
 from app.core.errors import CredentialDeleted, InsufficientScope, InvalidInput, NotFound, PreconditionFailed
 from app.usage_mode.modes import ModeChange
@@ -13,7 +14,7 @@ from app.usage_mode.modes import UsageModeState as State
 from app.usage_mode.schemas import UsageModeChange, UsageModeState, UsageModeSwitch
 from app.usage_mode.service import ModeSwitch, UsageModeService
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["billing"])
+router = Router(prefix="/v1/organizations/{organization_id}", tags=["billing"])
 
 SWITCH_ERROR_CODES = (
     *("unknown_field", "credential_not_found", "credential_not_used"),

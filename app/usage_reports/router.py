@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from app.api.csv_export import MEDIA_TYPE, ExportQueue, WantsCsv, csv_document, csv_response, csv_row
 from app.api.dependencies import AppServices, UsageReader
 from app.api.problems import problems
+from app.api.routing import Router
 from app.auth.principal import Caller, Scope
 from app.core.errors import InsufficientScope, InvalidInput, NotFound
 from app.core.money import to_usd
@@ -25,7 +26,7 @@ from app.usage_reports.reports import Position, Report, ReportQuery, ReportRow
 from app.usage_reports.schemas import UsageReport, report_json
 from app.usage_reports.service import ReportService
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}", tags=["usage"])
+router = Router(prefix="/v1/organizations/{organization_id}", tags=["usage"])
 
 _DEFAULT_LIMIT, _LARGEST_LIMIT = 1000, 10_000
 # What release 0.1 had is first, so that its positions stay.

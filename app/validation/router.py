@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from app.api.dependencies import (
     AppServices,
@@ -16,6 +16,7 @@ from app.api.dependencies import (
 from app.api.pagination import Paging
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import once, respond
+from app.api.routing import Router
 from app.api.schemas import Page
 from app.core.errors import (
     CredentialDeleted,
@@ -30,7 +31,7 @@ from app.credentials.validation_results import ValidationRecord
 from app.validation.schemas import Validation
 from app.validation.service import ValidationService
 
-router = APIRouter(
+router = Router(
     prefix="/v1/organizations/{organization_id}/provider-credentials/{credential_id}/validations",
     tags=["validation"],
 )

@@ -1,11 +1,12 @@
 """Routes to create, list, get and delete webhook endpoints."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from app.api.dependencies import AppServices, BillingReader, BillingWriter, EndpointId
 from app.api.pagination import Paging
 from app.api.problems import BODY_ERRORS, problems
 from app.api.responses import respond, response_headers
+from app.api.routing import Router
 from app.api.schemas import Page
 from app.core.errors import (
     InsufficientScope,
@@ -25,7 +26,7 @@ from app.webhooks.schemas import (
 )
 from app.webhooks.service import WebhookService
 
-router = APIRouter(prefix="/v1/organizations/{organization_id}/webhook-endpoints", tags=["webhooks"])
+router = Router(prefix="/v1/organizations/{organization_id}/webhook-endpoints", tags=["webhooks"])
 
 
 @router.post(

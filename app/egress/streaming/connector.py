@@ -4,7 +4,6 @@ import asyncio
 import functools
 import socket
 import ssl
-from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import TCPConnector
@@ -13,31 +12,11 @@ from aiohttp.client_proto import ResponseHandler
 
 from app.egress.exceptions import ResponseTooLarge
 from app.egress.response_head import ResponseHeadLimit
+from app.egress.streaming.connections import ConnectionCount, keep_alive
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_INFORMATIONAL: Final = 8
 IDLE_SECONDS: Final = 15.0
-
-# NAT drops connections that are silent for 120 to 350 seconds; a model may think longer.
-_KEEP_ALIVE_OPTIONS: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
-)
-
-
-def keep_alive(connection: socket.socket) -> None:
-    """Have the kernel probe a silent connection after 60 s, so that NAT keeps it and a dead peer is noticed."""
-    for level, option, value in _KEEP_ALIVE_OPTIONS:
-        connection.setsockopt(level, option, value)
-
-
-@dataclass(slots=True)
-class ConnectionCount:
-    """How many connections of a connector are open."""
-
-    open: int = 0
 
 
 def streaming_connector(

@@ -1,8 +1,7 @@
 """The resolver behind aiohttp's connector: every new connection resolves and validates the host again."""
 
 import socket
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -10,17 +9,10 @@ from app.core.url_errors import DnsUnavailable, UrlReason, UrlRefused
 from app.egress.exceptions import DestinationRefused, NameLookupFailed, NameNotFound
 from app.egress.network import HTTPS_PORT, interleave_families
 from app.egress.resolver import Address, AddressGuard
+from app.egress.streaming.connections import Route, direct
 from app.provider_url.host_name import validate_host
 
 _MAX_ADDRESSES: Final = 6
-
-# Maps a validated address and its port to where the connection goes.
-Route: TypeAlias = Callable[[str, int], tuple[str, int]]
-
-
-def direct(address: str, port: int) -> tuple[str, int]:
-    """Connect to the address itself."""
-    return address, port
 
 
 class PinnedResolver(AbstractResolver):

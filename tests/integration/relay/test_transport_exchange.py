@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.egress.streaming.connector import MAX_INFORMATIONAL, keep_alive
+from app.egress.streaming.connections import keep_alive
+from app.egress.streaming.connector import MAX_INFORMATIONAL
 from app.relay.transport import (
     ProviderResponse,
     ProviderResponseRefused,

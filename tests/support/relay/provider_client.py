@@ -34,7 +34,7 @@ async def provider_client(
         return "127.0.0.1", port
 
     async with AsyncExitStack() as resources:
-        yield await open_client(
+        yield open_client(
             AddressGuard(resolver or FixedResolver(gw_example_com=[[ADDRESS]])),
             resources,
             operator_base_url=operator_base_url,
