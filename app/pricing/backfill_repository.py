@@ -93,7 +93,8 @@ _CORRECTION_VALUES = {
     **{name: _corrections.c[name] for name in ("cost", "billed", "price_version", "flags")},
     **dict.fromkeys(_COUNTERS, sa.literal_column("0")),
 }
-_APPEND = Query(
+# In a CTE, as in `app.usage.correction_repository`: Citus adds a wrong condition to another INSERT from a SELECT.
+_APPENDED = (
     insert(t)
     .from_select(
         [column.name for column in t.columns],
@@ -108,7 +109,9 @@ _APPEND = Query(
         .order_by(t.c.started_at, t.c.event_id, t.c.part),
     )
     .returning(*t.columns)
+    .cte("appended")
 )
+_APPEND = Query(sa.select(_APPENDED))
 
 
 _batches = unnest(month=o.c.month.type, ingested_at=o.c.ingested_at.type)

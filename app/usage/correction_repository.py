@@ -79,7 +79,9 @@ _VALUES = {
     "corrected_by": _given.c.corrected_by,
     **{name: -t.c[name] for name in (*_COUNTERS, "cost", "billed")},
 }
-_CANCEL = Query(
+# In a CTE, because Citus adds a condition on the distribution column to another INSERT from a SELECT, and a table of a
+# distributed schema has none.
+_CANCELLED = (
     sa.insert(t)
     .from_select(
         [column.name for column in t.columns],
@@ -94,7 +96,9 @@ _CANCEL = Query(
         .order_by(t.c.started_at, t.c.event_id, t.c.part, t.c.correction),
     )
     .returning(*t.columns)
+    .cte("cancelled")
 )
+_CANCEL = Query(sa.select(_CANCELLED))
 
 
 class CorrectionRepository(Repository):

@@ -45,7 +45,9 @@ _FIND_OLDEST = Query(
 _oldest = sa.bindparam("oldest", type_=sa.BigInteger)
 _UTC: sa.ColumnElement[str] = sa.literal_column("'UTC'")
 
-_CREATE_WATERMARK = Query(
+# In a CTE, because Citus adds a condition on the distribution column to another INSERT from a SELECT, and a table of a
+# distributed schema has none.
+_CREATED_WATERMARK = (
     insert(usage_fold)
     .from_select(
         ["organization_id", "folded_before", "wide_folded_before", "folded_at"],
@@ -57,7 +59,10 @@ _CREATE_WATERMARK = Query(
         ),
     )
     .on_conflict_do_nothing()
+    .returning(sa.literal_column("1"))
+    .cte("created")
 )
+_CREATE_WATERMARK = Query(sa.select(sa.literal_column("1")).select_from(_CREATED_WATERMARK))
 # The instance that locks this row rolls up the organization. Other instances skip it.
 _CLAIM = Query(
     sa.select(usage_fold.c.folded_before, usage_fold.c.wide_folded_before)
@@ -176,7 +181,7 @@ class RollupRepository(Repository):
             WatermarkAhead
         """
         organization = {"organization_id": self._organization_id}
-        await self._session.execute(_CREATE_WATERMARK, **organization)
+        await self._session.first(_CREATE_WATERMARK, **organization)
         claimed = await self._session.first(_CLAIM, **organization)
         if claimed is None:
             return RollupStep(has_moved=False, has_more=False)
