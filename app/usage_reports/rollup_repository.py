@@ -45,18 +45,23 @@ _FIND_OLDEST = Query(
 _oldest = sa.bindparam("oldest", type_=sa.BigInteger)
 _UTC: sa.ColumnElement[str] = sa.literal_column("'UTC'")
 
-# In a CTE, because Citus adds a condition on the distribution column to another INSERT from a SELECT, and a table of a
-# distributed schema has none.
+# Check existence first. ON CONFLICT by itself would wait for a transaction that is moving the watermark. In a CTE, because Citus
+# adds a condition on the distribution column to an INSERT that reads a table by itself, and a table of a distributed schema
+# has none.
+_MISSING_WATERMARK = (
+    sa.select(
+        ORGANIZATION.label("organization_id"),
+        sa.literal_column("0").label("folded_before"),
+        sa.literal_column("0").label("wide_folded_before"),
+        sa.func.statement_timestamp().label("folded_at"),
+    )
+    .where(~sa.select(usage_fold.c.folded_at).where(usage_fold.c.organization_id == ORGANIZATION).exists())
+    .cte("missing")
+)
 _CREATED_WATERMARK = (
     insert(usage_fold)
     .from_select(
-        ["organization_id", "folded_before", "wide_folded_before", "folded_at"],
-        # Check existence first. ON CONFLICT by itself would wait for a transaction that is moving the watermark.
-        sa.select(
-            ORGANIZATION, sa.literal_column("0"), sa.literal_column("0"), sa.func.statement_timestamp()
-        ).where(
-            ~sa.select(usage_fold.c.folded_at).where(usage_fold.c.organization_id == ORGANIZATION).exists()
-        ),
+        ["organization_id", "folded_before", "wide_folded_before", "folded_at"], sa.select(_MISSING_WATERMARK)
     )
     .on_conflict_do_nothing()
     .returning(sa.literal_column("1"))
