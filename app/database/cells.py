@@ -54,6 +54,11 @@ class CellDirectory:
         cell = _valid(self._known.get(organization_id, HOME))
         return f"; {_search_in(cell)}, cells.enter('{cell}')"
 
+    def is_home(self, organization_id: str | None) -> bool:
+        """Whether the transaction that has entered with `entry` is in the first cell."""
+        cell = _current.get() if organization_id is None else self._known.get(organization_id, HOME)
+        return cell == HOME
+
     def learn(self, organization_id: str, error: asyncpg.PostgresError) -> bool:
         """Note the cell that the error names. Returns False if another attempt has no other cell to try."""
         if error.sqlstate == _IS_DELETED:

@@ -93,7 +93,7 @@ _CORRECTION_VALUES = {
     **{name: _corrections.c[name] for name in ("cost", "billed", "price_version", "flags")},
     **dict.fromkeys(_COUNTERS, sa.literal_column("0")),
 }
-# Read in a CTE, as in `app.usage.correction_repository`: Citus adds a wrong condition to an INSERT that reads a table by itself.
+# Read in a materialized CTE, as in `app.usage.correction_repository`: Citus adds a wrong condition to an INSERT that reads a table by itself.
 _CORRECTED = (
     sa.select(*(_CORRECTION_VALUES.get(column.name, column).label(column.name) for column in t.columns))
     .select_from(
@@ -105,6 +105,7 @@ _CORRECTED = (
     .where(t.c.organization_id == _ORGANIZATION, t.c.correction == sa.literal_column("0"))
     .order_by(t.c.started_at, t.c.event_id, t.c.part)
     .cte("corrected")
+    .prefix_with("MATERIALIZED")
 )
 _APPENDED = (
     insert(t)

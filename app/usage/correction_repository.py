@@ -79,7 +79,7 @@ _VALUES = {
     "corrected_by": _given.c.corrected_by,
     **{name: -t.c[name] for name in (*_COUNTERS, "cost", "billed")},
 }
-# Read in a CTE, because Citus adds a condition on the distribution column to an INSERT that reads a table by itself, and a
+# Read in a materialized CTE, because Citus adds a condition on the distribution column to an INSERT that reads a table by itself, and a
 # table of a distributed schema has none.
 _CORRECTED = (
     sa.select(*(_VALUES.get(column.name, column).label(column.name) for column in t.columns))
@@ -92,6 +92,7 @@ _CORRECTED = (
     .where(t.c.organization_id == _ORGANIZATION, t.c.correction >= _ZERO)
     .order_by(t.c.started_at, t.c.event_id, t.c.part, t.c.correction)
     .cte("corrected")
+    .prefix_with("MATERIALIZED")
 )
 _CANCELLED = (
     sa.insert(t)

@@ -45,7 +45,7 @@ _FIND_OLDEST = Query(
 _oldest = sa.bindparam("oldest", type_=sa.BigInteger)
 _UTC: sa.ColumnElement[str] = sa.literal_column("'UTC'")
 
-# Check existence first. ON CONFLICT by itself would wait for a transaction that is moving the watermark. In a CTE, because Citus
+# Check existence first. ON CONFLICT by itself would wait for a transaction that is moving the watermark. In a materialized CTE, because Citus
 # adds a condition on the distribution column to an INSERT that reads a table by itself, and a table of a distributed schema
 # has none.
 _MISSING_WATERMARK = (
@@ -57,6 +57,7 @@ _MISSING_WATERMARK = (
     )
     .where(~sa.select(usage_fold.c.folded_at).where(usage_fold.c.organization_id == ORGANIZATION).exists())
     .cte("missing")
+    .prefix_with("MATERIALIZED")
 )
 _CREATED_WATERMARK = (
     insert(usage_fold)
