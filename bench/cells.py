@@ -1,7 +1,7 @@
 """Measures what cells cost: the latency of a few operations in a cell, as a ratio to the same server without cells.
 
 With Citus for PostgreSQL 15 on this machine, also in a cell on a worker of a cluster of three nodes on loopback. The three
-databases take turns, operation by operation, so that other load affects all of them.
+databases alternate, operation by operation, so that other load affects all of them.
 
 python -m bench.cells
 """
@@ -49,7 +49,7 @@ from tests.support.usage.unpriced_ingestion import NoPrices
 
 ROUNDS, WARM_UP = 60, 15
 EVENTS = 500
-# A read takes a transaction, three round trips in place of one; what writes has more of its own.
+# A read takes a transaction, three round trips in place of one; a write has more of them anyway.
 MAX_CELL_RATIO, MAX_CLUSTER_RATIO = 2.0, 3.0
 
 _READ = Query(

@@ -125,7 +125,7 @@ class Clients:
             self.statuses[tenant.organization].append(status)
 
     async def until_each(self, number: int) -> None:
-        """Wait until each client has had so many more responses."""
+        """Wait until each client has had this number of further responses."""
         before = {name: len(found) for name, found in self.statuses.items()}
         await until(
             lambda: resolved(min(len(found) - before[name] for name, found in self.statuses.items())),
