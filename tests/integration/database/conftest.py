@@ -18,24 +18,24 @@ from tests.support.tenant import MakeToken
 
 
 @pytest.fixture
-async def roles(template_database: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
+async def cell_roles(template_database: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
     async with copied_database(template_database) as roles:
         yield roles
 
 
 @pytest.fixture
-def access(roles: DatabaseRoles) -> DatabaseAccess:
-    return DatabaseAccess(owner=roles.owner, login=roles.login)
+def cell_access(cell_roles: DatabaseRoles) -> DatabaseAccess:
+    return DatabaseAccess(owner=cell_roles.owner, login=cell_roles.login)
 
 
 @pytest.fixture
 async def celled(
-    roles: DatabaseRoles, access: DatabaseAccess, settings: Settings, make_token: MakeToken
+    cell_roles: DatabaseRoles, cell_access: DatabaseAccess, settings: Settings, make_token: MakeToken
 ) -> AsyncIterator[Celled]:
     for name in ("cell_1", "cell_2"):
-        await add_cell(settings, access, name)
-    await run_as_superuser(roles, "UPDATE cells.cell SET takes_new = (name = 'cell_1')")
-    async with open_services(settings, access) as services:
+        await add_cell(settings, cell_access, name)
+    await run_as_superuser(cell_roles, "UPDATE cells.cell SET takes_new = (name = 'cell_1')")
+    async with open_services(settings, cell_access) as services:
 
         class _Opened(AsyncExitStack):
             async def __aenter__(self) -> Any:
@@ -46,4 +46,4 @@ async def celled(
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://byok.test") as http,
         ):
-            yield Celled(roles=roles, services=services, http=http, token=make_token("service"))
+            yield Celled(roles=cell_roles, services=services, http=http, token=make_token("service"))

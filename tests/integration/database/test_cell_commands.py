@@ -22,33 +22,33 @@ from tests.support.requests.usage_events import event
 
 class TestAdd:
     async def test_lists_existing_organizations_in_the_first_cell(
-        self, roles: DatabaseRoles, access: DatabaseAccess, settings: Settings
+        self, cell_roles: DatabaseRoles, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         await run_as_superuser(
-            roles,
+            cell_roles,
             "INSERT INTO job_queue VALUES ('org_a', 'fold_usage', gen_random_uuid(), now())",
             "INSERT INTO usage_fold (organization_id, folded_before, wide_folded_before, folded_at)"
             " VALUES ('org_b', 0, 0, now())",
         )
-        assert (await list_cells(settings, access))[0].organizations is None
+        assert (await list_cells(settings, cell_access))[0].organizations is None
 
-        await add_cell(settings, access, "cell_1")
+        await add_cell(settings, cell_access, "cell_1")
 
-        assert [(it.name, it.organizations) for it in await list_cells(settings, access)] == [
+        assert [(it.name, it.organizations) for it in await list_cells(settings, cell_access)] == [
             ("public", 2),
             ("cell_1", 0),
         ]
 
     async def test_needs_all_instances_stopped_the_first_time(
-        self, access: DatabaseAccess, settings: Settings
+        self, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
-        async with open_services(settings, access):
+        async with open_services(settings, cell_access):
             with pytest.raises(OperationRefused, match="stop every"):
-                await add_cell(settings, access, "cell_1")
-        await add_cell(settings, access, "cell_1")
-        async with open_services(settings, access):
-            await add_cell(settings, access, "cell_2")
-        assert "3 cells" in (await check_cells(access.login)).text
+                await add_cell(settings, cell_access, "cell_1")
+        await add_cell(settings, cell_access, "cell_1")
+        async with open_services(settings, cell_access):
+            await add_cell(settings, cell_access, "cell_2")
+        assert "3 cells" in (await check_cells(cell_access.login)).text
 
     @pytest.mark.parametrize(
         "name",
@@ -65,20 +65,22 @@ class TestAdd:
             "a" * 40,
         ],
     )
-    async def test_refuses_other_names(self, access: DatabaseAccess, settings: Settings, name: str) -> None:
+    async def test_refuses_other_names(
+        self, cell_access: DatabaseAccess, settings: Settings, name: str
+    ) -> None:
         with pytest.raises(OperationRefused, match="must be lower-case"):
-            await add_cell(settings, access, name)
+            await add_cell(settings, cell_access, name)
 
     async def test_refuses_the_name_of_a_role(
-        self, roles: DatabaseRoles, access: DatabaseAccess, settings: Settings
+        self, cell_roles: DatabaseRoles, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         name = f"login_{uuid4().hex[:12]}"
-        await run_as_superuser(roles, f"CREATE ROLE {name}")
+        await run_as_superuser(cell_roles, f"CREATE ROLE {name}")
         try:
             with pytest.raises(OperationRefused, match="role"):
-                await add_cell(settings, access, name)
+                await add_cell(settings, cell_access, name)
         finally:
-            await run_as_superuser(roles, f"DROP ROLE {name}")
+            await run_as_superuser(cell_roles, f"DROP ROLE {name}")
 
     async def test_migrates_every_cell(self, celled: Celled) -> None:
         lines: list[str] = []
@@ -101,32 +103,32 @@ class TestAdd:
 
 class TestDelete:
     async def test_removes_an_empty_cell(
-        self, celled: Celled, access: DatabaseAccess, settings: Settings
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         tenant = celled.tenant()
         await ingest(tenant, event())
         await celled.move(tenant, "cell_2")
 
-        await delete(settings, access, "cell_1")
+        await delete(settings, cell_access, "cell_1")
 
-        assert [cell.name for cell in await list_cells(settings, access)] == ["public", "cell_2"]
+        assert [cell.name for cell in await list_cells(settings, cell_access)] == ["public", "cell_2"]
         assert await celled.rows("SELECT FROM pg_namespace WHERE nspname = 'cell_1'") == []
         assert (await ingest(tenant, event())).status_code == 200
         assert (await ingest(celled.tenant(), event())).status_code == 200
 
     async def test_is_refused_while_an_organization_lives_there(
-        self, celled: Celled, access: DatabaseAccess, settings: Settings
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         tenant = celled.tenant()
         await ingest(tenant, event())
 
         with pytest.raises(OperationRefused, match="1 organizations live in the cell"):
-            await delete(settings, access, "cell_1")
+            await delete(settings, cell_access, "cell_1")
 
         assert await celled.count("cell_1", "usage_event", tenant) == 1
 
     async def test_is_refused_while_a_stopped_move_has_left_rows(
-        self, celled: Celled, access: DatabaseAccess, settings: Settings
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         tenant = celled.tenant()
         await ingest(tenant, event())
@@ -136,14 +138,14 @@ class TestDelete:
         )
 
         with pytest.raises(OperationRefused, match=f"byok cells move {tenant.organization}"):
-            await delete(settings, access, "cell_1")
+            await delete(settings, cell_access, "cell_1")
 
         forced = await celled.rows(
             "SELECT relforcerowsecurity FROM pg_class WHERE oid = 'cell_1.usage_event_key'::regclass"
         )
         assert forced[0][0]
-        await move(settings, access, tenant.organization, "cell_2", lambda _: None)
-        await delete(settings, access, "cell_1")
+        await move(settings, cell_access, tenant.organization, "cell_2", lambda _: None)
+        await delete(settings, cell_access, "cell_1")
 
     async def test_lets_a_new_organization_that_chose_it_begin_again(self, celled: Celled) -> None:
         tenant = celled.tenant()
@@ -165,34 +167,34 @@ class TestDelete:
         assert await celled.cell_of(tenant) == "public"
 
     async def test_refuses_the_first_cell_and_unknown_ones(
-        self, celled: Celled, access: DatabaseAccess, settings: Settings
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         assert await celled.rows("SELECT FROM cells.cell")
         with pytest.raises(OperationRefused, match="first cell"):
-            await delete(settings, access, "public")
+            await delete(settings, cell_access, "public")
         with pytest.raises(OperationRefused, match="no such cell"):
-            await delete(settings, access, "cell_9")
+            await delete(settings, cell_access, "cell_9")
 
     async def test_the_next_cell_needs_all_instances_stopped_again(
-        self, access: DatabaseAccess, settings: Settings
+        self, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
-        await add_cell(settings, access, "cell_1")
-        await delete(settings, access, "cell_1")
-        async with open_services(settings, access):
+        await add_cell(settings, cell_access, "cell_1")
+        await delete(settings, cell_access, "cell_1")
+        async with open_services(settings, cell_access):
             with pytest.raises(OperationRefused, match="stop every"):
-                await add_cell(settings, access, "cell_1")
+                await add_cell(settings, cell_access, "cell_1")
 
 
 class TestClose:
     async def test_sends_new_organizations_elsewhere(
-        self, celled: Celled, access: DatabaseAccess, settings: Settings
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         tenants = [celled.tenant(), celled.tenant()]
-        await let_take_new(settings, access, "cell_2", takes_new=True)
-        await let_take_new(settings, access, "cell_1", takes_new=False)
+        await let_take_new(settings, cell_access, "cell_2", takes_new=True)
+        await let_take_new(settings, cell_access, "cell_1", takes_new=False)
         await ingest(tenants[0], event())
-        await let_take_new(settings, access, "cell_1", takes_new=True)
-        await let_take_new(settings, access, "cell_2", takes_new=False)
+        await let_take_new(settings, cell_access, "cell_1", takes_new=True)
+        await let_take_new(settings, cell_access, "cell_2", takes_new=False)
         await ingest(tenants[1], event())
 
         assert [await celled.cell_of(tenant) for tenant in tenants] == ["cell_2", "cell_1"]
@@ -200,13 +202,13 @@ class TestClose:
 
 class TestReplicaOfCells:
     async def test_is_refused_by_a_start_and_by_the_command_that_adds_one(
-        self, roles: DatabaseRoles, access: DatabaseAccess, settings: Settings
+        self, cell_roles: DatabaseRoles, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
-        with_replica = replace(access, reports=roles.login)
+        with_replica = replace(cell_access, reports=cell_roles.login)
         with pytest.raises(SettingsRefused, match=r"DATABASE__REPORTS_URL.*not supported with cells"):
             await add_cell(settings, with_replica, "cell_1")
 
-        await add_cell(settings, access, "cell_1")
+        await add_cell(settings, cell_access, "cell_1")
 
         with pytest.raises(SettingsRefused, match=r"DATABASE__REPORTS_URL.*not supported with cells"):
             async with open_services(settings, with_replica):

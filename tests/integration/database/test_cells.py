@@ -170,13 +170,13 @@ class TestMove:
         assert await celled.count("cell_1", "usage_event", tenant) == 0
 
     async def test_refuses_what_does_not_exist(
-        self, celled: Celled, access: DatabaseAccess, settings: Settings
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         assert await celled.rows("SELECT FROM cells.cell")
         with pytest.raises(OperationRefused, match="no such cell"):
-            await move(settings, access, "org_a", "cell_9", lambda _: None)
+            await move(settings, cell_access, "org_a", "cell_9", lambda _: None)
         with pytest.raises(OperationRefused, match="no rows"):
-            await move(settings, access, "org_a", "cell_2", lambda _: None)
+            await move(settings, cell_access, "org_a", "cell_2", lambda _: None)
 
 
 class TestConcurrentWork:
@@ -197,17 +197,17 @@ class TestConcurrentWork:
         ]
 
     async def test_another_command_has_to_wait(
-        self, celled: Celled, access: DatabaseAccess, settings: Settings
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         tenant = celled.tenant()
         await ingest(tenant, event())
 
         async def move_again() -> None:
             with pytest.raises(OperationRefused, match="Another maintenance command"):
-                await move(settings, access, tenant.organization, "public", lambda _: None)
+                await move(settings, cell_access, tenant.organization, "public", lambda _: None)
 
         progress = at_line("Deleting", move_again)
-        assert (await move(settings, access, tenant.organization, "cell_2", progress)).rows
+        assert (await move(settings, cell_access, tenant.organization, "cell_2", progress)).rows
 
     @needs_pooler
     async def test_needs_a_session_of_the_server(self, celled: Celled) -> None:

@@ -36,6 +36,11 @@ _PLACES = """
     SELECT DISTINCT s.nodename AS host, s.nodeport AS port FROM citus_shards s
     JOIN pg_class c ON c.oid = s.table_name WHERE c.relnamespace = to_regnamespace($1)
 """
+# Of the cells' tables; those of shards have a number at the end.
+_POLICIES = """
+    SELECT schemaname, tablename, policyname, permissive, roles::text, cmd, qual, with_check FROM pg_policies
+    WHERE schemaname IN ('cell_1', 'cell_2') AND tablename !~ '_[0-9]+$'
+"""
 
 
 class Cluster(Celled):
@@ -138,6 +143,17 @@ class TestWorkers:
     async def test_each_cell_is_on_one_worker(self, celled: Cluster) -> None:
         places = {tuple((await celled.place(cell)).values()) for cell in ("cell_1", "cell_2")}
         assert len(places) == 2
+
+    async def test_workers_have_the_policies_of_the_coordinator(
+        self, celled: Cluster, cluster: CitusCluster
+    ) -> None:
+        """Citus creates a restrictive policy as a permissive one."""
+        on_coordinator, *on_workers = [
+            {tuple(row.values()) for row in await run_on(node.set(database=celled.roles.name), _POLICIES)}
+            for node in cluster.nodes
+        ]
+        assert on_coordinator
+        assert on_workers == [on_coordinator] * len(on_workers)
 
     async def test_a_killed_worker_gives_its_organizations_503_and_no_others(
         self, celled: Cluster, cluster: CitusCluster
