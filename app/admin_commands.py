@@ -9,11 +9,14 @@ from app.composition.bootstrap import (
     keyset_path,
     open_database,
 )
-from app.composition.database_access import DatabaseAccess, prepare_database
+from app.composition.database_access import DatabaseAccess, owner_variable, prepare_database
 from app.composition.vault import open_vault
 from app.core.errors import Unavailable
+from app.database.cell_contents import secrets_left_behind
+from app.database.connections import describe_failure
 from app.database.engine import Database
 from app.database.instance_lock import Lock, LockTaken, take_exclusive_locks
+from app.database.preflight import DATABASE_ERRORS
 from app.database.unit_of_work import UnitsOfWork
 from app.secret_maintenance.move_to_vault import MoveToVault
 from app.secret_maintenance.progress import OperationRefused, Progress
@@ -120,6 +123,20 @@ async def _require_vault(database: Database) -> None:
         )
 
 
+async def _require_complete_moves(settings: Settings, access: DatabaseAccess) -> None:
+    """Refuse secrets in a cell that their organization has left: the command would reach only those where it lives."""
+    try:
+        left = await secrets_left_behind(access.owner)
+    except DATABASE_ERRORS as error:
+        raise SettingsRefused.of(owner_variable(settings), describe_failure(error)) from None
+    if left:
+        raise OperationRefused(
+            "a move between cells was stopped and left secrets behind; nothing was changed. Move these again, then run this"
+            " command",
+            *(f"byok cells move {it.organization_id} {it.cell}" for it in left),
+        )
+
+
 @asynccontextmanager
 async def _locked_database(
     settings: Settings, access: DatabaseAccess, *locks: Lock
@@ -131,7 +148,7 @@ async def _locked_database(
             database = open_database(settings, access, resources)
             await resources.enter_async_context(take_exclusive_locks(database, *locks))
             if len(await database.cells()) > 1:
-                raise OperationRefused("this command does not support cells yet; nothing was changed")
+                await _require_complete_moves(settings, access)
             yield database, resources
     except LockTaken as error:
         raise OperationRefused(_LOCK_MESSAGES[error.lock]) from None

@@ -1,4 +1,4 @@
-"""Operator commands for cells: list, add and move."""
+"""Operator commands for cells: list, add, close, open, move and delete."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from app.composition.bootstrap import open_database
 from app.composition.database_access import DatabaseAccess, owner_variable
 from app.core.errors import DatabaseUnavailable
+from app.database.cell_contents import CellInUse, delete_cell, set_takes_new
 from app.database.cell_moves import Moved, MoveRefused, move_organization
 from app.database.cells import CELL_PATTERN, HOME
 from app.database.connections import describe_failure, read_only_transaction
@@ -58,7 +59,8 @@ async def list_cells(settings: Settings, access: DatabaseAccess) -> Sequence[Cel
 async def add_cell(settings: Settings, access: DatabaseAccess, name: str) -> None:
     """Create a cell, in which some of the new organizations will live.
 
-    The first call needs all instances stopped: one that runs does not know of cells.
+    If there is only one cell, all instances have to be stopped: one that runs may not know of cells, or read reports from
+    a replica.
 
     Raises:
         SettingsRefused, OperationRefused
@@ -72,11 +74,11 @@ async def add_cell(settings: Settings, access: DatabaseAccess, name: str) -> Non
     if any(cell.name == name for cell in known):
         raise OperationRefused("There is such a cell already")
     await _check_role(settings, access, name)
-    if known[0].organizations is None and access.reports is not None:
+    if access.reports is not None:
         raise SettingsRefused.of(
             "DATABASE__REPORTS_URL", "reports from a replica are not supported with cells; remove it"
         )
-    locks = [Lock.OPERATOR] if known[0].organizations is not None else [Lock.OPERATOR, Lock.INSTANCES]
+    locks = [Lock.OPERATOR] if len(known) > 1 else [Lock.OPERATOR, Lock.INSTANCES]
     async with _locked(settings, access, *locks):
         try:
             async with _refused_errors(settings):
@@ -105,6 +107,44 @@ async def move(
                 return await move_organization(access.owner, organization_id, cell, progress)
         except MoveRefused as error:
             raise OperationRefused(str(error)) from None
+
+
+async def delete(settings: Settings, access: DatabaseAccess, name: str) -> None:
+    """Delete a cell in which no organization lives, with its tables.
+
+    Raises:
+        SettingsRefused, OperationRefused
+    """
+    await _require_cell(settings, access, name)
+    if name == HOME:
+        raise OperationRefused(
+            "The first cell cannot be deleted, because the directory and the keyset are there"
+        )
+    async with _locked(settings, access, Lock.OPERATOR):
+        try:
+            async with _refused_errors(settings):
+                await delete_cell(access.owner, name)
+        except CellInUse as error:
+            raise OperationRefused(str(error)) from None
+
+
+async def let_take_new(settings: Settings, access: DatabaseAccess, name: str, *, takes_new: bool) -> None:
+    """Let new organizations live in the cell, or none. Those that live there stay.
+
+    Raises:
+        SettingsRefused, OperationRefused
+    """
+    await _require_cell(settings, access, name)
+    async with _refused_errors(settings):
+        await set_takes_new(access.owner, name, takes_new=takes_new)
+
+
+async def _require_cell(settings: Settings, access: DatabaseAccess, name: str) -> None:
+    known = await list_cells(settings, access)
+    if known[0].organizations is None:
+        raise OperationRefused("There are no cells. Next: byok cells add NAME")
+    if all(cell.name != name for cell in known):
+        raise OperationRefused("There is no such cell. `byok cells list` shows them")
 
 
 @asynccontextmanager

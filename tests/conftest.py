@@ -24,20 +24,17 @@ from app.composition.database_access import DatabaseAccess
 from app.core.organizations import ANY_ORGANIZATION
 from app.core.services import Services
 from app.database.engine import Database, DatabaseLogin
-from app.database.migrations import migrate
 from app.main import create_app
 from app.observability.logs import configure_logging
 from app.settings.environment import load_settings
 from app.settings.settings import Settings
 from tests.support.credentials.interrupted_runs import INTERRUPTIONS
 from tests.support.database import citus, pooler
-from tests.support.database.cells import live_in_cell
-from tests.support.database.citus import citus_cluster, citus_database
+from tests.support.database.cells import database_of_run
 from tests.support.database.migrated_cluster import copy_migrated_cluster
 from tests.support.database.own_database import (
     DatabaseRoles,
     configured_server,
-    copied_database,
     embedded_server,
     new_database,
     run_as_superuser,
@@ -115,21 +112,8 @@ async def template_database(database_server: DatabaseRoles) -> AsyncIterator[Dat
 
 @pytest.fixture(scope="session")
 async def database_roles(template_database: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
-    """A new database for this test run.
-
-    With BYOK_TEST_CELLS=1 all organizations live in the second of its cells, and with BYOK_TEST_CELLS=citus that cell is on
-    a worker of a cluster.
-    """
-    cells = os.environ.get("BYOK_TEST_CELLS")
-    async with AsyncExitStack() as stack:
-        if cells == "citus":
-            cluster = stack.enter_context(citus_cluster())
-            database = await stack.enter_async_context(citus_database(cluster))
-            await migrate(database.owner)
-        else:
-            database = await stack.enter_async_context(copied_database(template_database))
-        if cells:
-            await live_in_cell(database, "cell_1", is_distributed=cells == "citus")
+    """A new database for this test run, with cells if BYOK_TEST_CELLS is set."""
+    async with database_of_run(template_database) as database:
         # Commits need not wait for the disk, because losing this database does not matter.
         await run_as_superuser(database, f"ALTER DATABASE {database.name} SET synchronous_commit = off")
         yield database

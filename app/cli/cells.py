@@ -1,4 +1,4 @@
-"""Commands for cells: list, add and move."""
+"""Commands for cells: list, add, close, open, move and delete."""
 
 import click
 
@@ -40,6 +40,38 @@ def add_cell_command(name: str) -> None:
     click.echo(f"Added the cell {name}. Next: byok cells move ORG {name}, to move an organization there")
 
 
+@cells.command("close")
+@click.argument("name")
+def close_command(name: str) -> None:
+    """Let a cell take no new organizations. Those that live there stay."""
+    _let_take_new(name, takes_new=False)
+    click.echo(f"The cell {name} takes no new organizations. Next: byok cells move ORG CELL, to empty it")
+
+
+@cells.command("open")
+@click.argument("name")
+def open_command(name: str) -> None:
+    """Let a cell take new organizations again."""
+    _let_take_new(name, takes_new=True)
+    click.echo(f"The cell {name} takes new organizations.")
+
+
+@cells.command("delete")
+@click.argument("name")
+def delete_command(name: str) -> None:
+    """Delete a cell in which no organization lives, with its tables.
+
+    It is refused while an organization lives there, or while rows of a stopped move are left.
+    """
+    import asyncio
+
+    from app.cell_commands import delete
+
+    settings = configured()
+    with_database(settings, lambda access: asyncio.run(delete(settings, access, name)))
+    click.echo(f"Deleted the cell {name}.")
+
+
 @cells.command("move")
 @click.argument("organization", metavar="ORG")
 @click.argument("cell")
@@ -63,6 +95,17 @@ def move_command(organization: str, cell: str) -> None:
         click.echo(f"The organization lives in {cell}.")
     else:
         click.echo(f"Moved {moved.rows} rows from {moved.source} to {cell}, and compared counts and sums.")
+
+
+def _let_take_new(name: str, *, takes_new: bool) -> None:
+    import asyncio
+
+    from app.cell_commands import let_take_new
+
+    settings = configured()
+    with_database(
+        settings, lambda access: asyncio.run(let_take_new(settings, access, name, takes_new=takes_new))
+    )
 
 
 def _print_progress(line: str) -> None:

@@ -125,6 +125,8 @@ async def _transaction(
     async with connection.transaction(isolation=isolation):
         # A separate statement, because Citus repeats its text on the workers.
         await connection.execute(f"SET LOCAL byok.org = '{organization_id}'")
+        # Lets it delete usage mode changes that have taken effect.
+        await connection.execute("SET LOCAL byok.moves = 'on'")
         yield
 
 

@@ -25,6 +25,8 @@ HAVE_BEEN_ADDED = "SELECT to_regclass('cells.cell') IS NOT NULL"
 _CELL = re.compile(CELL_PATTERN)
 # The SQLSTATE with which `cells.enter` refuses. The detail of the error names the organization's cell.
 _LIVES_ELSEWHERE = "BY001"
+# The cell that was chosen for a new organization has just been deleted.
+_IS_DELETED = "23503"
 _MAX_KNOWN = 100_000
 _current: ContextVar[str] = ContextVar("cell", default=HOME)
 
@@ -52,8 +54,16 @@ class CellDirectory:
         cell = _valid(self._known.get(organization_id, HOME))
         return f"; {_search_in(cell)}, cells.enter('{cell}')"
 
+    def is_home(self, organization_id: str | None) -> bool:
+        """Whether the transaction that has entered with `entry` is in the first cell."""
+        cell = _current.get() if organization_id is None else self._known.get(organization_id, HOME)
+        return cell == HOME
+
     def learn(self, organization_id: str, error: asyncpg.PostgresError) -> bool:
-        """Note the cell that the error names. Returns False if the error does not name one."""
+        """Note the cell that the error names. Returns False if another attempt has no other cell to try."""
+        if error.sqlstate == _IS_DELETED:
+            self._known.pop(organization_id, None)
+            return True
         if error.sqlstate != _LIVES_ELSEWHERE:
             return False
         self._known[organization_id] = _valid(str(error.detail))

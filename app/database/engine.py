@@ -154,7 +154,7 @@ class Database:
         share = self._share(organization_id, is_bulk=is_bulk)
         with translate_database_errors():
             async with share, self._connected(organization_id, begin, first) as driver:
-                session = Session(driver)
+                session = Session(driver, is_home=self._cells is None or self._cells.is_home(organization_id))
                 try:
                     yield session
                     if session.is_open:

@@ -40,13 +40,15 @@ _REVISION_OF = "SELECT version_num FROM {cell}.alembic_version"
 _LET_OWNER_IN = """
     DO $$
     DECLARE
+        policy name;
         guarded regclass;
     BEGIN
-        FOR guarded IN
-            SELECT p.polrelid::regclass FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
-            WHERE c.relnamespace = '{cell}'::regnamespace AND p.polname = 'organization' AND p.polroles <> '{{0}}'
+        FOR policy, guarded IN
+            SELECT p.polname, p.polrelid::regclass FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+            WHERE c.relnamespace = '{cell}'::regnamespace AND p.polname IN ('organization', 'organization_insert', 'organization_delete')
+            AND p.polroles <> '{{0}}'
         LOOP
-            EXECUTE format('ALTER POLICY organization ON %s TO PUBLIC', guarded);
+            EXECUTE format('ALTER POLICY %I ON %s TO PUBLIC', policy, guarded);
         END LOOP;
     END $$
 """

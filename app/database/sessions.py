@@ -3,7 +3,13 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import asyncpg
+import structlog
+
+from app.core.errors import DatabaseUnavailable
 from app.database.statements import FixedStatement, Query, Row
+
+log = structlog.get_logger("byok.database")
 
 
 class NoRow(Exception):
@@ -13,10 +19,11 @@ class NoRow(Exception):
 class Session:
     """One transaction on one connection. Without a call of `commit` a writing transaction is rolled back."""
 
-    __slots__ = ("_connection", "is_open")
+    __slots__ = ("_connection", "is_home", "is_open")
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, is_home: bool = True) -> None:
         self._connection = connection
+        self.is_home = is_home  # the transaction runs in the first cell, which is never on a worker of Citus
         self.is_open = True
 
     async def rows(self, statement: Query, /, **values: Any) -> Sequence[Row]:
@@ -46,10 +53,19 @@ class Session:
         return int(tag.rpartition(" ")[2])
 
     async def commit(self, *, last_statement: FixedStatement | None = None) -> None:
-        """Commit, and run a last statement before that in the same round trip."""
-        await self._connection.execute(
-            "COMMIT" if last_statement is None else f"{last_statement.text}; COMMIT"
-        )
+        """Commit, and run a last statement before that in the same round trip.
+
+        Raises:
+            DatabaseUnavailable: the connection to a node of Citus broke. Whether the node committed is not known.
+        """
+        try:
+            await self._connection.execute(
+                "COMMIT" if last_statement is None else f"{last_statement.text}; COMMIT"
+            )
+        except asyncpg.InternalServerError as error:
+            # Citus reports a node that was lost with the same code as an internal error, and only while it commits.
+            log.warning("commit_failed", error=type(error).__name__)
+            raise DatabaseUnavailable from None
         self.is_open = False
 
     async def roll_back(self) -> None:

@@ -9,11 +9,16 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
+import sqlalchemy as sa
+
 from app.database.engine import Database
 from app.database.ledger_lock import BEGIN_WITH_SHARED_LOCK
 from app.database.repository import Repository
 from app.database.sessions import Session
-from app.database.statements import FixedStatement
+from app.database.statements import FixedStatement, Query
+
+# Lets an unscoped transaction continue in another cell.
+USE_CELL = Query(sa.text("SELECT set_config('search_path', CAST(:cell AS text), true)"))
 
 Joined = TypeVar("Joined")
 Kind = TypeVar("Kind", bound=Repository)

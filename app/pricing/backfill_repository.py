@@ -93,22 +93,27 @@ _CORRECTION_VALUES = {
     **{name: _corrections.c[name] for name in ("cost", "billed", "price_version", "flags")},
     **dict.fromkeys(_COUNTERS, sa.literal_column("0")),
 }
-_APPEND = Query(
-    insert(t)
-    .from_select(
-        [column.name for column in t.columns],
-        sa.select(*(_CORRECTION_VALUES.get(column.name, column) for column in t.columns))
-        .select_from(
-            t.join(
-                _corrections,
-                sa.and_(*(t.c[name] == _corrections.c[name] for name in ("started_at", "event_id", "part"))),
-            )
+# Read in a materialized CTE, as in `app.usage.correction_repository`: Citus adds a wrong condition to an INSERT that reads a table by itself.
+_CORRECTED = (
+    sa.select(*(_CORRECTION_VALUES.get(column.name, column).label(column.name) for column in t.columns))
+    .select_from(
+        t.join(
+            _corrections,
+            sa.and_(*(t.c[name] == _corrections.c[name] for name in ("started_at", "event_id", "part"))),
         )
-        .where(t.c.organization_id == _ORGANIZATION, t.c.correction == sa.literal_column("0"))
-        .order_by(t.c.started_at, t.c.event_id, t.c.part),
     )
-    .returning(*t.columns)
+    .where(t.c.organization_id == _ORGANIZATION, t.c.correction == sa.literal_column("0"))
+    .order_by(t.c.started_at, t.c.event_id, t.c.part)
+    .cte("corrected")
+    .prefix_with("MATERIALIZED")
 )
+_APPENDED = (
+    insert(t)
+    .from_select([column.name for column in t.columns], sa.select(_CORRECTED))
+    .returning(*t.columns)
+    .cte("appended")
+)
+_APPEND = Query(sa.select(_APPENDED))
 
 
 _batches = unnest(month=o.c.month.type, ingested_at=o.c.ingested_at.type)

@@ -39,9 +39,10 @@ _RECORD = Query(
         AND (CAST(:credential_id AS uuid) IS NULL OR EXISTS (SELECT 1 FROM used))
 """)
 )
+# Citus accepts no volatile function in an UPDATE.
 _REPORT = Query(
     sa.text("""
-    UPDATE spend_reservation r SET last_seen_at = clock_timestamp(),
+    UPDATE spend_reservation r SET last_seen_at = statement_timestamp(),
         usage_so_far = coalesce(x.usage_so_far, r.usage_so_far)
     FROM unnest(CAST(:ids AS uuid[]), CAST(:usages AS text[])) AS x (id, usage_so_far)
     WHERE r.organization_id = CAST(:organization_id AS text) AND r.id = x.id AND r.state = 'open'

@@ -22,14 +22,16 @@ from app.core.clock import now
 from app.core.keys.api_key import ApiKey
 from app.credentials.repository import CredentialRepository
 from app.credentials.write_protocol import WriteProtocol
+from app.database.cells import in_cell
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.jobs.queue import JobKind, QueueRepository
+from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.secret_maintenance.inventory import lock_row, read_secret, record_event, resolve_kind
 from app.secret_maintenance.inventory_repository import SecretInventoryRepository, StoredSecret
 from app.secret_maintenance.progress import (
     OperationRefused,
     Progress,
     ProgressCounter,
+    count_entries,
     iterate_pages,
     operator_caller,
 )
@@ -94,11 +96,11 @@ class MoveToVault:
         if binding.identity == VAULT or binding.moving_to is None:
             raise OperationRefused("cannot cancel: no move has begun, or the keys are in Vault already")
         counter = ProgressCounter(
-            self._progress, "credentials and endpoints restored", len(await self._encrypted.moved())
+            self._progress,
+            "credentials and endpoints restored",
+            await count_entries(self._units, self._encrypted.moved),
         )
-        async for ref in iterate_pages(
-            lambda after, at_most: self._encrypted.moved(after=after, at_most=at_most)
-        ):
+        async for ref in iterate_pages(self._units, self._encrypted.moved):
             await self._restore(ref)
             counter.add()
         counter.report()
@@ -132,23 +134,26 @@ class MoveToVault:
         await self._reconcile_all(JobKind.SETTLE_WEBHOOK, SigningSecrets(self._units, self._source).reconcile)
 
     async def _reconcile_all(self, kind: JobKind, reconcile: Callable[[str, UUID], Awaitable[None]]) -> None:
-        while True:
+        for cell in await self._units.cells():
+            while due := await self._claim(cell, kind):
+                for item in due:
+                    await reconcile(item.organization_id, item.id)
+
+    async def _claim(self, cell: str, kind: JobKind) -> Sequence[DueItem]:
+        with in_cell(cell):
             async with self._units.unscoped(QueueRepository) as (queue, session):
                 due = await queue.claim(kind, now=now() + _INTENT_DEADLINE_PASSED)
                 await session.commit()
-            if not due:
-                return
-            for item in due:
-                await reconcile(item.organization_id, item.id)
+        return due
 
     async def _copy_all(self) -> None:
         stuck: list[str] = []
         counter = ProgressCounter(
-            self._progress, "credentials and endpoints moved", len(await self._encrypted.unmoved())
+            self._progress,
+            "credentials and endpoints moved",
+            await count_entries(self._units, self._encrypted.unmoved),
         )
-        async for ref in iterate_pages(
-            lambda after, at_most: self._encrypted.unmoved(after=after, at_most=at_most)
-        ):
+        async for ref in iterate_pages(self._units, self._encrypted.unmoved):
             try:
                 await self._move_one(ref)
             except CannotMove as problem:
@@ -181,7 +186,7 @@ class MoveToVault:
             await uow.commit()
 
     async def _complete(self) -> None:
-        if await self._encrypted.unmoved(at_most=1):
+        if await count_entries(self._units, self._encrypted.unmoved, at_most=1):
             raise OperationRefused(
                 "keys were added to the embedded store during the move. Stop all instances, then run the command again"
             )
@@ -196,11 +201,9 @@ class MoveToVault:
         counter = ProgressCounter(
             self._progress,
             "credentials and endpoints destroyed in the embedded store",
-            len(await self._encrypted.remaining()),
+            await count_entries(self._units, self._encrypted.remaining),
         )
-        async for ref in iterate_pages(
-            lambda after, at_most: self._encrypted.remaining(after=after, at_most=at_most)
-        ):
+        async for ref in iterate_pages(self._units, self._encrypted.remaining):
             async with self._units.writing(ref.organization_id) as uow:
                 await uow.join(EncryptedRows).destroy_all(ref.credential_id)
                 await uow.commit()

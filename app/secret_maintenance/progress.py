@@ -1,14 +1,17 @@
-"""What the operator's commands share: the caller, progress lines, and refusals with the remedy."""
+"""What the operator's commands share: the caller, progress lines, lists in all cells, and refusals with the remedy."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from app.auth.principal import Caller
 from app.core.organizations import OPERATOR_ORGANIZATION
+from app.database.cells import in_cell
+from app.database.unit_of_work import UnitsOfWork
 from app.secret_store.port import SecretRef
 
 OPERATOR_ACTOR = "operator"
 PAGE = 200
+_ALL = (1 << 31) - 1
 
 Progress: TypeAlias = Callable[[str], None]
 ListPage: TypeAlias = Callable[[SecretRef | None, int], Awaitable[Sequence[SecretRef]]]
@@ -26,13 +29,24 @@ def operator_caller(organization_id: str = OPERATOR_ORGANIZATION) -> Caller:
     return Caller(subject=OPERATOR_ACTOR, organization_id=organization_id, request_id="")
 
 
-async def iterate_pages(list_page: ListPage) -> AsyncIterator[SecretRef]:
-    """Yield every entry of a list, page by page. Entries added before the cursor are left for the next run."""
-    after: SecretRef | None = None
-    while page := await list_page(after, PAGE):
-        for ref in page:
-            yield ref
-        after = page[-1]
+async def iterate_pages(units: UnitsOfWork, list_page: ListPage) -> AsyncIterator[SecretRef]:
+    """Yield every entry of a list in all cells, page by page. Entries added before the cursor are left for the next run."""
+    for cell in await units.cells():
+        after: SecretRef | None = None
+        while page := await _page(cell, list_page, after, PAGE):
+            for ref in page:
+                yield ref
+            after = page[-1]
+
+
+async def count_entries(units: UnitsOfWork, list_page: ListPage, *, at_most: int = _ALL) -> int:
+    """The number of entries of a list in all cells, of which `at_most` are counted in each cell."""
+    return sum([len(await _page(cell, list_page, None, at_most)) for cell in await units.cells()])
+
+
+async def _page(cell: str, list_page: ListPage, after: SecretRef | None, at_most: int) -> Sequence[SecretRef]:
+    with in_cell(cell):
+        return await list_page(after, at_most)
 
 
 class ProgressCounter:

@@ -3,7 +3,7 @@
 The job queue holds the remaining work, so the next run continues an interrupted one. Only one runs at a time.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from enum import Enum, auto
 from typing import Protocol
 from uuid import UUID
@@ -13,7 +13,8 @@ from app.audit.events import AuditAction
 from app.core.clock import new_id, now
 from app.credentials.rotations import has_store_capacity
 from app.credentials.service import INTENT_DEADLINE
-from app.database.unit_of_work import UnitsOfWork
+from app.database.cells import in_cell
+from app.database.unit_of_work import USE_CELL, UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.secret_maintenance.inventory import lock_live_versions, lock_row, record_event, resolve_kind
 from app.secret_maintenance.inventory_repository import SecretInventoryRepository, StoredSecret
@@ -73,14 +74,18 @@ class RewrapCommand:
         self._raise_if_incomplete(stuck)
 
     async def _fill_queue(self, *, rotate_keys: bool) -> None:
-        """Queue all work in one transaction, unless work of an interrupted run is left."""
+        """Queue all work of all cells in one transaction, unless work of an interrupted run is left."""
+        kinds = (JobKind.ROTATE_TRANSIT_KEY, JobKind.REWRAP_SECRETS)
+        if any([await self._count(kind) for kind in kinds]):
+            self._progress("continuing an interrupted run")
+            return
+        cells = await self._units.cells()
         async with self._units.unscoped(QueueRepository) as (queue, session):
-            kinds = (JobKind.ROTATE_TRANSIT_KEY, JobKind.REWRAP_SECRETS)
-            if any([await queue.count(kind) for kind in kinds]):
-                self._progress("continuing an interrupted run")
-                return
-            for kind in kinds if rotate_keys else kinds[1:]:
-                await queue.enqueue_all(kind)
+            for cell in cells:
+                if len(cells) > 1:
+                    await session.first(USE_CELL, cell=cell)
+                for kind in kinds if rotate_keys else kinds[1:]:
+                    await queue.enqueue_all(kind)
             await session.commit()
 
     async def _rotate_keys(self) -> None:
@@ -225,16 +230,22 @@ class RewrapCommand:
         return True
 
     async def _count(self, kind: JobKind) -> int:
-        async with self._units.unscoped(QueueRepository) as (queue, _):
-            return await queue.count(kind)
+        return sum([await self._count_in(cell, kind) for cell in await self._units.cells()])
+
+    async def _count_in(self, cell: str, kind: JobKind) -> int:
+        with in_cell(cell):
+            async with self._units.unscoped(QueueRepository) as (queue, _):
+                return await queue.count(kind)
 
     async def _queued_items(self, kind: JobKind) -> AsyncIterator[DueItem]:
-        after: DueItem | None = None
-        while True:
+        for cell in await self._units.cells():
+            after: DueItem | None = None
+            while page := await self._page(cell, kind, after):
+                for item in page:
+                    yield item
+                after = page[-1]
+
+    async def _page(self, cell: str, kind: JobKind, after: DueItem | None) -> Sequence[DueItem]:
+        with in_cell(cell):
             async with self._units.unscoped(QueueRepository) as (queue, _):
-                page = await queue.page(kind, after=after, at_most=PAGE)
-            for item in page:
-                yield item
-            if not page:
-                return
-            after = page[-1]
+                return await queue.page(kind, after=after, at_most=PAGE)

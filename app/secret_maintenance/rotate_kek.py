@@ -9,6 +9,8 @@ the keyset file again. From step 2 on, the database refuses encryption under an 
 4. Remove the other KEKs from the file: no secret is encrypted under them, and none can be.
 """
 
+from functools import partial
+
 from app.audit import service as audit
 from app.audit.events import AuditAction
 from app.database.unit_of_work import UnitsOfWork
@@ -17,6 +19,7 @@ from app.secret_maintenance.progress import (
     OperationRefused,
     Progress,
     ProgressCounter,
+    count_entries,
     iterate_pages,
     operator_caller,
 )
@@ -100,13 +103,10 @@ class RotateKek:
     async def _rewrap(self, keyset: Keyset) -> list[str]:
         """Rewrap all DEKs that are under another KEK. Returns the secrets that cannot be decrypted."""
         undecryptable: list[str] = []
-        total = len(await self._encrypted.outside_kek(keyset.primary_kek_id))
+        outside = partial(self._encrypted.outside_kek, keyset.primary_kek_id)
+        total = await count_entries(self._units, outside)
         counter = ProgressCounter(self._progress, "credentials and endpoints rewrapped", total)
-        async for ref in iterate_pages(
-            lambda after, at_most: self._encrypted.outside_kek(
-                keyset.primary_kek_id, after=after, at_most=at_most
-            )
-        ):
+        async for ref in iterate_pages(self._units, outside):
             result = await self._rewrap_one(ref, keyset)
             counter.add()
             undecryptable += [f"{ref.organization_id}/{ref.credential_id}/{n}" for n in result.undecryptable]
@@ -128,7 +128,8 @@ class RotateKek:
         return result
 
     async def _remove_old_keks(self, keyset: Keyset) -> None:
-        if await self._encrypted.outside_kek(keyset.primary_kek_id, at_most=1):
+        outside = partial(self._encrypted.outside_kek, keyset.primary_kek_id)
+        if await count_entries(self._units, outside, at_most=1):
             raise OperationRefused(
                 "secrets under an old key-encryption key appeared, perhaps from a backup. Run the command again"
             )

@@ -97,7 +97,7 @@ RESERVE = _sql("""
 
 # Locks the reservations that ledger rows name, by id and before any counter. A reservation is settled if its event is in
 # the ledger and no row that names it lacks a price: also in this order, so a correction without a price charges the
-# estimate again. Returns the reservations that ended, and those that are charged again.
+# estimate again. Citus accepts no volatile function in the UPDATE itself. Returns the reservations that ended, and those that are charged again.
 SETTLE = _sql("""
     WITH named AS MATERIALIZED (
         SELECT r.id, r.state, r.unpriced_rows FROM spend_reservation r
@@ -105,13 +105,14 @@ SETTLE = _sql("""
             AND r.state <> 'released'
         ORDER BY r.id FOR UPDATE
     ), counted AS (
-        SELECT named.id, named.state AS state_before, greatest(0, named.unpriced_rows + x.unpriced) AS unpriced_rows
+        SELECT named.id, named.state AS state_before, greatest(0, named.unpriced_rows + x.unpriced) AS unpriced_rows,
+            clock_timestamp() AS now
         FROM named JOIN unnest(CAST(:ids AS uuid[]), CAST(:unpriced AS integer[])) AS x (id, unpriced)
             ON x.id = named.id
     ), changed AS (
         UPDATE spend_reservation r SET unpriced_rows = c.unpriced_rows,
             state = CASE WHEN c.unpriced_rows > 0 THEN 'unpriced' ELSE 'settled' END,
-            ended_at = CASE WHEN c.unpriced_rows > 0 THEN NULL ELSE coalesce(r.ended_at, clock_timestamp()) END
+            ended_at = CASE WHEN c.unpriced_rows > 0 THEN NULL ELSE coalesce(r.ended_at, c.now) END
         FROM counted c
         WHERE r.organization_id = CAST(:organization_id AS text) AND r.id = ANY (CAST(:ids AS uuid[]))
             AND r.id = c.id

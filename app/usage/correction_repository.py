@@ -79,22 +79,28 @@ _VALUES = {
     "corrected_by": _given.c.corrected_by,
     **{name: -t.c[name] for name in (*_COUNTERS, "cost", "billed")},
 }
-_CANCEL = Query(
-    sa.insert(t)
-    .from_select(
-        [column.name for column in t.columns],
-        sa.select(*(_VALUES.get(column.name, column) for column in t.columns))
-        .select_from(
-            t.join(
-                _given,
-                sa.and_(t.c.started_at == _given.c.started_at, t.c.event_id == _given.c.event_id),
-            )
+# Read in a materialized CTE, because Citus adds a condition on the distribution column to an INSERT that reads a table by itself, and a
+# table of a distributed schema has none.
+_CORRECTED = (
+    sa.select(*(_VALUES.get(column.name, column).label(column.name) for column in t.columns))
+    .select_from(
+        t.join(
+            _given,
+            sa.and_(t.c.started_at == _given.c.started_at, t.c.event_id == _given.c.event_id),
         )
-        .where(t.c.organization_id == _ORGANIZATION, t.c.correction >= _ZERO)
-        .order_by(t.c.started_at, t.c.event_id, t.c.part, t.c.correction),
     )
-    .returning(*t.columns)
+    .where(t.c.organization_id == _ORGANIZATION, t.c.correction >= _ZERO)
+    .order_by(t.c.started_at, t.c.event_id, t.c.part, t.c.correction)
+    .cte("corrected")
+    .prefix_with("MATERIALIZED")
 )
+_CANCELLED = (
+    sa.insert(t)
+    .from_select([column.name for column in t.columns], sa.select(_CORRECTED))
+    .returning(*t.columns)
+    .cte("cancelled")
+)
+_CANCEL = Query(sa.select(_CANCELLED))
 
 
 class CorrectionRepository(Repository):

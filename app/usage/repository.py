@@ -75,6 +75,27 @@ _CLAIM = Query(
         .label("request_ids"),
     )
 )
+# For batches without provider requests.
+_CLAIM_KEYS = Query(
+    sa.select(sa.func.array_agg(_INSERTED_KEYS.c.event_id).label("event_ids")).select_from(_INSERTED_KEYS)
+)
+# After that, in another cell: Citus sends the result of one INSERT that another one uses to all workers, so a worker that is
+# down would keep the organizations of the others from ingestion.
+_INSERTED_FRESH_REQUESTS = (
+    insert(q)
+    .from_select(
+        ["organization_id", "provider_request_id", "started_at"],
+        sa.select(_ORGANIZATION, _requests.c.provider_request_id, _requests.c.started_at).order_by(
+            _requests.c.provider_request_id.collate("C"), _requests.c.started_at
+        ),
+    )
+    .on_conflict_do_nothing()
+    .returning(q.c.provider_request_id)
+    .cte("first_requests")
+)
+_CLAIM_REQUESTS = Query(
+    sa.select(sa.func.array_agg(_INSERTED_FRESH_REQUESTS.c.provider_request_id).label("request_ids"))
+)
 _DIGESTS = Query(
     sa.select(k.c.event_id, k.c.payload_hash).where(
         k.c.organization_id == _ORGANIZATION,
@@ -184,17 +205,37 @@ class UsageRepository(Repository):
 
     async def claim(self, batch: EventBatch) -> ClaimedIds:
         """Insert the ids that do not exist yet and return them. Waits for transactions that insert the same ids."""
+        keys = {
+            "event_id": [event.event_id for event in batch.events],
+            "payload_hash": batch.digests,
+            "started_at": [event.started_at for event in batch.events],
+        }
+        request_ids = [event.provider_request_id for event in batch.events]
+        organization = {"organization_id": self._organization_id}
+        if self._session.is_home:
+            row = await self._session.one(
+                _CLAIM, **organization, **bulk_params(**keys, provider_request_id=request_ids)
+            )
+            return ClaimedIds(frozenset(row["event_ids"] or ()), frozenset(row["request_ids"] or ()))
+        row = await self._session.one(_CLAIM_KEYS, **organization, **bulk_params(**keys))
+        event_ids = frozenset(row["event_ids"] or ())
+        return ClaimedIds(event_ids, await self._claim_requests(batch, event_ids))
+
+    async def _claim_requests(self, batch: EventBatch, event_ids: frozenset[str]) -> frozenset[str]:
+        """Insert the ids of provider requests of these events that do not exist yet, and return them."""
+        fresh = [it for it in batch.events if it.event_id in event_ids and it.provider_request_id is not None]
+        if not fresh:
+            return frozenset()
         row = await self._session.one(
-            _CLAIM,
+            _CLAIM_REQUESTS,
             organization_id=self._organization_id,
             **bulk_params(
-                event_id=[event.event_id for event in batch.events],
-                payload_hash=batch.digests,
-                started_at=[event.started_at for event in batch.events],
-                provider_request_id=[event.provider_request_id for event in batch.events],
+                event_id=[event.event_id for event in fresh],
+                started_at=[event.started_at for event in fresh],
+                provider_request_id=[event.provider_request_id for event in fresh],
             ),
         )
-        return ClaimedIds(frozenset(row["event_ids"] or ()), frozenset(row["request_ids"] or ()))
+        return frozenset(row["request_ids"] or ())
 
     async def digests(self, event_ids: Sequence[str]) -> dict[str, bytes]:
         """Return the recorded digests of these event ids."""

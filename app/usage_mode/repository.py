@@ -42,13 +42,14 @@ ACTIVE_MODE = (
 _LAST = Query(
     sa.select(sa.func.max(t.c.effective_from).label("last")).where(t.c.organization_id == _ORGANIZATION)
 )
-# The row-level security policy of the table rejects every other deletion.
+# The row-level security policy of the table rejects every other deletion, also of a change that has become active since the
+# statement began. Citus accepts no volatile function here.
 _CANCEL = Query(
     sa.delete(t)
     .where(
         t.c.organization_id == _ORGANIZATION,
         t.c.is_scheduled,
-        t.c.effective_from > sa.func.clock_timestamp(),
+        t.c.effective_from > sa.func.statement_timestamp(),
     )
     .returning(t)
 )

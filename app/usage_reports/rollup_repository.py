@@ -45,19 +45,30 @@ _FIND_OLDEST = Query(
 _oldest = sa.bindparam("oldest", type_=sa.BigInteger)
 _UTC: sa.ColumnElement[str] = sa.literal_column("'UTC'")
 
-_CREATE_WATERMARK = Query(
+# Check existence first. ON CONFLICT by itself would wait for a transaction that is moving the watermark. In a materialized CTE, because Citus
+# adds a condition on the distribution column to an INSERT that reads a table by itself, and a table of a distributed schema
+# has none.
+_MISSING_WATERMARK = (
+    sa.select(
+        ORGANIZATION.label("organization_id"),
+        sa.literal_column("0").label("folded_before"),
+        sa.literal_column("0").label("wide_folded_before"),
+        sa.func.statement_timestamp().label("folded_at"),
+    )
+    .where(~sa.select(usage_fold.c.folded_at).where(usage_fold.c.organization_id == ORGANIZATION).exists())
+    .cte("missing")
+    .prefix_with("MATERIALIZED")
+)
+_CREATED_WATERMARK = (
     insert(usage_fold)
     .from_select(
-        ["organization_id", "folded_before", "wide_folded_before", "folded_at"],
-        # Check existence first. ON CONFLICT by itself would wait for a transaction that is moving the watermark.
-        sa.select(
-            ORGANIZATION, sa.literal_column("0"), sa.literal_column("0"), sa.func.statement_timestamp()
-        ).where(
-            ~sa.select(usage_fold.c.folded_at).where(usage_fold.c.organization_id == ORGANIZATION).exists()
-        ),
+        ["organization_id", "folded_before", "wide_folded_before", "folded_at"], sa.select(_MISSING_WATERMARK)
     )
     .on_conflict_do_nothing()
+    .returning(sa.literal_column("1"))
+    .cte("created")
 )
+_CREATE_WATERMARK = Query(sa.select(sa.literal_column("1")).select_from(_CREATED_WATERMARK))
 # The instance that locks this row rolls up the organization. Other instances skip it.
 _CLAIM = Query(
     sa.select(usage_fold.c.folded_before, usage_fold.c.wide_folded_before)
@@ -176,7 +187,7 @@ class RollupRepository(Repository):
             WatermarkAhead
         """
         organization = {"organization_id": self._organization_id}
-        await self._session.execute(_CREATE_WATERMARK, **organization)
+        await self._session.first(_CREATE_WATERMARK, **organization)
         claimed = await self._session.first(_CLAIM, **organization)
         if claimed is None:
             return RollupStep(has_moved=False, has_more=False)

@@ -17,7 +17,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.database.own_database import DatabaseRoles, copied_database
+from tests.support.database.cells import database_of_run
+from tests.support.database.own_database import DatabaseRoles
 from tests.support.oracles.comparison import compare
 from tests.support.oracles.usage_statements import month_of
 from tests.support.processes.service import Service, running, until
@@ -44,7 +45,9 @@ async def services(
 ) -> AsyncIterator[list[Service]]:
     """Processes with one shared database. Each runs background jobs."""
     async with AsyncExitStack() as stack:
-        roles = await stack.enter_async_context(copied_database(template_database))
+        roles = await stack.enter_async_context(
+            database_of_run(template_database, cells=("cell_1", "cell_2"))
+        )
         settings = roles.settings | {
             "DATA_DIR": str(tmp_path_factory.mktemp("data")),
             "PROVIDER__DEFAULT_BASE_URL": provider.base_url,

@@ -88,7 +88,6 @@ _LIST_UNMOVED = Query(_select_from(sa.func.unmoved_credentials(*_AFTER)))
 _LIST_MOVED = Query(_select_from(sa.func.moved_credentials(*_AFTER)))
 
 _FIRST = SecretRef(organization_id="", credential_id=UUID(int=0))
-_ALL = (1 << 31) - 1
 
 
 class EncryptedTableUnreadable(Exception):
@@ -157,26 +156,27 @@ class EncryptedRows(Repository):
 
 
 class EncryptedSecretList:
-    """Lists the credentials and endpoints of all organizations that have encrypted secrets, page by page."""
+    """Lists the credentials and endpoints of a cell that have encrypted secrets, page by page.
+
+    The cell is the first one, or the one of `app.database.cells.in_cell`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def outside_kek(
-        self, kek_id: str, *, after: SecretRef | None = None, at_most: int = _ALL
-    ) -> Sequence[SecretRef]:
+    async def outside_kek(self, kek_id: str, after: SecretRef | None, at_most: int) -> Sequence[SecretRef]:
         """Those with a secret that is encrypted under another KEK."""
         return await self._list(_LIST_ENCRYPTED, after, at_most, root=bytes.fromhex(kek_id))
 
-    async def unmoved(self, *, after: SecretRef | None = None, at_most: int = _ALL) -> Sequence[SecretRef]:
+    async def unmoved(self, after: SecretRef | None, at_most: int) -> Sequence[SecretRef]:
         """Those with a secret that has no verified copy in the other store, or with a copy to be removed."""
         return await self._list(_LIST_UNMOVED, after, at_most)
 
-    async def moved(self, *, after: SecretRef | None = None, at_most: int = _ALL) -> Sequence[SecretRef]:
+    async def moved(self, after: SecretRef | None, at_most: int) -> Sequence[SecretRef]:
         """Those with a verified copy in the other store."""
         return await self._list(_LIST_MOVED, after, at_most)
 
-    async def remaining(self, *, after: SecretRef | None = None, at_most: int = _ALL) -> Sequence[SecretRef]:
+    async def remaining(self, after: SecretRef | None, at_most: int) -> Sequence[SecretRef]:
         """Those with any secret in this store."""
         return await self._list(_LIST_ENCRYPTED, after, at_most, root=None)
 

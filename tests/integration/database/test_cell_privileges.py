@@ -68,6 +68,27 @@ class TestPolicies:
         for cell in ("public", "cell_1"):
             assert await roles_of_policies(roles, cell) == {"public"}
 
+    async def test_are_all_permissive(self, roles: DatabaseRoles) -> None:
+        """Citus creates a restrictive policy on workers as a permissive one, which would let the service reach other rows."""
+        await create_cell(roles.owner, "cell_1")
+
+        assert await rows(roles.owner, "SELECT FROM pg_policies WHERE permissive <> 'PERMISSIVE'") == []
+
+    async def test_let_the_owner_delete_mode_changes_only_in_a_move(self, roles: DatabaseRoles) -> None:
+        await create_cell(roles.owner, "cell_1")
+        await run_as_superuser(
+            roles,
+            "INSERT INTO cell_1.usage_mode_change (organization_id, effective_from, mode, changed_by, is_scheduled)"
+            " VALUES ('org_x', now() - interval '1 day', 'managed', 'x', false)",
+        )
+        delete = "WITH gone AS (DELETE FROM cell_1.usage_mode_change RETURNING 1) SELECT count(*) FROM gone"
+
+        assert await rows(roles.service, "SET LOCAL byok.org = 'org_x'", delete) == [(0,)]
+        assert await rows(roles.owner, "SET LOCAL byok.org = 'org_x'", delete) == [(0,)]
+        assert await rows(
+            roles.owner, "SET LOCAL byok.org = 'org_x'", "SET LOCAL byok.moves = 'on'", delete
+        ) == [(1,)]
+
     async def test_need_no_lock_on_tables_in_use_when_another_cell_is_added(
         self, roles: DatabaseRoles
     ) -> None:

@@ -4,119 +4,37 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
-import httpx
 import pytest
 import sqlalchemy as sa
 
-from app.cell_commands import add_cell, list_cells, move
-from app.composition.bootstrap import open_services
+from app.cell_commands import move
 from app.composition.database_access import DatabaseAccess
-from app.composition.scaling_checks import check_cells
 from app.core.clock import now
-from app.core.services import Services
 from app.database.cell_moves import MoveRefused, move_organization
 from app.database.cells import in_cell
-from app.database.connections import connect
 from app.database.engine import Database
-from app.database.migrations import current_revision, migrate
 from app.database.statements import Query
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import JobKind, QueueRepository
-from app.main import create_app
 from app.relay.ending.lost_call_worker import LostCallWorker
 from app.secret_maintenance.progress import OperationRefused
 from app.settings.settings import Settings
 from app.usage.service import IngestionService
 from app.usage_reports.rollup_worker import RollupWorker
-from tests.support.database.own_database import DatabaseRoles, copied_database, run_as_superuser
+from tests.support.database.celled import Celled, ingest
+from tests.support.database.own_database import run_as_superuser
 from tests.support.database.pooler import pooler_before
-from tests.support.polling import until
 from tests.support.requests.usage_events import event
 from tests.support.requirements import needs_pooler
-from tests.support.tenant import MakeToken, Tenant
+from tests.support.tenant import Tenant
 
 _SEARCH_PATH = Query(sa.text("SELECT current_setting('search_path') AS path"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Celled:
-    """A database with the cells `public`, `cell_1` and `cell_2`, and the application on it."""
-
-    roles: DatabaseRoles
-    services: Services
-    http: httpx.AsyncClient
-    token: str
-
-    def tenant(self) -> Tenant:
-        return Tenant(http=self.http, organization=f"org_{uuid4().hex[:16]}", token=self.token)
-
-    async def rows(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        connection = await connect(self.roles.superuser)
-        try:
-            found: list[asyncpg.Record] = await connection.fetch(statement, *values)
-        finally:
-            await connection.close()
-        return found
-
-    async def cell_of(self, tenant: Tenant) -> str | None:
-        found = await self.rows(
-            "SELECT cell FROM cells.organization_cell WHERE organization_id = $1", tenant.organization
-        )
-        return found[0]["cell"] if found else None
-
-    async def count(self, cell: str, table: str, tenant: Tenant) -> int:
-        found = await self.rows(
-            f"SELECT count(*) AS n FROM {cell}.{table} WHERE organization_id = $1", tenant.organization
-        )
-        return int(found[0]["n"])
-
-    async def move(
-        self, tenant: Tenant, cell: str, progress: Callable[[str], object] = lambda _: None
-    ) -> Any:
-        return await move_organization(self.roles.owner, tenant.organization, cell, progress)
-
-    @asynccontextmanager
-    async def transaction(self, *statements: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-        """A superuser's transaction in which these statements have run."""
-        connection = await connect(self.roles.superuser)
-        try:
-            async with connection.transaction():
-                for statement in statements:
-                    await connection.execute(statement)
-                yield connection
-        finally:
-            await connection.close()
-
-    async def until_waits(self) -> None:
-        """Wait until a statement of this database's owner waits for a lock."""
-        await until(
-            lambda: self.rows(
-                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND usename = 'byok_owner'"
-                " AND wait_event_type = 'Lock'"
-            ),
-            bool,
-        )
-
-    async def add_calls(
-        self, tenant: Tenant, cell: str, *, at: str = "now() - interval '10 minutes'"
-    ) -> None:
-        """Add an open call that was seen last at this time, and a reservation that is not a call."""
-        for seen_at in (at, "NULL"):
-            await run_as_superuser(
-                self.roles,
-                f"INSERT INTO {cell}.spend_reservation (organization_id, id, mode, model, state, created_at, created_by,"
-                f" expires_at, last_seen_at) VALUES ('{tenant.organization}', gen_random_uuid(), 'managed',"
-                f" 'claude-haiku-4-5', 'open', now(), 'service', now() + interval '1 hour', {seen_at})",
-            )
 
 
 def at_line(start: str, action: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[str], object]:
@@ -132,121 +50,6 @@ def at_line(start: str, action: Callable[[], Coroutine[Any, Any, object]]) -> Ca
 
 def place_lock(tenant: Tenant, kind: str = "") -> str:
     return f"SELECT pg_advisory_xact_lock{kind}(hashtext('byok.cell'), hashtext('{tenant.organization}'))"
-
-
-@pytest.fixture
-async def roles(template_database: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
-    async with copied_database(template_database) as roles:
-        yield roles
-
-
-@pytest.fixture
-def access(roles: DatabaseRoles) -> DatabaseAccess:
-    return DatabaseAccess(owner=roles.owner, login=roles.login)
-
-
-@pytest.fixture
-async def celled(
-    roles: DatabaseRoles, access: DatabaseAccess, settings: Settings, make_token: MakeToken
-) -> AsyncIterator[Celled]:
-    for name in ("cell_1", "cell_2"):
-        await add_cell(settings, access, name)
-    await run_as_superuser(roles, "UPDATE cells.cell SET takes_new = (name = 'cell_1')")
-    async with open_services(settings, access) as services:
-
-        class _Opened(AsyncExitStack):
-            async def __aenter__(self) -> Any:
-                return services
-
-        app = create_app(_Opened())
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://byok.test") as http,
-        ):
-            yield Celled(roles=roles, services=services, http=http, token=make_token("service"))
-
-
-async def ingest(tenant: Tenant, *events: Any) -> httpx.Response:
-    return await tenant.post(f"{tenant.path}/usage-events", json={"events": list(events)})
-
-
-class TestAdd:
-    async def test_lists_existing_organizations_in_the_first_cell(
-        self, roles: DatabaseRoles, access: DatabaseAccess, settings: Settings
-    ) -> None:
-        await run_as_superuser(
-            roles,
-            "INSERT INTO job_queue VALUES ('org_a', 'fold_usage', gen_random_uuid(), now())",
-            "INSERT INTO usage_fold (organization_id, folded_before, wide_folded_before, folded_at)"
-            " VALUES ('org_b', 0, 0, now())",
-        )
-        assert (await list_cells(settings, access))[0].organizations is None
-
-        await add_cell(settings, access, "cell_1")
-
-        assert [(it.name, it.organizations) for it in await list_cells(settings, access)] == [
-            ("public", 2),
-            ("cell_1", 0),
-        ]
-
-    async def test_needs_all_instances_stopped_the_first_time(
-        self, access: DatabaseAccess, settings: Settings
-    ) -> None:
-        async with open_services(settings, access):
-            with pytest.raises(OperationRefused, match="stop every"):
-                await add_cell(settings, access, "cell_1")
-        await add_cell(settings, access, "cell_1")
-        async with open_services(settings, access):
-            await add_cell(settings, access, "cell_2")
-        assert "3 cells" in (await check_cells(access.login)).text
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "public",
-            "cells",
-            "pg_x",
-            "information_schema",
-            "byok_owner",
-            "byok_app",
-            "byok_1",
-            "Cell",
-            "a;b",
-            "a" * 40,
-        ],
-    )
-    async def test_refuses_other_names(self, access: DatabaseAccess, settings: Settings, name: str) -> None:
-        with pytest.raises(OperationRefused, match="must be lower-case"):
-            await add_cell(settings, access, name)
-
-    async def test_refuses_the_name_of_a_role(
-        self, roles: DatabaseRoles, access: DatabaseAccess, settings: Settings
-    ) -> None:
-        name = f"login_{uuid4().hex[:12]}"
-        await run_as_superuser(roles, f"CREATE ROLE {name}")
-        try:
-            with pytest.raises(OperationRefused, match="role"):
-                await add_cell(settings, access, name)
-        finally:
-            await run_as_superuser(roles, f"DROP ROLE {name}")
-
-    async def test_migrates_every_cell(self, celled: Celled) -> None:
-        lines: list[str] = []
-        await migrate(celled.roles.owner, progress=lines.append)
-        assert lines == [
-            "Migrating the cell cell_1 (1 of 2) ...",
-            "Migrating the cell cell_2 (2 of 2) ...",
-        ]
-        await run_as_superuser(celled.roles, "UPDATE cell_2.alembic_version SET version_num = 'a5c8e1f47b20'")
-        assert await current_revision(celled.roles.service) == "a5c8e1f47b20"
-
-    async def test_no_function_of_a_cell_uses_another_one(self, celled: Celled) -> None:
-        found = await celled.rows(
-            "SELECT proname FROM pg_proc WHERE pronamespace = 'cell_1'::regnamespace"
-            " AND (prosrc ~ '\\mpublic\\M' OR array_to_string(proconfig, ' ') ~ '\\mpublic\\M'"
-            " OR coalesce(pg_get_function_sqlbody(oid), '') ~ '\\mpublic\\M')"
-        )
-        assert found == []
 
 
 class TestEnter:
@@ -367,13 +170,13 @@ class TestMove:
         assert await celled.count("cell_1", "usage_event", tenant) == 0
 
     async def test_refuses_what_does_not_exist(
-        self, celled: Celled, access: DatabaseAccess, settings: Settings
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         assert await celled.rows("SELECT FROM cells.cell")
         with pytest.raises(OperationRefused, match="no such cell"):
-            await move(settings, access, "org_a", "cell_9", lambda _: None)
+            await move(settings, cell_access, "org_a", "cell_9", lambda _: None)
         with pytest.raises(OperationRefused, match="no rows"):
-            await move(settings, access, "org_a", "cell_2", lambda _: None)
+            await move(settings, cell_access, "org_a", "cell_2", lambda _: None)
 
 
 class TestConcurrentWork:
@@ -394,17 +197,17 @@ class TestConcurrentWork:
         ]
 
     async def test_another_command_has_to_wait(
-        self, celled: Celled, access: DatabaseAccess, settings: Settings
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
     ) -> None:
         tenant = celled.tenant()
         await ingest(tenant, event())
 
         async def move_again() -> None:
             with pytest.raises(OperationRefused, match="Another maintenance command"):
-                await move(settings, access, tenant.organization, "public", lambda _: None)
+                await move(settings, cell_access, tenant.organization, "public", lambda _: None)
 
         progress = at_line("Deleting", move_again)
-        assert (await move(settings, access, tenant.organization, "cell_2", progress)).rows
+        assert (await move(settings, cell_access, tenant.organization, "cell_2", progress)).rows
 
     @needs_pooler
     async def test_needs_a_session_of_the_server(self, celled: Celled) -> None:

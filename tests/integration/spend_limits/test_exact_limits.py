@@ -17,7 +17,7 @@ from app.core.money import PICO_PER_USD
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
 from app.spend_limits.limits import Enforcement, LimitMode, LimitPeriod, LimitScope, LimitState, LimitTerms
-from tests.support.database.limit_watch import watched
+from tests.support.database.limit_watch import CAN_WATCH, watched
 from tests.support.database.own_database import DatabaseRoles
 from tests.support.database.rows import fetch
 from tests.support.database.spending_ledger import ingest, limit_service, make_row
@@ -88,6 +88,7 @@ async def organization(
         yield LimitedOrganization(database, name)
 
 
+@pytest.mark.skipif(not CAN_WATCH, reason="Citus has no triggers on distributed tables")
 async def test_the_trigger_detects_an_exceeded_limit(
     organization: LimitedOrganization, database: Database
 ) -> None:

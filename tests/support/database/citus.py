@@ -4,8 +4,10 @@ The one in BYOK_TEST_CITUS_URL (a superuser's URL of the coordinator, whose work
 URL), or else one on loopback if Debian's PostgreSQL has the extension.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.support.database.own_database import PASSWORD, DatabaseRoles, configu
 
 WORKERS = 2
 _EXTENSION = Path("share") / "postgresql" / "15" / "extension" / "citus.control"
+_WORKERS_OF = "SELECT nodename, nodeport FROM pg_dist_node WHERE groupid <> 0 ORDER BY groupid"
 _SETTINGS = """
 shared_preload_libraries = 'citus'
 wal_level = logical
@@ -59,7 +62,10 @@ class CitusCluster:
 
 @contextmanager
 def citus_cluster() -> Iterator[CitusCluster]:
-    """Start a cluster on loopback, without a database of the service."""
+    """The cluster of BYOK_TEST_CITUS_URL, or one on loopback; without a database of the service."""
+    if (configured := os.environ.get("BYOK_TEST_CITUS_URL")) is not None:
+        yield _configured_cluster(configured)
+        return
     programs = citus_programs()
     assert programs is not None, "Citus is not installed"
     with ExitStack() as stack:
@@ -68,8 +74,19 @@ def citus_cluster() -> Iterator[CitusCluster]:
             for _ in range(WORKERS + 1)
         )
         nodes = tuple(server.superuser for server in servers)
-        roles = configured_server(nodes[0].render_as_string(hide_password=False))
-        yield CitusCluster(coordinator=roles, nodes=nodes, servers=servers)
+        yield CitusCluster(coordinator=_roles_of(nodes[0]), nodes=nodes, servers=servers)
+
+
+def _configured_cluster(url: str) -> CitusCluster:
+    coordinator = configured_server(url).superuser
+    with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
+        workers = thread.submit(lambda: asyncio.run(run_on(coordinator, _WORKERS_OF))).result()
+    nodes = (coordinator, *(coordinator.set(host=row["nodename"], port=row["nodeport"]) for row in workers))
+    return CitusCluster(coordinator=_roles_of(coordinator), nodes=nodes)
+
+
+def _roles_of(node: sa.URL) -> DatabaseRoles:
+    return configured_server(node.render_as_string(hide_password=False))
 
 
 @asynccontextmanager
@@ -82,7 +99,7 @@ async def citus_database(cluster: CitusCluster) -> AsyncIterator[DatabaseRoles]:
     name = f"byok_test_{uuid4().hex[:12]}"
     coordinator, *workers = (node.set(database=name) for node in cluster.nodes)
     for node in (coordinator, *workers):
-        await create_database(configured_server(node.render_as_string(hide_password=False)), name)
+        await create_database(_roles_of(node), name)
         await run_on(
             node,
             "CREATE EXTENSION citus",

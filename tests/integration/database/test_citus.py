@@ -1,0 +1,222 @@
+"""Cells on the workers of a Citus cluster: where they are, a worker that is killed, moves between workers.
+
+Skipped where PostgreSQL does not have the extension.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from app.composition.bootstrap import open_services
+from app.composition.database_access import DatabaseAccess
+from app.database.cells import in_cell
+from app.database.migrations import create_cell, migrate
+from app.main import create_app
+from app.settings.settings import Settings
+from app.usage_reports.rollup_worker import RollupWorker
+from tests.support.database.bare_servers import BareServer
+from tests.support.database.celled import Celled, ingest
+from tests.support.database.citus import CitusCluster, citus_cluster, citus_database, citus_programs, run_on
+from tests.support.database.own_database import run_as_superuser
+from tests.support.polling import resolved, until
+from tests.support.requests.usage_events import event
+from tests.support.tenant import MakeToken, Tenant
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(citus_programs() is None, reason="no PostgreSQL here has the extension citus"),
+]
+
+_PLACES = """
+    SELECT DISTINCT s.nodename AS host, s.nodeport AS port FROM citus_shards s
+    JOIN pg_class c ON c.oid = s.table_name WHERE c.relnamespace = to_regnamespace($1)
+"""
+# Of the cells' tables; those of shards have a number at the end.
+_POLICIES = """
+    SELECT schemaname, tablename, policyname, permissive, roles::text, cmd, qual, with_check FROM pg_policies
+    WHERE schemaname IN ('cell_1', 'cell_2') AND tablename !~ '_[0-9]+$'
+"""
+
+
+class Cluster(Celled):
+    """Cells `cell_1` and `cell_2`, each on another worker, and the application on the coordinator."""
+
+    cluster: CitusCluster
+
+    async def place(self, cell: str) -> asyncpg.Record:
+        """The only worker that has tables of the cell."""
+        (place,) = await self.rows(_PLACES, cell)
+        return place
+
+    async def worker(self, cluster: CitusCluster, cell: str) -> BareServer:
+        place = await self.place(cell)
+        return next(it for it in cluster.servers if it.superuser.port == place["port"])
+
+    async def tenant_in(self, cell: str) -> Tenant:
+        """A new organization that lives in the cell, with one event."""
+        await run_as_superuser(self.roles, f"UPDATE cells.cell SET takes_new = (name = '{cell}')")
+        tenant = self.tenant()
+        assert (await ingest(tenant, event())).status_code == 200
+        assert await self.cell_of(tenant) == cell
+        return tenant
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Any:
+    with citus_cluster() as cluster:
+        if not cluster.servers:
+            pytest.skip("the servers of BYOK_TEST_CITUS_URL cannot be killed")
+        yield cluster
+
+
+@pytest.fixture
+async def celled(cluster: CitusCluster, settings: Settings, make_token: MakeToken) -> AsyncIterator[Cluster]:
+    async with AsyncExitStack() as stack:
+        roles = await stack.enter_async_context(citus_database(cluster))
+        await migrate(roles.owner)
+        for cell in ("cell_1", "cell_2"):
+            await create_cell(roles.owner, cell, is_distributed=True)
+        access = DatabaseAccess(owner=roles.owner, login=roles.login)
+        services = await stack.enter_async_context(open_services(settings, access))
+
+        class _Opened(AsyncExitStack):
+            async def __aenter__(self) -> Any:
+                return services
+
+        app = create_app(_Opened())
+        await stack.enter_async_context(app.router.lifespan_context(app))
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://byok.test")
+        )
+        yield Cluster(roles=roles, services=services, http=http, token=make_token("service"))
+
+
+async def requests_of(tenant: Tenant) -> int:
+    """The number of events in the report."""
+    parameters = {"starting_at": "2026-01-01T00:00:00Z", "bucket_width": "all"}
+    found = await tenant.get(f"{tenant.path}/usage-report", params=parameters)
+    assert found.status_code == 200, found.text
+    return sum(row["requests"] for bucket in found.json()["data"] for row in bucket["results"])
+
+
+class Clients:
+    """Clients that ingest one event after another, and repeat each until it is accepted."""
+
+    def __init__(self, *tenants: Tenant) -> None:
+        self._tenants = tenants
+        self._stop = asyncio.Event()
+        self.sent = dict.fromkeys((tenant.organization for tenant in tenants), 0)
+        self.statuses: dict[str, list[int]] = {tenant.organization: [] for tenant in tenants}
+
+    async def run_during(self, action: Callable[[], Awaitable[object]]) -> None:
+        tasks = [asyncio.create_task(self._ingest(tenant)) for tenant in self._tenants]
+        try:
+            await action()
+        finally:
+            self._stop.set()
+            await asyncio.gather(*tasks)
+
+    async def _ingest(self, tenant: Tenant) -> None:
+        while not self._stop.is_set():
+            new = event()
+            self.sent[tenant.organization] += 1
+            while (status := (await ingest(tenant, new)).status_code) != 200:
+                self.statuses[tenant.organization].append(status)
+            self.statuses[tenant.organization].append(status)
+
+    async def until_each(self, number: int) -> None:
+        """Wait until each client has had this number of further responses."""
+        before = {name: len(found) for name, found in self.statuses.items()}
+        await until(
+            lambda: resolved(min(len(found) - before[name] for name, found in self.statuses.items())),
+            lambda least: least >= number,
+            timeout_seconds=60,
+        )
+
+
+class TestWorkers:
+    async def test_each_cell_is_on_one_worker(self, celled: Cluster) -> None:
+        places = {tuple((await celled.place(cell)).values()) for cell in ("cell_1", "cell_2")}
+        assert len(places) == 2
+
+    async def test_workers_have_the_policies_of_the_coordinator(
+        self, celled: Cluster, cluster: CitusCluster
+    ) -> None:
+        """Citus creates a restrictive policy as a permissive one."""
+        on_coordinator, *on_workers = [
+            {tuple(row.values()) for row in await run_on(node.set(database=celled.roles.name), _POLICIES)}
+            for node in cluster.nodes
+        ]
+        assert on_coordinator
+        assert on_workers == [on_coordinator] * len(on_workers)
+
+    async def test_a_killed_worker_gives_its_organizations_503_and_no_others(
+        self, celled: Cluster, cluster: CitusCluster
+    ) -> None:
+        lost, other = await celled.tenant_in("cell_1"), await celled.tenant_in("cell_2")
+        worker = await celled.worker(cluster, "cell_1")
+        clients = Clients(lost, other)
+
+        async def kill_and_start() -> None:
+            await clients.until_each(5)
+            await asyncio.to_thread(worker.kill)
+            await clients.until_each(5)
+            assert (await lost.get(f"{lost.path}/usage-events")).status_code == 503
+            assert (await other.get(f"{other.path}/usage-events")).status_code == 200
+            await asyncio.to_thread(worker.start)
+
+        await clients.run_during(kill_and_start)
+
+        assert set(clients.statuses[other.organization]) == {200}
+        assert set(clients.statuses[lost.organization]) == {200, 503}
+        for tenant in (lost, other):
+            assert await requests_of(tenant) == clients.sent[tenant.organization] + 1
+
+    async def test_a_cell_moves_to_another_worker_while_requests_run(self, celled: Cluster) -> None:
+        moving, other = await celled.tenant_in("cell_1"), await celled.tenant_in("cell_2")
+        source, target = await celled.place("cell_1"), await celled.place("cell_2")
+        clients = Clients(moving, other)
+
+        async def move_schema() -> None:
+            await clients.until_each(3)
+            await run_on(
+                celled.roles.superuser,
+                f"SELECT citus_schema_move('cell_1', '{target['host']}', {target['port']}, 'force_logical')",
+            )
+            await clients.until_each(3)
+
+        await clients.run_during(move_schema)
+
+        assert await celled.place("cell_1") == target != source
+        assert set(clients.statuses[other.organization]) == {200}
+        assert set(clients.statuses[moving.organization]) <= {200, 503}
+        for tenant in (moving, other):
+            assert await requests_of(tenant) == clients.sent[tenant.organization] + 1
+
+
+class TestOrganizations:
+    async def test_move_between_workers_while_requests_and_rollups_run(self, celled: Cluster) -> None:
+        moving, other = await celled.tenant_in("cell_1"), await celled.tenant_in("cell_2")
+        clients = Clients(moving, other)
+
+        async def move() -> None:
+            await clients.until_each(3)
+            for cell in ("cell_2", "public", "cell_1"):
+                await celled.move(moving, cell)
+                for each in ("public", "cell_1", "cell_2"):
+                    with in_cell(each):
+                        await celled.services[RollupWorker].run()
+            await clients.until_each(3)
+
+        await clients.run_during(move)
+
+        assert set(clients.statuses[other.organization]) == {200}
+        for tenant in (moving, other):
+            assert await requests_of(tenant) == clients.sent[tenant.organization] + 1
+        for cell in ("public", "cell_2"):
+            assert await celled.count(cell, "usage_event", moving) == 0
