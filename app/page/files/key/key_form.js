@@ -102,8 +102,7 @@ async function save(api, form, show) {
   const headers = { "Idempotency-Key": form.idempotencyKey.current, Prefer: "respond-async" };
   const body = { label: form.label.trim(), api_key: key, ...given(form.destination) };
   try {
-    const response = await api.send("POST", api.path("provider-credentials"), body, headers);
-    return /** @type {Credential} */ (response.data);
+    return (await api.send("post", "provider-credentials", { body, headers })).data;
   } catch (error) {
     show({ step: "failed", error: shown(error) });
   }
@@ -122,7 +121,7 @@ const refusal = (field, code, text = "") => ({ field, code, text });
  */
 async function confirm(api, saved, etag, useWhenValid, show) {
   show({ step: "checking", credential: saved });
-  const ask = () => api.get(api.path(`provider-credentials/${saved.id}`)).then((it) => /** @type {Credential} */ (it.data));
+  const ask = () => api.get("provider-credentials/{credential_id}", { path: { credential_id: saved.id } }).then((it) => it.data);
   const credential = await waitFor(ask, isValidated).catch(() => saved);
   if (!useWhenValid || credential.validation.status !== "valid") return show({ step: "checked", credential });
   try {

@@ -3,6 +3,7 @@ import { html } from "../html.js";
 import { useShared, useWrite } from "../loading.js";
 import { Outcome, Status } from "../ui.js";
 import { time, utcAndLocal } from "../format.js";
+import { ifMatch } from "../key/waiting.js";
 import { BLOCKERS, MODES, reasonText } from "../words.js";
 
 /** @typedef {import("../types.js").Credential} Credential */
@@ -70,7 +71,7 @@ function ScheduledStrip({ scheduled, onMove }) {
   const write = useWrite();
   const cancel = () =>
     write.run(async () => {
-      await api.send("DELETE", api.path("usage-mode/scheduled"), undefined, status.modeEtag ? { "If-Match": status.modeEtag } : {});
+      await api.send("delete", "usage-mode/scheduled", { headers: ifMatch(status.modeEtag) });
       refresh();
       return "The scheduled switch is cancelled.";
     });

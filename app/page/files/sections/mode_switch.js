@@ -4,6 +4,7 @@ import { useState } from "../vendor/hooks.js";
 import { readAll, useLoad, useShared, useWrite } from "../loading.js";
 import { Check, Choice, Failure, Field, Outcome, Table } from "../ui.js";
 import { LOCAL_ZONE, money, time, utcAndLocal } from "../format.js";
+import { ifMatch } from "../key/waiting.js";
 import { BLOCKERS, MODES } from "../words.js";
 
 /** @param {{onClose: () => void}} props */
@@ -17,14 +18,14 @@ export function ModeSwitch({ onClose }) {
   const body = requestOf(target, when);
   const asked = `${target} ${when}`;
   const preview = useLoad(
-    () => api.send("POST", api.path("usage-mode/preview"), body).then((it) => ({ asked, of: /** @type {import("../types.js").Preview} */ (it.data) })), [asked]);
+    () => api.send("post", "usage-mode/preview", { body }).then((it) => ({ asked, of: it.data })), [asked]);
   // A preview of what was chosen before says nothing about this choice.
   const current = preview.data?.asked === asked ? preview.data.of : null;
   const stops = (current?.blockers.length ?? 0) > 0;
   const send = () =>
     write.run(async () => {
       try {
-        await api.send("PUT", api.path("usage-mode"), body, status.modeEtag ? { "If-Match": status.modeEtag } : {});
+        await api.send("put", "usage-mode", { body, headers: ifMatch(status.modeEtag) });
       } finally {
         refresh();
       }
@@ -56,7 +57,7 @@ export function ModeSwitch({ onClose }) {
 function requestOf(target, when) {
   const at = when ? new Date(when) : null;
   return {
-    mode: target === "managed" ? "managed" : "byo",
+    mode: /** @type {"managed" | "byo"} */ (target === "managed" ? "managed" : "byo"),
     credential_id: target === "managed" || target === "none" ? null : target,
     effective_at: at && !Number.isNaN(at.getTime()) ? at.toISOString() : null,
   };
@@ -76,8 +77,8 @@ function PreviewText({ preview }) {
 
 function ModeHistory() {
   const { api, status } = useShared();
-  const loaded = useLoad(() => readAll(api, api.path("usage-mode/history"), 100), [status.modeEtag]);
-  const rows = /** @type {any[]} */ (loaded.data ?? []);
+  const loaded = useLoad(() => readAll(api, "usage-mode/history", {}, 100), [status.modeEtag]);
+  const rows = loaded.data ?? [];
   const label = (/** @type {string | null} */ id) => (id ? status.credentials.find((it) => it.id === id)?.label ?? "a removed key" : "");
   return html`<details><summary>History</summary><${Table} caption="Switches, newest first" columns=${["From", "Mode", "Key", "By"]}
     rows=${rows.map((it) => [time(it.effective_from), MODES[it.mode], label(it.credential_id), it.changed_by ?? ""])} /></details>`;

@@ -26,14 +26,13 @@ export function Usage({ focus }) {
   const [filters, setFilters] = useState(() => filtersOf(focus));
   const [down, setDown] = useState("feature");
   const question = useMemo(() => ({ ...range, zone, filters }), [range, zone, filters]);
-  const query = reportQuery(question, "1d", stacked);
   const loaded = useLoad(async () => {
     const [daily, totals] = await Promise.all([
-      ask(api, `${query}&include_empty=true`),
+      ask(api, { ...reportQuery(question, "1d", stacked), include_empty: true }),
       ask(api, reportQuery(question, "all", "usage_mode")),
     ]);
-    return { query, question, stacked, days: daily.buckets, at: daily.at, totals: totals.buckets.flatMap((it) => it.results) };
-  }, [query, status.loaded.at]);
+    return { question, stacked, days: daily.buckets, at: daily.at, totals: totals.buckets.flatMap((it) => it.results) };
+  }, [question, stacked, status.loaded.at]);
   const data = loaded.data;
   const choose = (/** @type {string} */ dimension, /** @type {string | null} */ value) => {
     setFilters([...filters.filter((it) => it.dimension !== dimension), { dimension, value }]);
@@ -72,6 +71,7 @@ function Chips({ filters, onRemove }) {
 
 /** @param {{data: any, measure: string}} props */
 function Days({ data, measure }) {
+  const { api } = useShared();
   const { question, stacked, days } = data;
   const isPartial = (/** @type {{ending_at: string}} */ day) => Date.parse(day.ending_at) > Date.parse(data.at);
   const rows = days.flatMap((/** @type {import("../types.js").Bucket} */ day) => day.results.map((row) => [
@@ -80,5 +80,5 @@ function Days({ data, measure }) {
   return html`<${Chart} days=${days} dimension=${stacked} measure=${measure} zone=${question.zone} isPartial=${isPartial} />
     <details><summary>Table of the same numbers</summary>
       <${Table} caption=${`Usage per day, ${question.zone}`} columns=${["Day", "Part", "Cost", "Requests", "Uncached input", "Output", "Without a price"]} rows=${rows} /></details>
-    <${Download} path=${data.query} />`;
+    <${Download} create=${() => api.exportUrl("usage-report.csv", { query: reportQuery(question, "1d", stacked) })} />`;
 }

@@ -9,7 +9,7 @@ import { time } from "../format.js";
 
 export function Webhooks() {
   const { api, may } = useShared();
-  const loaded = useLoad(() => /** @type {Promise<Webhook[]>} */ (readAll(api, api.path("webhook-endpoints"))), []);
+  const loaded = useLoad(() => readAll(api, "webhook-endpoints"), []);
   const [dialog, setDialog] = useState(/** @type {Webhook | "new" | null} */ (null));
   const canWrite = may("billing:write");
   const close = () => setDialog(null);
@@ -31,8 +31,8 @@ function AddDialog({ onDone, onClose }) {
   // The secret is only in the text of this element, and in no state. It leaves the document with the dialog.
   const add = () =>
     write.run(async () => {
-      const { data } = await api.send("POST", api.path("webhook-endpoints"), { url });
-      /** @type {HTMLElement} */ (place.current).textContent = /** @type {{signing_secret: string}} */ (data).signing_secret;
+      const { data } = await api.send("post", "webhook-endpoints", { body: { url } });
+      /** @type {HTMLElement} */ (place.current).textContent = data.signing_secret;
       onDone();
       return "Added. Copy the signing secret now: it is shown only once.";
     });
@@ -49,7 +49,7 @@ function AddDialog({ onDone, onClose }) {
 function RemoveDialog({ webhook, onDone, onClose }) {
   const { api } = useShared();
   const write = useWrite();
-  const remove = () => write.run(async () => (await api.send("DELETE", api.path(`webhook-endpoints/${webhook.id}`)), onDone(), "Removed."));
+  const remove = () => write.run(async () => (await api.send("delete", "webhook-endpoints/{endpoint_id}", { path: { endpoint_id: webhook.id } }), onDone(), "Removed."));
   return html`<${Dialog} title="Remove a webhook" onClose=${onClose}>
     <${ConfirmByLabel} label=${webhook.url} action="Remove" write=${write} onConfirm=${remove}><p>It receives no more messages.</p></${ConfirmByLabel}></${Dialog}>`;
 }
