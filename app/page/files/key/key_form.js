@@ -170,7 +170,7 @@ function Result({ progress, onClose, onRotate }) {
     <p><${Status} kind=${kind}>${resultTitle(isUsed, isValid, result)}</${Status}></p>
     <p>${reasonText(result)}</p>
     <p>Saved as ${credential.label}, <code>${credential.key_hint ?? "no hint"}</code>. You may clear your clipboard.</p>
-    ${!isUsed && html`<p>Nothing was switched.</p>`}
+    ${!isUsed && html`<p>The usage mode is the same as before.</p>`}
     ${progress.switchError && html`<p>The switch failed: ${errorText(progress.switchError)} Code <code>${progress.switchError.code}</code></p>`}
     <div class="buttons">
       ${isValid && !isUsed ? html`<button type="button" onClick=${() => go("overview", "switch")}>Switch to this key</button>` : null}

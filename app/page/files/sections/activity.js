@@ -37,7 +37,7 @@ export function Activity({ focus }) {
   return html`<${Section} title="Activity" loaded=${loaded}>
     <div class="filters"><${Choice} label="Key" value=${credential} onChange=${setCredential} options=${[["", "All"], ...known.map((it) => [it.id, `${it.label}${it.state === "deleted" ? " (removed)" : ""}`])]} />
       <${Choice} label="What" value=${action} onChange=${setAction} options=${[["", "Everything"], ...Object.entries(ACTIONS)]} /></div>
-    ${events.length === 0 ? html`<p>${isFiltered ? "Nothing matches." : "Nothing was done yet."}</p>` : html`<${Table} caption="Newest first" columns=${["When", "What", "Details", "Request"]}
+    ${events.length === 0 ? html`<p>${isFiltered ? "Nothing matches." : "Nothing was done yet."}</p>` : html`<${Table} caption="Newest first" columns=${["When", "What", "Details", "Request id"]}
       rows=${events.map((it) => [time(it.occurred_at), sentence(it, label(it.credential_id)), details(it), html`<code class="small wrap">${it.request_id ?? ""}</code>`])} />`}
     ${more.page ? html`<button type="button" onClick=${next}>Show older</button>` : null}<${Failure} error=${more.error} /></${Section}>`;
 }

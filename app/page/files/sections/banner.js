@@ -27,7 +27,8 @@ export function Banner({ onAddKey, onSwitch }) {
 /** @param {{readiness: import("../types.js").Readiness, credential: Credential | undefined, onAddKey: () => void, onSwitch: () => void}} props */
 function Headline({ readiness, credential, onAddKey, onSwitch }) {
   if (readiness.ready && readiness.mode === "managed") {
-    return html`<p class="headline"><${Status} kind="good">Managed. Pharaoh pays the provider and bills you.</${Status}></p>`;
+    return html`<p class="headline"><${Status} kind="good">Managed. Pharaoh pays the provider and bills you.</${Status}></p>
+      <p>You can bring your own (BYO) Anthropic key instead. Then your Anthropic account pays for usage.</p>`;
   }
   if (readiness.ready) {
     const latest = credential?.validation.latest;

@@ -63,7 +63,8 @@ function LimitDialog({ limit, onDone, onClose }) {
         options=${[["managed", "Managed usage"], ["byo", "BYO usage (estimated)"], ["any", "Both, shown apart"]]} />
       <${Choice} label="When it is full" value=${form.enforcement} onChange=${choose("enforcement")}
         options=${[["block", "Refuse work (there is no fallback)"], ["notify", "Only notify"]]} />
-      <${Field} label="Thresholds in percent" value=${form.thresholds} autocomplete="off" onInput=${set("thresholds")} />
+      <${Field} label="Thresholds in percent" value=${form.thresholds} autocomplete="off" onInput=${set("thresholds")}
+        hint="Webhooks receive a message when spend crosses one of these percentages of the amount." />
       ${write.error?.code === "precondition_failed" && there ? html`<p>Now saved: ${there.name}, ${there.amount.amount} USD. Saving again replaces it with what you entered.</p>` : null}
       <button type="submit" class="primary" disabled=${write.isBusy || current.isLoading}>Save</button>
       <${Outcome} write=${write} /></form></${Dialog}>`;

@@ -40,8 +40,8 @@ export function ModeSwitch({ onClose }) {
   return html`<form class="card" aria-label="Switch the usage mode" onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), send())}>
     <h3>Switch the usage mode</h3>
     <${Choice} label="To" value=${target} options=${options} onChange=${(/** @type {string} */ it) => changed(() => setTarget(it))} />
-    <${Field} label=${`When (empty: now; ${LOCAL_ZONE})`} type="datetime-local" value=${when} onInput=${(/** @type {any} */ event) => changed(() => setWhen(event.currentTarget.value))}
-      hint=${body.effective_at ? utcAndLocal(body.effective_at) : "Only future usage is affected."} />
+    <${Field} label=${`When (${LOCAL_ZONE})`} type="datetime-local" value=${when} onInput=${(/** @type {any} */ event) => changed(() => setWhen(event.currentTarget.value))}
+      hint=${body.effective_at ? utcAndLocal(body.effective_at) : "Leave it empty to switch now. Only future usage is affected."} />
     <${Failure} error=${preview.error} onRetry=${preview.reload} focus=${false} />
     ${current ? html`<${PreviewText} preview=${current} />` : preview.error ? null : html`<p aria-busy="true">Looking at what changes…</p>`}
     ${write.error?.code === "precondition_failed" ? html`<p>Now active: ${MODES[status.mode?.mode ?? ""]}${status.mode?.scheduled ? `, scheduled: ${MODES[status.mode.scheduled.mode]}` : ""}. You chose ${MODES[body.mode]}.</p>` : null}

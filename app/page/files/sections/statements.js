@@ -30,7 +30,7 @@ function OneMonth({ statement, at }) {
     ${statement.lines.length === 0 ? html`<p>Billed by Pharaoh: ${money(statement.total)}. There are no lines.</p>` : html`<${Table} caption=${`Billed by Pharaoh: ${money(statement.total)}`} columns=${["Line", "Quantity", "Unit price", "Amount"]}
       rows=${statement.lines.map((it) => [`${LINES[it.type] ?? it.type}${it.model ? `, ${it.model}` : ""}${it.adjusts_month ? `, of ${it.adjusts_month}` : ""}`, count(it.quantity), money(it.unit_price), money(it.amount)])} />`}
     <div class="framed"><h4>For information, not billed</h4>
-      ${byo.length === 0 && unpriced.length === 0 ? html`<p>Nothing.</p>` : null}
+      ${byo.length === 0 && unpriced.length === 0 ? html`<p>There is no BYO usage, and no usage without a known price.</p>` : null}
       ${byo.length > 0 ? html`<${Table} caption="BYO usage: you pay Anthropic" columns=${["Model", "Requests", "Estimated at list prices"]}
         rows=${byo.map((it) => [it.model, count(it.requests), `${money(it.estimated_cost)}${it.unpriced_requests ? ` + ${count(it.unpriced_requests)} without a known price` : ""}`])} />` : null}
       ${unpriced.length > 0 ? html`<${Table} caption="Managed usage without a known price" columns=${["Model", "Requests"]} rows=${unpriced.map((it) => [it.model, count(it.requests)])} />` : null}</div>

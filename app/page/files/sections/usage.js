@@ -4,6 +4,7 @@ import { useMemo, useState } from "../vendor/hooks.js";
 import { useLoad, useShared } from "../loading.js";
 import { Choice, Field, Section, Table } from "../ui.js";
 import { LOCAL_ZONE, count, dateIn, time } from "../format.js";
+import { MODES } from "../words.js";
 import { Figure } from "./overview.js";
 import { Chart, MEASURES, seriesOf } from "./chart.js";
 import { Download } from "./download.js";
@@ -56,6 +57,11 @@ export function Usage({ focus }) {
     <p class="small">As of ${time(data?.at)}. BYO usage is an estimate at list prices: your invoice comes from Anthropic.</p></${Section}>`;
 }
 
+/** @param {string} dimension */
+function titleOf(dimension) {
+  return DIMENSIONS.find(([name]) => name === dimension)?.[1] ?? (dimension === "credential_id" ? "Key" : dimension);
+}
+
 /** `key_version:CREDENTIAL:VERSION`, or nothing. @param {string} focus @returns {Filter[]} */
 function filtersOf(focus) {
   const [what, credential, version] = focus.split(":");
@@ -66,7 +72,7 @@ function filtersOf(focus) {
 function Chips({ filters, onRemove }) {
   if (filters.length === 0) return null;
   return html`<ul class="chips" aria-label="Filters">${filters.map((it) => html`<li key=${it.dimension}>
-    <button type="button" onClick=${() => onRemove(it)}>${it.dimension}: ${it.value ?? "(none)"} <span aria-hidden="true">✕</span><span class="hidden">, remove this filter</span></button></li>`)}</ul>`;
+    <button type="button" onClick=${() => onRemove(it)}>${titleOf(it.dimension)}: ${(it.dimension === "usage_mode" && MODES[it.value ?? ""]) || (it.value ?? "(none)")} <span aria-hidden="true">✕</span><span class="hidden">, remove this filter</span></button></li>`)}</ul>`;
 }
 
 /** @param {{data: any, measure: string}} props */

@@ -14,7 +14,7 @@ export function Webhooks() {
   const canWrite = may("billing:write");
   const close = () => setDialog(null);
   return html`<${Section} title="Webhooks" loaded=${loaded}>
-    ${loaded.data?.length === 0 ? html`<p>No webhook is set.</p>` : null}
+    ${loaded.data?.length === 0 ? html`<p>No webhook is set. A webhook sends a message to a system of yours, for example when a limit is nearly full or a key turns invalid.</p>` : null}
     <ul class="plain-list">${loaded.data?.map((it) => html`<li key=${it.id}><span class="wrap">${it.url}</span> <span class="small">added ${time(it.created_at)} by ${it.created_by}</span>
       ${canWrite ? html` <button type="button" onClick=${() => setDialog(it)}>Remove<span class="hidden"> ${it.url}</span></button>` : null}</li>`)}</ul>
     ${canWrite ? html`<button type="button" onClick=${() => setDialog("new")}>Add a webhook</button>` : null}
@@ -39,7 +39,7 @@ function AddDialog({ onDone, onClose }) {
   return html`<${Dialog} title="Add a webhook" onClose=${onClose}>
     <form onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), add())}>
       <${Field} label="HTTPS URL" value=${url} inputmode="url" autocomplete="off" placeholder="https://" onInput=${(/** @type {any} */ event) => setUrl(event.currentTarget.value)}
-        hint="It receives signed messages when a limit's threshold is crossed." />
+        hint="It receives signed messages about limits, keys, rotations and the usage mode." />
       <button type="submit" class="primary" disabled=${write.isBusy || write.done !== null}>Add</button>
       <${Outcome} write=${write} />
       <p><code class="wrap" ref=${place} data-private></code></p></form></${Dialog}>`;
