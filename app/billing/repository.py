@@ -21,7 +21,7 @@ _MONTH: sa.ColumnElement[str] = sa.literal_column("'month'")
 _first = sa.bindparam("first", type_=sa.Date)
 _last = sa.bindparam("last", type_=sa.Date)
 
-# When this transaction began. Its snapshot is later, so it sees everything that was committed before this time.
+# When this transaction began. Its snapshot is later, so it sees all that was committed before this time.
 _BEGUN = Query(sa.select(sa.func.transaction_timestamp().label("begun_at")))
 _CLOSED = Query(sa.select(s.c.month, s.c.closed_at).where(s.c.organization_id == _ORGANIZATION))
 _PEAKS = Query(

@@ -31,7 +31,7 @@ class _Event:
 class ThresholdCrossed(_Event):
     """Spend crossed a threshold of a limit. Amounts are in pico-USD; `period` is a value of the API.
 
-    `period_starts_at` is None for a limit without a period.
+    A limit without a period has no `period_starts_at`.
     """
 
     spend_limit_id: UUID

@@ -29,13 +29,13 @@ const client = connect(url, token);
 const saved = await saveKey(client, organization, "From TypeScript", key, "guide-typescript");
 const again = await saveKey(client, organization, "From TypeScript", key, "guide-typescript");
 const refused = await saveKey(client, organization, "Not a key", "", "guide-refused").catch((error) => error.problem.code);
-const told = summary({
+const notified = summary({
   type: "credential.invalid",
   timestamp: "2026-11-23T14:05:06Z",
   data: { organization_id: organization, credential_id: "c1", key_version: 2, reason: "invalid_key", checked_at: "2026-11-23T14:05:06Z" },
 });
 const listed = (await credentials(client, organization)).map((credential) => credential.label);
-console.log(JSON.stringify({ again: saved.id === again.id, refused, told, listed, cost: await costByModel(client, organization, month) }));
+console.log(JSON.stringify({ again: saved.id === again.id, refused, notified, listed, cost: await costByModel(client, organization, month) }));
 """
 PYTHON_USE = """
 import json, os
@@ -150,7 +150,7 @@ class TestGuide:
         assert found == {
             "again": True,
             "refused": "key_empty",
-            "told": "Key 2 of c1 is invalid: invalid_key",
+            "notified": "Key 2 of c1 is invalid: invalid_key",
             "listed": ["From TypeScript"],
             "cost": [],
         }
