@@ -17,6 +17,7 @@ from app.page.router import BillingPage, page_router
 from app.relay.router import RelayPaths
 from app.settings.groups.access import CorsSettings
 from app.usage_events.event_openapi import event_schemas
+from app.webhooks.message_openapi import message_operations, message_schemas
 
 
 def create_app(
@@ -54,7 +55,7 @@ def create_app(
     for router in (*ROUTERS, *(() if page is None else (page_router(page),))):
         app.router.routes.extend(router.routes)
     add_problem_handlers(app)
-    app.openapi = lambda: describe(app, event_schemas())  # type: ignore[method-assign]  # the way to extend it that FastAPI documents
+    app.openapi = lambda: describe(app, event_schemas() | message_schemas(), message_operations())  # type: ignore[method-assign]  # the way to extend it that FastAPI documents
 
     _add_middleware(app, cors or CorsSettings(), page)
     return app

@@ -12,6 +12,7 @@ from bench import (
     leases,
     limits,
     listings,
+    page,
     prices,
     reports,
     requests,
@@ -36,6 +37,7 @@ async def _measure() -> list[Measure]:
         ("Reports", reports),
         ("Listings", listings),
         ("Leases", leases),
+        ("Page", page),
         ("Footprint", footprint),
     ):
         print(f"\n{title}", flush=True)

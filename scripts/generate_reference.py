@@ -100,7 +100,27 @@ def api() -> str:
         "\n\nThe document with every schema is `openapi/openapi.json`; a running service has it at `/openapi.json`"
         " and shows it at `/docs`."
     )
-    return page("API", "the OpenAPI document", intro, *sections)
+    return page("API", "the OpenAPI document", intro, *sections, webhooks(document))
+
+
+def webhooks(document: dict[str, Any]) -> str:
+    """The requests that the service sends, with the fields of each."""
+    schemas = document["components"]["schemas"]
+    rows = []
+    for name, item in document["webhooks"].items():
+        message = schemas[
+            item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        ]
+        data = schemas[message["properties"]["data"]["$ref"].rpartition("/")[2]]
+        fields = ", ".join(f"`{field}`" for field in data["properties"])
+        rows.append((f"`{name}`", item["post"]["description"], fields))
+    intro = (
+        "Requests that the service sends to webhook endpoints; [Receive webhooks](../how-to/receive-webhooks.md) is the guide."
+        " The document has their schemas in `webhooks`."
+    )
+    return f"## Messages of webhooks\n\n{intro}\n\n" + table(
+        ("`type`", "sent when", "fields of `data`"), rows
+    )
 
 
 # --- errors ------------------------------------------------------------------------------------------------------

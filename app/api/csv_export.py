@@ -63,7 +63,7 @@ def csv_response(
         pieces(),
         slot=slot,
         media_type=media_type,
-        headers=file_headers(name) | {"Data-As-Of": as_of.astimezone(UTC).isoformat().replace("+00:00", "Z")},
+        headers=file_headers(name, as_of=as_of),
     )
 
 
@@ -87,16 +87,19 @@ async def _in_pieces(pages: AsyncIterable[Iterable[str]]) -> AsyncIterator[str]:
             yield "".join(piece)
 
 
-def file_headers(name: str) -> dict[str, str]:
-    """The headers of a response that a browser saves under this name."""
-    return {"Content-Disposition": f'attachment; filename="{name}"'}
+def file_headers(name: str, *, as_of: datetime) -> dict[str, str]:
+    """The headers of a response that a browser saves under this name. It includes all events accepted before `as_of`."""
+    return {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Data-As-Of": as_of.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+    }
 
 
-def csv_document(header: Iterable[str], *headers: str) -> dict[int | str, dict[str, Any]]:
-    """Document a CSV response, for a route's `responses`. `headers` are its headers besides `Content-Disposition`."""
+def csv_document(header: Iterable[str]) -> dict[int | str, dict[str, Any]]:
+    """Document a CSV response, for a route's `responses`."""
     example = {"default": {"value": csv_row(header)}}
     content = {"content": {MEDIA_TYPE: {"schema": {"type": "string"}, "examples": example}}}
-    return {200: content | response_headers("Content-Disposition", *headers)[200]}
+    return {200: content | response_headers("Content-Disposition", "Data-As-Of")[200]}
 
 
 def csv_row(cells: Iterable[object]) -> str:

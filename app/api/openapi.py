@@ -88,12 +88,13 @@ HEADERS: dict[str, Any] = {
 }
 
 
-def describe(app: FastAPI, more: Mapping[str, Any]) -> dict[str, Any]:
+def describe(app: FastAPI, more: Mapping[str, Any], webhooks: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document. It is generated on the first call.
 
     Args:
         app: the application.
         more: further schemas by name, for models that FastAPI does not find.
+        webhooks: the requests that the service sends, by name.
     """
     if app.openapi_schema is None:
         document = get_openapi(
@@ -112,6 +113,7 @@ def describe(app: FastAPI, more: Mapping[str, Any]) -> dict[str, Any]:
         _tidy_parameters(document)
         _describe_defaults(document)
         _add_headers(document)
+        document["webhooks"] = dict(webhooks)
         _add_examples(document)
         app.openapi_schema = document
     return app.openapi_schema
@@ -226,7 +228,8 @@ def _headers(status: str, response: dict[str, Any], parameters: set[str]) -> Ite
 def _add_examples(document: dict[str, Any]) -> None:
     """Add an example to every request and response body that has none."""
     schemas = document["components"]["schemas"]
-    for _, operation in _operations(document):
+    sent = [operation for item in document["webhooks"].values() for operation in item.values()]
+    for operation in (*(operation for _, operation in _operations(document)), *sent):
         for body in (operation.get("requestBody", {}), *operation["responses"].values()):
             for content in body.get("content", {}).values():
                 if "examples" not in content:

@@ -21,6 +21,8 @@ _MONTH: sa.ColumnElement[str] = sa.literal_column("'month'")
 _first = sa.bindparam("first", type_=sa.Date)
 _last = sa.bindparam("last", type_=sa.Date)
 
+# When this transaction began. Its snapshot is later, so it sees all that was committed before this time.
+_BEGUN = Query(sa.select(sa.func.transaction_timestamp().label("begun_at")))
 _CLOSED = Query(sa.select(s.c.month, s.c.closed_at).where(s.c.organization_id == _ORGANIZATION))
 _PEAKS = Query(
     sa.select(
@@ -74,6 +76,12 @@ _INSERT_LINE = Query(
 
 class StatementRepository(Repository):
     """The statements of one organization."""
+
+    async def begun_at(self) -> datetime:
+        """When the transaction began, by the database's clock. It sees all that was committed before."""
+        row = await self._session.one(_BEGUN)
+        begun_at: datetime = row["begun_at"]
+        return begun_at
 
     async def closed(self) -> Mapping[BillingMonth, datetime]:
         """All closed months, and when each was closed."""

@@ -1,5 +1,6 @@
 """HTTP routes of billing statements: list, get, export and close."""
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import Path, Request, Response
@@ -58,8 +59,11 @@ async def list_statements(caller: BillingReader, services: AppServices, paging: 
     responses=csv_document(COLUMNS) | problems(InsufficientScope, NotFound),
 )
 async def export_statement(month: Month, caller: BillingReader, services: AppServices) -> Response:
-    """Return the statement of a month, one line of the statement per line, with the column names of FOCUS 1.x."""
-    return _export(caller, await _read(services, caller, month))
+    """Return the statement of a month, one line of the statement per line, with the column names of FOCUS 1.x.
+
+    `Data-As-Of` of a closed statement is the time when it was closed.
+    """
+    return _export(caller, *await _read(services, caller, month))
 
 
 @router.post(
@@ -97,20 +101,20 @@ async def get_statement(
 
     With `Accept: text/csv` the response is that of `exportBillingStatement`.
     """
-    statement = await _read(services, caller, month)
-    return _export(caller, statement) if wants_csv else respond(BillingStatement.of(statement))
+    statement, as_of = await _read(services, caller, month)
+    return _export(caller, statement, as_of) if wants_csv else respond(BillingStatement.of(statement))
 
 
-async def _read(services: Services, caller: Caller, month: str) -> Statement:
+async def _read(services: Services, caller: Caller, month: str) -> tuple[Statement, datetime]:
     return await services[StatementService].read(caller.organization_id, BillingMonth.parse(month))
 
 
-def _export(caller: Caller, statement: Statement) -> Response:
+def _export(caller: Caller, statement: Statement, as_of: datetime) -> Response:
     name = f"{caller.organization_id}-{statement.month}.csv"
     return Response(
         "".join(focus_rows(caller.organization_id, statement)),
         media_type=MEDIA_TYPE,
-        headers=file_headers(name),
+        headers=file_headers(name, as_of=as_of),
     )
 
 

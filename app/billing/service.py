@@ -1,6 +1,7 @@
 """Read monthly statements, and close a month."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from app.audit import service as audit
 from app.audit.events import AuditAction
@@ -42,8 +43,10 @@ class StatementService:
             months = [BillingMonth.from_number(number) for number in range(last, first - 1, -1)]
             return await _statements(uow, months)
 
-    async def read(self, organization_id: str, month: BillingMonth) -> Statement:
-        """The statement of a month, from one snapshot.
+    async def read(self, organization_id: str, month: BillingMonth) -> tuple[Statement, datetime]:
+        """The statement of a month from one snapshot, and the time up to which it includes all accepted events.
+
+        That is when the statement was closed: later events are adjustments of another month. If it is open, it is now.
 
         Raises:
             NotFound: the month has not begun.
@@ -53,10 +56,11 @@ class StatementService:
             self._admission.slot(organization_id),
             self._units.reading_snapshot(organization_id) as uow,
         ):
-            if month > BillingMonth.of(await uow[UsageModeRepository].clock()):
+            begun_at = await uow[StatementRepository].begun_at()
+            if month > BillingMonth.of(begun_at):
                 raise NotFound
             (statement,) = await _statements(uow, [month])
-            return statement
+            return statement, statement.closed_at or begun_at
 
     async def close(self, caller: Caller, month: BillingMonth) -> Statement:
         """Close a month that is over. Closing it again returns the same statement.

@@ -8,7 +8,7 @@ from app.audit import service as audit
 from app.audit.events import AuditAction
 from app.auth.principal import Caller
 from app.core.clock import now
-from app.core.notifications import Message
+from app.core.notifications import Event
 from app.credentials.records import Activate, VersionState
 from app.credentials.repository import CredentialRepository
 from app.credentials.rotation_repository import RotationRepository
@@ -16,15 +16,15 @@ from app.credentials.rotations import (
     ROTATION_RETRY_PERIOD,
     RotationRecord,
     RotationState,
-    activation_message,
-    rejection_message,
+    activation_event,
+    rejection_event,
 )
 from app.credentials.validation_results import (
     ResultEffect,
     ValidationRecord,
     ValidationResult,
     ValidationStatus,
-    result_message,
+    result_event,
     retry_delay,
 )
 from app.credentials.version_repository import Intent, VersionRepository
@@ -33,12 +33,12 @@ from app.jobs.queue import DueItem, JobKind, QueueRepository
 
 
 class Notify(Protocol):
-    """Adds a message for all endpoints of the organization, in the transaction of the change.
+    """Adds a message about an event for all endpoints of the organization, in the transaction of the change.
 
     Implemented by `app.webhooks.outbox.notify`.
     """
 
-    async def __call__(self, uow: UnitOfWork, message: Message) -> None: ...
+    async def __call__(self, uow: UnitOfWork, event: Event) -> None: ...
 
 
 class Activation:
@@ -75,7 +75,7 @@ class Activation:
             await self._destroy_replaced(uow, caller, record.credential_id)
         if effect.is_new_status and is_active:
             await self._notify(
-                uow, result_message(uow.organization_id, record.credential_id, record.key_version, result)
+                uow, result_event(uow.organization_id, record.credential_id, record.key_version, result)
             )
 
     async def _decide(
@@ -95,7 +95,7 @@ class Activation:
             or instant >= rotation.created_at + ROTATION_RETRY_PERIOD
         ):
             await self.reject(uow, caller, rotation, RotationState.REJECTED)
-            await self._notify(uow, rejection_message(rotation, result, at=instant))
+            await self._notify(uow, rejection_event(rotation, result, at=instant))
         else:
             delay = retry_delay(streak, retry_after=result.retry_after)
             await uow[QueueRepository].schedule(rotation_retry_of(rotation), due_at=instant + delay)
@@ -152,7 +152,7 @@ class Activation:
             key_version=rotation.key_version,
             replaces=replaced.key_version,
         )
-        await self._notify(uow, activation_message(rotation, replaces=replaced.key_version, at=instant))
+        await self._notify(uow, activation_event(rotation, replaces=replaced.key_version, at=instant))
 
     async def reject(
         self, uow: UnitOfWork, caller: Caller, rotation: RotationRecord, state: RotationState

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from app.core.notifications import EventType, Message
+from app.core.notifications import RotationActivated, RotationRejected
 from app.credentials.records import Activate, DestroyPrevious, VersionRecord
 from app.credentials.validation_results import ValidationResult, ValidationStatus
 
@@ -80,26 +80,26 @@ def has_store_capacity(oldest_kept: int | None, store_version: int) -> bool:
     return oldest_kept is None or store_version + 1 - oldest_kept < MAX_STORE_VERSIONS
 
 
-def activation_message(rotation: RotationRecord, *, replaces: int, at: datetime) -> Message:
+def activation_event(rotation: RotationRecord, *, replaces: int, at: datetime) -> RotationActivated:
     """The new key of a rotation is active."""
-    return Message(
-        type=EventType.ROTATION_ACTIVATED,
+    return RotationActivated(
+        organization_id=rotation.organization_id,
         occurred_at=at,
-        data=_rotation(rotation) | {"replaced_key_version": replaces},
+        credential_id=rotation.credential_id,
+        rotation_id=rotation.id,
+        key_version=rotation.key_version,
+        replaced_key_version=replaces,
     )
 
 
-def rejection_message(rotation: RotationRecord, result: ValidationResult, *, at: datetime) -> Message:
+def rejection_event(rotation: RotationRecord, result: ValidationResult, *, at: datetime) -> RotationRejected:
     """The new key of a rotation will not be used. The active key stays."""
-    return Message(
-        type=EventType.ROTATION_REJECTED, occurred_at=at, data=_rotation(rotation) | {"reason": result.reason}
+    assert result.reason is not None
+    return RotationRejected(
+        organization_id=rotation.organization_id,
+        occurred_at=at,
+        credential_id=rotation.credential_id,
+        rotation_id=rotation.id,
+        key_version=rotation.key_version,
+        reason=result.reason,
     )
-
-
-def _rotation(rotation: RotationRecord) -> dict[str, str | int]:
-    return {
-        "organization_id": rotation.organization_id,
-        "credential_id": str(rotation.credential_id),
-        "rotation_id": str(rotation.id),
-        "key_version": rotation.key_version,
-    }

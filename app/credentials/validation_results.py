@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from app.core.notifications import EventType, Message, timestamp
+from app.core.notifications import CredentialResult
 from app.provider_url.endpoint import AuthStyle
 
 
@@ -234,28 +234,26 @@ def _uniform(low: float, high: float) -> float:
     return random.uniform(low, high)  # noqa: S311  # spreads load; not a secret
 
 
-def result_message(
+def result_event(
     organization_id: str,
     credential_id: UUID,
     key_version: int,
     result: ValidationResult,
     *,
     occurred_at: datetime | None = None,
-) -> Message:
+) -> CredentialResult:
     """The definite result of the active key has another status than the one before.
 
     It occurred at the time of the result, unless the key was activated later.
     """
-    is_valid = result.status is ValidationStatus.VALID
     assert result.checked_at is not None
-    return Message(
-        type=EventType.CREDENTIAL_VALID if is_valid else EventType.CREDENTIAL_INVALID,
+    assert result.reason is not None
+    return CredentialResult(
+        organization_id=organization_id,
         occurred_at=occurred_at or result.checked_at,
-        data={
-            "organization_id": organization_id,
-            "credential_id": str(credential_id),
-            "key_version": key_version,
-            "reason": result.reason,
-            "checked_at": timestamp(result.checked_at),
-        },
+        is_valid=result.status is ValidationStatus.VALID,
+        credential_id=credential_id,
+        key_version=key_version,
+        reason=result.reason,
+        checked_at=result.checked_at,
     )

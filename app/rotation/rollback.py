@@ -11,7 +11,7 @@ from app.core.revisions import require_revision
 from app.credentials.activation import Notify, destruction_of
 from app.credentials.records import CredentialRecord, VersionRecord, VersionState
 from app.credentials.repository import CredentialRepository
-from app.credentials.validation_results import result_message
+from app.credentials.validation_results import result_event
 from app.credentials.version_repository import Intent, VersionRepository
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.jobs.queue import QueueRepository
@@ -70,7 +70,7 @@ class RollbackService:
         if active.result.is_definite and active.result.status is not replaced.result.status:
             await self._notify(
                 uow,
-                result_message(
+                result_event(
                     uow.organization_id,
                     active.credential_id,
                     active.key_version,

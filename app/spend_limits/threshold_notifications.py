@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from app.core.money import to_usd
-from app.core.notifications import EventType, Message, timestamp
+from app.core.notifications import ThresholdCrossed
 from app.database.unit_of_work import UnitOfWork
 from app.spend_limits.limits import Crossing, SpendLimit
 from app.spend_limits.repository import LimitRepository
@@ -26,28 +25,21 @@ async def notify(
     for threshold in thresholds:
         crossing = Crossing(threshold=threshold, crossed_at=now, spent=spent, amount=limit.terms.amount)
         if await uow[LimitRepository].record_crossing(limit.id, period_starts_at, crossing):
-            await outbox.notify(uow, _message(uow.organization_id, limit, period_starts_at, crossing))
+            await outbox.notify(uow, _event(uow.organization_id, limit, period_starts_at, crossing))
 
 
-def _message(
+def _event(
     organization_id: str, limit: SpendLimit, period_starts_at: datetime, crossing: Crossing
-) -> Message:
-    """The message has ids and amounts. It leaves out the limit's name, because receivers may log messages."""
+) -> ThresholdCrossed:
+    """It leaves out the limit's name, because receivers may log messages."""
     has_period = limit.terms.period.end_of(period_starts_at) is not None
-    return Message(
-        type=EventType.THRESHOLD_CROSSED,
+    return ThresholdCrossed(
+        organization_id=organization_id,
         occurred_at=crossing.crossed_at,
-        data={
-            "organization_id": organization_id,
-            "spend_limit_id": str(limit.id),
-            "threshold": crossing.threshold,
-            "amount": _money(limit.terms.amount),
-            "spent": _money(crossing.spent),
-            "period": limit.terms.period,
-            "period_starts_at": timestamp(period_starts_at) if has_period else None,
-        },
+        spend_limit_id=limit.id,
+        threshold=crossing.threshold,
+        amount=limit.terms.amount,
+        spent=crossing.spent,
+        period=limit.terms.period,
+        period_starts_at=period_starts_at if has_period else None,
     )
-
-
-def _money(pico: int) -> dict[str, str]:
-    return {"amount": to_usd(pico), "currency": "USD"}

@@ -275,7 +275,7 @@ async def list_usage_events(
     operation_id="exportUsageEvents",
     summary="Export usage events",
     response_description="All matching rows as CSV.",
-    responses=csv_document(CSV_HEADER, "Data-As-Of")
+    responses=csv_document(CSV_HEADER)
     | problems(InvalidInput, InsufficientScope, NotFound, codes={422: _FILTER_CODES}),
 )
 async def export_usage_events(

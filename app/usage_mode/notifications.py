@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from app.core.notifications import EventType, Message, timestamp
+from app.core.notifications import UsageModeChanged
 from app.credentials.activation import Notify
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
@@ -37,22 +37,19 @@ class ScheduledChangeNotifier:
                 return  # another instance has notified, or the change was cancelled
             change = await uow[UsageModeRepository].find(instant)
             if change is not None:
-                await self._notify(uow, change_message(organization_id, change))
+                await self._notify(uow, change_event(organization_id, change))
             await uow.commit()
 
 
-def change_message(organization_id: str, change: ModeChange) -> Message:
+def change_event(organization_id: str, change: ModeChange) -> UsageModeChanged:
     """The mode has changed."""
     assert change.effective_from is not None
-    return Message(
-        type=EventType.USAGE_MODE_CHANGED,
+    return UsageModeChanged(
+        organization_id=organization_id,
         occurred_at=change.effective_from,
-        data={
-            "organization_id": organization_id,
-            "mode": change.mode,
-            "credential_id": None if change.credential_id is None else str(change.credential_id),
-            "effective_from": timestamp(change.effective_from),
-        },
+        mode=change.mode,
+        credential_id=change.credential_id,
+        effective_from=change.effective_from,
     )
 
 

@@ -17,7 +17,7 @@ from app.credentials.repository import CredentialRepository
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.usage_mode.modes import MAX_SCHEDULE_AHEAD, ModeChange, UsageMode, UsageModeState
-from app.usage_mode.notifications import cancel_notification, change_message, schedule_notification
+from app.usage_mode.notifications import cancel_notification, change_event, schedule_notification
 from app.usage_mode.repository import UsageModeRepository
 
 # Events of this time may still arrive. Recording one reads all changes since it started.
@@ -159,7 +159,7 @@ class UsageModeService:
             mode=change.mode,
             previous_mode=active.mode,
         )
-        await self._notify(uow, change_message(caller.organization_id, change))
+        await self._notify(uow, change_event(caller.organization_id, change))
         return UsageModeState(active=change, scheduled=None)
 
 

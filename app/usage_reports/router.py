@@ -89,8 +89,7 @@ async def get_usage_report(
     summary="Export a usage report",
     response_description="The whole report as CSV.",
     dependencies=[reject_unknown_csv_parameters],
-    responses=csv_document(_COLUMNS, "Data-As-Of")
-    | problems(InvalidInput, InsufficientScope, NotFound, codes=_CODES),
+    responses=csv_document(_COLUMNS) | problems(InvalidInput, InsufficientScope, NotFound, codes=_CODES),
 )
 async def export_usage_report(caller: UsageReader, services: AppServices, query: RequestedCsv) -> Response:
     """Return all results of a report, one per line. Cells of dimensions that the report is not grouped by are empty."""

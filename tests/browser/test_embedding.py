@@ -1,10 +1,13 @@
 """The page inside the application of a customer: as an element, and in an iframe with a MessagePort."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from playwright.async_api import expect
 
+from app.billing.month import BillingMonth
+from app.core.clock import now
 from tests.support.page.browser import Visit
 from tests.support.page.site import Host
 from tests.support.polling import resolved, until
@@ -91,6 +94,52 @@ class TestElement:
         await expect(visit.page.locator("pharaoh-byok")).to_have_count(1)
         await until(lambda: resolved(visit.console), lambda it: any("CORS" in line for line in it))
         assert await visit.page.evaluate("customElements.get('pharaoh-byok') === undefined")
+
+
+class TestDownload:
+    """A file comes from another origin than the host's page, so the browser opens its link in a new window."""
+
+    async def test_from_an_element_saves_the_file_and_leaves_the_host_as_it_is(
+        self, host: tuple[Host, str], tenant: Tenant, visits: Callable[..., Any]
+    ) -> None:
+        visit: Visit = await visits()
+        publish(
+            host[0],
+            visit.origin,
+            body=f'<pharaoh-byok organization="{tenant.organization}"></pharaoh-byok>',
+            script=f"import '{visit.origin}/billing/element.js';"
+            f" document.querySelector('pharaoh-byok').getToken = async () => '{tenant.token}';",
+        )
+        await visit.page.goto(host[1])
+        await visit.section("Statements")
+        saved: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        note = saved.set_result
+        visit.context.on(
+            "page", lambda page: page.on("download", lambda download: note(download.suggested_filename))
+        )
+        visit.page.on("download", lambda download: note(download.suggested_filename))
+        await visit.button("Download as CSV").click()
+
+        assert await asyncio.wait_for(saved, 30) == f"{tenant.organization}-{BillingMonth.of(now())}.csv"
+        assert visit.page.url.rstrip("/") == host[1]
+
+    async def test_from_a_frame_saves_the_file(
+        self, host: tuple[Host, str], tenant: Tenant, visits: Callable[..., Any]
+    ) -> None:
+        visit: Visit = await visits()
+        publish(
+            host[0],
+            visit.origin,
+            body=f'<iframe title="Billing" src="{visit.origin}/billing" width="800" height="600"></iframe>',
+            script=TestFrame.RESPOND.format(page=visit.origin, token=tenant.token),
+        )
+        await visit.page.goto(host[1])
+        frame = visit.page.frame_locator("iframe")
+        await frame.get_by_role("button", name="Statements").click()
+        async with visit.page.expect_download() as started:
+            await frame.get_by_role("button", name="Download as CSV").click()
+
+        assert (await started.value).suggested_filename.startswith(tenant.organization)
 
 
 class TestFrame:

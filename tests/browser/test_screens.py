@@ -40,7 +40,7 @@ class TestChoosingByo:
         await visit.field("Label").fill("Acme")
         await visit.button("Save and validate").click()
 
-        await expect(visit.main.get_by_text("Nothing was switched.")).to_be_visible()
+        await expect(visit.main.get_by_text("The usage mode is the same as before.")).to_be_visible()
         await expect(visit.main.get_by_text("The provider rejected this key.").first).to_be_visible()
         assert (await get_usage_mode(tenant))["mode"] == "managed"
 

@@ -56,7 +56,8 @@ class TestStatements:
         url = f"{tenant.path}/billing-statements/{billed['month']}"
         response = await tenant.get(url, headers={"Accept": "text/csv"})
         assert path.read_bytes() == response.content
-        await expect(visit.page.get_by_text(re.compile(r"Downloaded .*\.csv\."))).to_be_focused()
+        assert (await started.value).suggested_filename == f"{tenant.organization}-{billed['month']}.csv"
+        await expect(visit.page.get_by_text("The download has started.")).to_be_focused()
 
     async def test_of_another_month_are_one_click_away(
         self, visit: Visit, tenant: Tenant, superuser: AsyncEngine, make_token: MakeToken

@@ -1,12 +1,13 @@
 """Bars, table and API say the same in every zone; BYO and managed are never one number; the CSV is byte for byte."""
 
+import csv
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.support.page.browser import Visit
 from tests.support.requests.rotation import get_json
@@ -166,8 +167,61 @@ class TestCsv:
             await visit.button("Download as CSV").click()
         path = await (await started.value).path()
 
-        asked = [it for it in visit.requests if it.headers.get("accept") == "text/csv"][-1]
-        url = asked.url.removeprefix(visit.origin)
-        response = await used.tenant.get(url, headers={"Accept": "text/csv"})
+        (asked,) = [it for it in visit.requests if it.url.partition("?")[0].endswith(".csv/links")]
+        url = asked.url.removeprefix(visit.origin).replace(".csv/links", ".csv")
+        response = await used.tenant.get(url)
         assert path.read_bytes() == response.content
         assert response.content.count(b"\n") > 10
+
+    @pytest.mark.usefixtures("used")
+    async def test_of_single_requests_has_the_filters_of_the_page(
+        self, visits: Callable[..., Any], make_code: Callable[..., str]
+    ) -> None:
+        visit: Visit = await visits()
+        await open_usage(visit, make_code())
+        for value in ("chat", "s1", "p1"):
+            await visit.page.get_by_role("table").get_by_role("button", name=value, exact=True).click()
+        section = visit.page.locator("section", has=visit.page.get_by_role("heading", name="Requests"))
+        async with visit.page.expect_download() as started:
+            await section.last.get_by_role("button", name="Download as CSV").click()
+        lines = (await (await started.value).path()).read_text(encoding="utf-8").splitlines()
+
+        rows = list(csv.DictReader(lines))
+        assert [(row["feature"], row["session_id"], row["prompt_id"]) for row in rows] == [
+            ("chat", "s1", "p1")
+        ]
+
+    @pytest.mark.usefixtures("used")
+    async def test_is_saved_by_the_browser_and_not_read_by_the_page(
+        self, visits: Callable[..., Any], make_code: Callable[..., str]
+    ) -> None:
+        visit: Visit = await visits()
+        await open_usage(visit, make_code())
+        async with visit.page.expect_download() as started:
+            await visit.button("Download as CSV").click()
+        download = await started.value
+        await download.path()
+
+        assert "/exports/" in download.url
+        assert [it.resource_type for it in visit.requests if "/exports/" in it.url] in ([], ["document"])
+        assert [it for it in visit.requests if it.headers.get("accept") == "text/csv"] == []
+
+    async def test_that_cannot_be_sent_leaves_the_page_as_it_is(
+        self, used: Ledger, visits: Callable[..., Any], make_code: Callable[..., str]
+    ) -> None:
+        visit: Visit = await visits()
+        await open_usage(visit, make_code())
+
+        async def use_up(route: Route) -> None:
+            response = await route.fetch()
+            opened = await used.tenant.get((await response.json())["path"])
+            assert opened.status_code == 200
+            await route.fulfill(response=response)
+
+        await visit.page.route("**/usage-report.csv/links*", use_up)
+        async with visit.page.expect_download() as started:
+            await visit.button("Download as CSV").click()
+
+        assert await (await started.value).failure() is not None
+        await expect(visit.page.get_by_role("heading", name="Usage", exact=True)).to_be_visible()
+        assert len(visit.page.context.pages) == 1

@@ -29,8 +29,13 @@ const client = connect(url, token);
 const saved = await saveKey(client, organization, "From TypeScript", key, "guide-typescript");
 const again = await saveKey(client, organization, "From TypeScript", key, "guide-typescript");
 const refused = await saveKey(client, organization, "Not a key", "", "guide-refused").catch((error) => error.problem.code);
+const notified = summary({
+  type: "credential.invalid",
+  timestamp: "2026-11-23T14:05:06Z",
+  data: { organization_id: organization, credential_id: "c1", key_version: 2, reason: "invalid_key", checked_at: "2026-11-23T14:05:06Z" },
+});
 const listed = (await credentials(client, organization)).map((credential) => credential.label);
-console.log(JSON.stringify({ again: saved.id === again.id, refused, listed, cost: await costByModel(client, organization, month) }));
+console.log(JSON.stringify({ again: saved.id === again.id, refused, notified, listed, cost: await costByModel(client, organization, month) }));
 """
 PYTHON_USE = """
 import json, os
@@ -67,6 +72,7 @@ def errors(typescript: TypeScript) -> dict[str, list[str]]:
     """What the compiler complains about, by program: all in one run, because each one reads all types."""
     tour = TOUR.read_text(encoding="utf-8")
     programs = {"tour": tour, "guide": program_of("typescript") + TYPESCRIPT_USE}
+    programs["message"] = programs["guide"].replace("message.data.reason", "message.data.why", 1)
     for number, (written, mistaken) in enumerate(MISTAKES):
         assert written in tour
         programs[f"mistake{number}"] = tour.replace(written, mistaken, 1)
@@ -141,7 +147,16 @@ class TestGuide:
 
         found = await typescript.run("guide", {"BYOK_JOB": await job_of(service, "org_typescript")})
 
-        assert found == {"again": True, "refused": "key_empty", "listed": ["From TypeScript"], "cost": []}
+        assert found == {
+            "again": True,
+            "refused": "key_empty",
+            "notified": "Key 2 of c1 is invalid: invalid_key",
+            "listed": ["From TypeScript"],
+            "cost": [],
+        }
+
+    def test_does_not_compile_with_an_unknown_field_of_a_message(self, errors: dict[str, list[str]]) -> None:
+        assert any("TS2339" in error for error in errors["message"])
 
     async def test_python_works_as_written(self, tmp_path: Path, service: Service) -> None:
         self._generate_python(tmp_path)

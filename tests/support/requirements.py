@@ -51,7 +51,7 @@ CHECKS = {
     "pooler": (_has_pooler, "install the Debian package pgbouncer: scripts/install-servers"),
     "replica": (_has_debian_postgresql, "install the Debian package postgresql-15: scripts/install-servers"),
     "browser": (_has_browser, "install the Debian package chromium"),
-    "node": (_has_node, "install the Debian packages nodejs and npm"),
+    "node": (_has_node, "install the Debian packages nodejs and npm: scripts/install-servers"),
 }
 
 

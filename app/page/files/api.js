@@ -33,36 +33,41 @@ export class Api {
     this.organization = "";
   }
 
-  /** The path of a resource of the organization. @param {string} path */
-  path(path) {
-    return `v1/organizations/${encodeURIComponent(this.organization)}/${path}`;
-  }
+  /** Read a resource. @type {import("./api_types.js").Get} */
+  get = (template, ...given) => this.send("get", template, ...given);
 
-  /** @template T @param {string} path @returns {Promise<import("./types.js").Answer<T>>} */
-  get(path) {
-    return this.send("GET", path);
+  /** Send a request, and once more with a new token after a 401. It repeats no other response. @type {import("./api_types.js").Send} */
+  send = async (method, template, ...[parts]) => {
+    const { path, query, headers, body } = /** @type {import("./api_types.js").Loose} */ (parts ?? {});
+    const response = await this.fetch(method.toUpperCase(), this.path(template, path, query), body, headers ?? {});
+    const text = await response.text().catch(() => "");
+    return { data: parse(text), etag: response.headers.get("ETag") };
+  };
+
+  /**
+   * The path of a request, relative to the service.
+   * @param {string} template of the OpenAPI document; without a slash it begins at the organization
+   * @param {Record<string, string | number>} [path]
+   * @param {Record<string, unknown>} [query] lists are repeated; what is undefined is left out
+   */
+  path(template, path = {}, query = {}) {
+    let filled = template.startsWith("/") ? template.substring(1) : `v1/organizations/${encodeURIComponent(this.organization)}/${template}`;
+    for (const [name, value] of Object.entries(path)) filled = filled.replaceAll(`{${name}}`, encodeURIComponent(value));
+    const pairs = Object.entries(query).flatMap(([name, value]) =>
+      [value].flat().filter((it) => it !== undefined).map((it) => `${name}=${encodeURIComponent(String(it))}`));
+    return pairs.length > 0 ? `${filled}?${pairs.join("&")}` : filled;
   }
 
   /**
-   * Sends a request, and once more with a new token after a 401. It repeats no other response.
-   * @template T
-   * @param {string} method
-   * @param {string} path
-   * @param {unknown} [body]
-   * @param {Record<string, string>} [headers]
-   * @returns {Promise<import("./types.js").Answer<T>>}
+   * The URL of a file, which works once and needs no token: the browser itself saves it, and the page never holds it.
+   * @template {import("./api_types.js").Export} E
+   * @param {E} file
+   * @param {import("./api_types.js").ExportParts<E>} parts
    */
-  async send(method, path, body, headers = {}) {
-    const response = await this.fetch(method, path, body, headers);
-    const text = await response.text().catch(() => "");
-    return { data: parse(text), etag: response.headers.get("ETag") };
-  }
-
-  /** The CSV of a resource, byte for byte. @param {string} path */
-  async download(path) {
-    const response = await this.fetch("GET", path, undefined, { Accept: "text/csv" });
-    const named = response.headers.get("Content-Disposition") ?? "";
-    return { blob: await response.blob(), name: named.split('"')[1] ?? "usage.csv" };
+  async exportUrl(file, parts) {
+    const response = await this.fetch("POST", this.path(`${file}/links`, .../** @type {any} */ ([parts.path, parts.query])), undefined, {});
+    const { path } = /** @type {import("./types.js").ExportLink} */ (await response.json());
+    return new URL(path.substring(1), this.base).href;
   }
 
   /**

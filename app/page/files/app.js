@@ -32,8 +32,8 @@ const SECTIONS = /** @type {[string, string, string, (props: {focus: string}) =>
 
 /** @param {{api: import("./api.js").Api, organization: string | null}} props */
 export function App({ api, organization }) {
-  const session = useLoad(async () => (await api.get("v1/session")).data, [api, organization]);
-  const found = /** @type {import("./types.js").Session | null} */ (session.data);
+  const session = useLoad(async () => (await api.get("/v1/session")).data, [api, organization]);
+  const found = session.data;
   if (session.error && !found) return html`<main><${Failure} error=${session.error} onRetry=${session.reload} /></main>`;
   if (!found) return html`<main aria-busy="true"><p>Loading…</p></main>`;
   const chosen = organization ?? found.organization_id;
@@ -71,9 +71,9 @@ function Sections({ api, session }) {
 function useStatus(api) {
   const loaded = useLoad(async () => {
     const [mode, readiness, credentials] = await Promise.all([
-      api.get(api.path("usage-mode")),
-      api.get(api.path("readiness")),
-      readAll(api, api.path("provider-credentials")),
+      api.get("usage-mode"),
+      api.get("readiness"),
+      readAll(api, "provider-credentials"),
     ]);
     return { mode, readiness: readiness.data, credentials };
   }, [api, api.organization]);
@@ -87,10 +87,10 @@ function useStatus(api) {
     };
   }, [loaded.reload]);
   return useMemo(() => ({
-    mode: /** @type {any} */ (loaded.data?.mode.data ?? null),
+    mode: loaded.data?.mode.data ?? null,
     modeEtag: loaded.data?.mode.etag ?? null,
-    readiness: /** @type {any} */ (loaded.data?.readiness ?? null),
-    credentials: /** @type {any} */ (loaded.data?.credentials ?? []),
+    readiness: loaded.data?.readiness ?? null,
+    credentials: loaded.data?.credentials ?? [],
     loaded,
   }), [loaded.data, loaded.error, loaded.isLoading]);
 }

@@ -99,18 +99,17 @@ export function useCountdown(error) {
   return left;
 }
 
-/** All entries of a list, page by page, up to a bound. @template T @param {import("./api.js").Api} api @param {string} path @param {number} [most] */
-export async function readAll(api, path, most = 1000) {
-  /** @type {T[]} */
-  const found = [];
-  /** @type {string | null} */
-  let page = null;
+/** All entries of a list, page by page, up to a bound. @type {import("./api_types.js").ReadAll} */
+export const readAll = async (api, template, parts, most = 1000) => {
+  const found = /** @type {any[]} */ ([]);
+  const get = /** @type {(template: string, parts: object) => Promise<any>} */ (api.get);
+  const { query, ...others } = /** @type {import("./api_types.js").Loose} */ (parts ?? {});
+  let page = undefined;
   do {
-    const url = `${path}${path.includes("?") ? "&" : "?"}limit=100${page ? `&page=${encodeURIComponent(page)}` : ""}`;
-    /** @type {import("./types.js").Answer<import("./types.js").Page<T>>} */
-    const answer = await api.get(url);
+    /** @type {any} */
+    const answer = await get(template, { ...others, query: { ...query, limit: 100, page } });
     found.push(...answer.data.data);
-    page = answer.data.next_page;
+    page = answer.data.next_page ?? undefined;
   } while (page && found.length < most);
   return found;
-}
+};

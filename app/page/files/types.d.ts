@@ -21,11 +21,10 @@ export type Line = Schemas["StatementLine"];
 export type Statement = Schemas["BillingStatement"];
 export type AuditEvent = Schemas["AuditEvent"];
 export type Session = Schemas["Session"];
+export type ExportLink = Schemas["ExportLink"];
 export type Webhook = Schemas["WebhookEndpoint"];
 export type Preview = Schemas["UsageModePreview"];
 
 // The types below are those of the page itself.
-export interface Page<T> { data: T[]; has_more: boolean; next_page: string | null; }
-export interface Answer<T> { data: T; etag: string | null; }
 export type GetToken = (options: { force: boolean }) => Promise<string>;
 export type Problem = Pick<Schemas["Problem"], "status" | "code"> & Partial<Schemas["Problem"]>;

@@ -1,6 +1,7 @@
 // Parts that every section uses. Plain elements: button, dialog, details, table.
 import { html } from "./html.js";
 import { useEffect, useId, useRef, useState } from "./vendor/hooks.js";
+import { time } from "./format.js";
 import { useCountdown } from "./loading.js";
 import { errorText } from "./words.js";
 
@@ -67,7 +68,7 @@ export function Section({ title, loaded, empty, children }) {
     <h2 tabindex="-1">${title}</h2>
     ${isFirst && isSlow && html`<div class="skeleton"><p>Loading…</p></div>`}
     ${loaded.error && html`<${Failure} error=${loaded.error} onRetry=${loaded.reload} focus=${false} />`}
-    ${loaded.error && loaded.data !== null && html`<p class="small">Shown is the state of ${loaded.at}.</p>`}
+    ${loaded.error && loaded.data !== null && html`<p class="small">This is the state of ${time(loaded.at)}.</p>`}
     ${loaded.data !== null && (empty || children)}
   </section>`;
 }

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -287,6 +288,28 @@ class TestExportCsv:
         assert (byo["InvoiceIssuerName"], byo["EffectiveCost"]) == ("Anthropic", "0.00")
         assert (byo["x_EstimatedCost"], byo["PricingQuantity"], byo["x_UsageMode"]) == ("5.00", "4", "byo")
         assert {r["BillingAccountId"] for r in rows} == {tenant.organization}
+
+    @pytest.mark.parametrize("suffix", [".csv", ""])
+    async def test_states_up_to_when_the_file_is_complete(self, tenant: Tenant, suffix: str) -> None:
+        before = datetime.now(UTC)
+
+        response = await tenant.get(
+            f"{tenant.path}/billing-statements/{current_month()}{suffix}", headers={"Accept": "text/csv"}
+        )
+
+        as_of = datetime.fromisoformat(response.headers["Data-As-Of"])
+        assert before - timedelta(seconds=1) <= as_of <= datetime.now(UTC) + timedelta(seconds=1)
+        assert response.headers["Data-As-Of"].endswith("Z")
+
+    async def test_of_a_closed_month_is_complete_up_to_when_it_was_closed(
+        self, tenant: Tenant, service: Tenant
+    ) -> None:
+        month = months_ago(1)
+        closed = await close_statement(service, month)
+
+        response = await tenant.get(f"{tenant.path}/billing-statements/{month}.csv")
+
+        assert response.headers["Data-As-Of"] == closed["closed_at"]
 
     async def test_escapes_spreadsheet_formulas(self, tenant: Tenant, superuser: AsyncEngine) -> None:
         formula = '=HYPERLINK("http://x","y")'

@@ -70,6 +70,7 @@ class TestOpenLink:
         assert (opened.status_code, opened.content) == (200, exported.content)
         for name in ("Content-Type", "Content-Disposition", "Cache-Control"):
             assert opened.headers[name] == exported.headers[name]
+        assert opened.headers["Data-As-Of"] >= exported.headers["Data-As-Of"]
 
     async def test_works_once(self, tenant: Tenant, http: httpx.AsyncClient) -> None:
         path = await create_link(tenant)

@@ -3,8 +3,10 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -13,6 +15,7 @@ from app.core.services import Services
 from app.database.engine import Database
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitsOfWork
+from app.main import openapi_document
 from app.usage_mode.notifications import ScheduledChangeNotifier
 from app.webhooks import outbox
 from tests.support.database.rows import change, fetch, make_due
@@ -29,6 +32,19 @@ from tests.support.tenant import Tenant
 WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND NOT granted"
 
 
+DOCUMENT = openapi_document()
+
+
+@cache
+def validator_of(message_type: str) -> jsonschema_rs.Draft202012Validator:
+    """Validates messages of a type as the OpenAPI document describes them."""
+    operation = DOCUMENT["webhooks"][message_type]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    return jsonschema_rs.Draft202012Validator(
+        {**schema, "components": DOCUMENT["components"]}, validate_formats=True
+    )
+
+
 class Events:
     """The events of one organization that has an endpoint."""
 
@@ -43,7 +59,10 @@ class Events:
             "SELECT body FROM webhook_delivery WHERE organization_id = :organization ORDER BY id",
             organization=self._tenant.organization,
         )
-        return [json.loads(row["body"]) for row in rows]
+        messages = [json.loads(row["body"]) for row in rows]
+        for message in messages:
+            assert not list(validator_of(message["type"]).iter_errors(message)), "not as the document says"
+        return messages
 
     async def types(self) -> list[str]:
         return [message["type"] for message in await self.messages()]

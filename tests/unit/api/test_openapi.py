@@ -9,6 +9,7 @@ import jsonschema_rs
 import pytest
 
 from app.api.examples import ExampleMissing, example_of
+from app.core.notifications import EventType
 from app.main import openapi_document
 
 DOCUMENT = openapi_document()
@@ -55,6 +56,30 @@ def reachable(schema: Any, seen: set[str]) -> Iterator[dict[str, Any]]:
             yield from reachable(DOCUMENT["components"]["schemas"][name], seen)
         for part in schema.values():
             yield from reachable(part, seen)
+
+
+MESSAGES: list[Operation] = [
+    {"name": name, **operation} for name, item in DOCUMENT["webhooks"].items() for operation in item.values()
+]
+
+
+class TestWebhooks:
+    def test_describe_every_event(self) -> None:
+        assert sorted(DOCUMENT["webhooks"]) == sorted(EventType)
+
+    @pytest.mark.parametrize("message", MESSAGES, ids=lambda it: it["name"])
+    def test_have_an_example_of_their_type(self, message: Operation) -> None:
+        ((_, content),) = bodies(message)
+        example = content["examples"]["default"]["value"]
+
+        assert schema_errors(content["schema"], example) == []
+        assert example["type"] == message["name"]
+        assert list(example) == ["type", "timestamp", "data"]
+
+    def test_have_other_ids_than_the_operations(self) -> None:
+        ids = [operation["operationId"] for operation in (*OPERATIONS, *MESSAGES)]
+
+        assert len(ids) == len(set(ids))
 
 
 class TestDocument:

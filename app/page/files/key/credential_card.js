@@ -6,7 +6,7 @@ import { ConfirmByLabel, Dialog, Failure, Field, Outcome, Result, Status, Table 
 import { ago, time } from "../format.js";
 import { reasonText } from "../words.js";
 import { PendingRotation } from "./rotation.js";
-import { isValidated, waitFor } from "./waiting.js";
+import { ifMatch, isValidated, waitFor } from "./waiting.js";
 
 /** @typedef {import("../types.js").Credential} Credential */
 
@@ -53,7 +53,7 @@ function PreviousKey({ credential }) {
   if (!previous) return html`<${Outcome} write=${write} />`;
   const rollBack = () =>
     write.run(async () => {
-      await api.send("POST", api.path(`provider-credentials/${credential.id}/rollback`));
+      await api.send("post", "provider-credentials/{credential_id}/rollback", { path: { credential_id: credential.id } });
       refresh();
       return "Rolled back. The previous key is in use again.";
     });
@@ -70,19 +70,19 @@ function PreviousKey({ credential }) {
 function Actions({ credential, onOpen }) {
   const { api, refresh } = useShared();
   const write = useWrite();
-  const path = api.path(`provider-credentials/${credential.id}`);
+  const path = { credential_id: credential.id };
   const check = () =>
     write.run(async () => {
-      await api.send("POST", `${path}/validations`, undefined, { Prefer: "respond-async", "Idempotency-Key": crypto.randomUUID() });
+      await api.send("post", "provider-credentials/{credential_id}/validations", { path, headers: { Prefer: "respond-async", "Idempotency-Key": crypto.randomUUID() } });
       const before = credential.validation.latest.checked_at;
-      const ask = () => api.get(path).then((it) => /** @type {Credential} */ (it.data));
+      const ask = () => api.get("provider-credentials/{credential_id}", { path }).then((it) => it.data);
       const found = await waitFor(ask, (it) => isValidated(it) && it.validation.latest.checked_at !== before);
       refresh();
       return reasonText(found.validation.latest);
     });
-  const toggle = (/** @type {string} */ to) =>
+  const toggle = (/** @type {"enable" | "disable"} */ to) =>
     write.run(async () => {
-      await api.send("POST", `${path}/${to}`);
+      await api.send("post", `provider-credentials/{credential_id}/${to}`, { path });
       refresh();
       return to === "disable" ? "Disabled. Work with this key is stopped; there is no fallback." : "Enabled.";
     });
@@ -103,19 +103,19 @@ export function RenameDialog({ credential, onClose }) {
   const { api, refresh } = useShared();
   const write = useWrite();
   const [label, setLabel] = useState(credential.label);
-  const path = api.path(`provider-credentials/${credential.id}`);
-  const current = useLoad(() => api.get(path), []);
+  const path = { credential_id: credential.id };
+  const current = useLoad(() => api.get("provider-credentials/{credential_id}", { path }), []);
   const save = () =>
     write.run(async () => {
-      const etag = current.data?.etag;
-      await api.send("PATCH", path, { label }, etag ? { "If-Match": etag } : {}).catch((error) => {
+      const headers = ifMatch(current.data?.etag);
+      await api.send("patch", "provider-credentials/{credential_id}", { path, body: { label }, headers }).catch((error) => {
         if (error.code === "precondition_failed") current.reload();
         throw error;
       });
       refresh();
       return "Saved.";
     });
-  const there = /** @type {Credential | undefined} */ (current.data?.data);
+  const there = current.data?.data;
   return html`<${Dialog} title="Change the label" onClose=${onClose}>
     <form onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), save())}>
       <${Field} label="Label" value=${label} maxlength="80" onInput=${(/** @type {any} */ event) => setLabel(event.currentTarget.value)} />
@@ -130,9 +130,9 @@ export function RemoveDialog({ credential, isUsed, onClose }) {
   const write = useWrite();
   const remove = () =>
     write.run(async () => {
-      const { data } = await api.send("DELETE", api.path(`provider-credentials/${credential.id}${isUsed ? "?force=true" : ""}`));
+      const { data } = await api.send("delete", "provider-credentials/{credential_id}", { path: { credential_id: credential.id }, query: { force: isUsed } });
       refresh();
-      return `Removed. Versions destroyed: ${/** @type {any} */ (data).versions_destroyed.join(", ")}.`;
+      return `Removed. Versions destroyed: ${data.versions_destroyed.join(", ")}.`;
     });
   return html`<${Dialog} title=${`Remove ${credential.label}`} onClose=${onClose}>
     <${ConfirmByLabel} label=${credential.label} action=${isUsed ? "Remove and stop work" : "Remove"} write=${write} onConfirm=${remove}>
@@ -151,13 +151,15 @@ function History({ credential }) {
 /** @param {{credential: Credential}} props */
 function HistoryTables({ credential }) {
   const { api } = useShared();
-  const path = api.path(`provider-credentials/${credential.id}`);
+  const path = { credential_id: credential.id };
   const loaded = useLoad(
-    () => Promise.all([api.get(`${path}/validations?limit=20`), readAll(api, `${path}/versions`, 100)]), [credential.updated_at]);
+    () => Promise.all([
+      api.get("provider-credentials/{credential_id}/validations", { path, query: { limit: 20 } }),
+      readAll(api, "provider-credentials/{credential_id}/versions", { path }, 100),
+    ]), [credential.updated_at]);
   if (loaded.error) return html`<${Failure} error=${loaded.error} onRetry=${loaded.reload} focus=${false} />`;
   if (!loaded.data) return html`<p aria-busy="true">Loading…</p>`;
-  const validations = /** @type {any[]} */ (/** @type {any} */ (loaded.data[0].data).data);
-  const versions = /** @type {import("../types.js").KeyVersion[]} */ (loaded.data[1]);
+  const [{ data: { data: validations } }, versions] = loaded.data;
   return html`<${Table} caption="Validations, newest first" columns=${["When", "Version", "Result", "By"]}
       rows=${validations.map((it) => [time(it.checked_at ?? it.created_at), it.key_version, reasonText(it), it.requested_by])} />
     <${Table} caption="Versions of the key" columns=${["Version", "State", "Key", "Saved"]}

@@ -60,10 +60,9 @@ function useUrlCheck(url) {
 /** @param {import("../api.js").Api} api @param {string} url */
 async function checkUrl(api, url) {
   try {
-    const { data } = await api.send("POST", "v1/provider-url-checks", { url });
-    const check = /** @type {{accepted: boolean, canonical_url: string, message: string}} */ (data);
+    const { data: check } = await api.send("post", "/v1/provider-url-checks", { body: { url } });
     if (check.accepted) return { kind: "good", text: `Requests go to ${check.canonical_url}` };
-    return { kind: "bad", text: check.message };
+    return { kind: "bad", text: check.message ?? "" };
   } catch {
     return { kind: "quiet", text: "Checked when you save." };
   }

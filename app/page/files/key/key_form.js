@@ -102,8 +102,7 @@ async function save(api, form, show) {
   const headers = { "Idempotency-Key": form.idempotencyKey.current, Prefer: "respond-async" };
   const body = { label: form.label.trim(), api_key: key, ...given(form.destination) };
   try {
-    const response = await api.send("POST", api.path("provider-credentials"), body, headers);
-    return /** @type {Credential} */ (response.data);
+    return (await api.send("post", "provider-credentials", { body, headers })).data;
   } catch (error) {
     show({ step: "failed", error: shown(error) });
   }
@@ -122,7 +121,7 @@ const refusal = (field, code, text = "") => ({ field, code, text });
  */
 async function confirm(api, saved, etag, useWhenValid, show) {
   show({ step: "checking", credential: saved });
-  const ask = () => api.get(api.path(`provider-credentials/${saved.id}`)).then((it) => /** @type {Credential} */ (it.data));
+  const ask = () => api.get("provider-credentials/{credential_id}", { path: { credential_id: saved.id } }).then((it) => it.data);
   const credential = await waitFor(ask, isValidated).catch(() => saved);
   if (!useWhenValid || credential.validation.status !== "valid") return show({ step: "checked", credential });
   try {
@@ -171,7 +170,7 @@ function Result({ progress, onClose, onRotate }) {
     <p><${Status} kind=${kind}>${resultTitle(isUsed, isValid, result)}</${Status}></p>
     <p>${reasonText(result)}</p>
     <p>Saved as ${credential.label}, <code>${credential.key_hint ?? "no hint"}</code>. You may clear your clipboard.</p>
-    ${!isUsed && html`<p>Nothing was switched.</p>`}
+    ${!isUsed && html`<p>The usage mode is the same as before.</p>`}
     ${progress.switchError && html`<p>The switch failed: ${errorText(progress.switchError)} Code <code>${progress.switchError.code}</code></p>`}
     <div class="buttons">
       ${isValid && !isUsed ? html`<button type="button" onClick=${() => go("overview", "switch")}>Switch to this key</button>` : null}

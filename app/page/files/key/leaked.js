@@ -12,18 +12,17 @@ export function LeakedDialog({ credential, onClose }) {
   const { api, refresh, go } = useShared();
   const write = useWrite();
   const [way, setWay] = useState("");
-  const path = api.path(`provider-credentials/${credential.id}`);
+  const path = { credential_id: credential.id };
   const disable = () =>
     write.run(async () => {
-      await api.send("POST", `${path}/disable`);
+      await api.send("post", "provider-credentials/{credential_id}/disable", { path });
       refresh();
       return "Disabled. Work with this key is stopped.";
     });
   const remove = () =>
     write.run(async () => {
-      const { data } = await api.send("DELETE", `${path}?force=true`);
+      const { data: receipt } = await api.send("delete", "provider-credentials/{credential_id}", { path, query: { force: true } });
       refresh();
-      const receipt = /** @type {{deleted_at: string, versions_destroyed: number[]}} */ (data);
       return `Removed at ${time(receipt.deleted_at)}. Versions destroyed: ${receipt.versions_destroyed.join(", ")}.`;
     });
   return html`<${Dialog} title="The key leaked" onClose=${onClose}>

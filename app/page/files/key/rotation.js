@@ -28,8 +28,8 @@ export function RotationForm({ credential, onClose, leaked = false }) {
   const [destination, setDestination] = useState(ANTHROPIC);
   const [isConfirmed, setConfirmed] = useState(false);
   const [isOfAnthropic, setOfAnthropic] = useState(false);
-  const [activate, setActivate] = useState(leaked ? "immediately" : "when_valid");
-  const [destroy, setDestroy] = useState(leaked ? "immediately" : "after_retention");
+  const [activate, setActivate] = useState(/** @type {Rotation["activate"]} */ (leaked ? "immediately" : "when_valid"));
+  const [destroy, setDestroy] = useState(/** @type {Rotation["destroy_previous"]} */ (leaked ? "immediately" : "after_retention"));
   const [refused, setRefused] = useState(/** @type {{code?: string, destination?: string} | null} */ (null));
   const [state, setState] = useState(/** @type {{step: string, error: any, rotation: Rotation | null}} */ ({ step: "editing", error: null, rotation: null }));
   const isCustom = where === "other" || (where === "same" && credential.base_url !== null);
@@ -37,7 +37,7 @@ export function RotationForm({ credential, onClose, leaked = false }) {
     idempotencyKey.current = crypto.randomUUID();
     setRefused(null);
   };
-  const path = api.path(`provider-credentials/${credential.id}/rotations`);
+  const path = { credential_id: credential.id };
   /** The key is only in variables of this function, which end with the response. */
   const start = async () => {
     const key = handle.current?.read() ?? "";
@@ -47,8 +47,10 @@ export function RotationForm({ credential, onClose, leaked = false }) {
     if (wrong) return void setRefused({ destination: wrong });
     setState({ step: "encrypting", error: null, rotation: null });
     const body = { api_key: key, activate, destroy_previous: destroy, ...destinationOf(where, destination) };
-    const response = await api.send("POST", path, body, { "Idempotency-Key": idempotencyKey.current, Prefer: "respond-async" });
-    return /** @type {Rotation} */ (response.data);
+    const response = await api.send("post", "provider-credentials/{credential_id}/rotations", {
+      path, body, headers: { "Idempotency-Key": idempotencyKey.current, Prefer: "respond-async" },
+    });
+    return response.data;
   };
   const send = async () => {
     try {
@@ -56,7 +58,7 @@ export function RotationForm({ credential, onClose, leaked = false }) {
       if (!rotation) return;
       handle.current?.clear();
       setState({ step: "checking", error: null, rotation });
-      const ask = () => api.get(`${path}/${rotation.id}`).then((it) => /** @type {Rotation} */ (it.data));
+      const ask = () => api.get("provider-credentials/{credential_id}/rotations/{rotation_id}", { path: { ...path, rotation_id: rotation.id } }).then((it) => it.data);
       setState({ step: "decided", error: null, rotation: await waitFor(ask, isSettled) });
       refresh();
     } catch (error) {
@@ -74,9 +76,9 @@ export function RotationForm({ credential, onClose, leaked = false }) {
     ${where === "other" && html`<${DestinationFields} value=${destination} onChange=${(/** @type {any} */ it) => (changed(), setDestination(it), setConfirmed(false))}
       isKeyOfAnthropic=${isOfAnthropic} isConfirmed=${isConfirmed} onConfirm=${setConfirmed}
       error=${refused?.destination ?? null} />`}
-    <${Choice} label="The new key takes over" value=${activate} onChange=${(/** @type {string} */ it) => (changed(), setActivate(it))}
+    <${Choice} label="The new key takes over" value=${activate} onChange=${(/** @type {Rotation["activate"]} */ it) => (changed(), setActivate(it))}
       options=${[["when_valid", "When the provider accepts it"], ["immediately", "At once, whatever the result"]]} />
-    <${Choice} label="The old key" value=${destroy} onChange=${(/** @type {string} */ it) => (changed(), setDestroy(it))}
+    <${Choice} label="The old key" value=${destroy} onChange=${(/** @type {Rotation["destroy_previous"]} */ it) => (changed(), setDestroy(it))}
       options=${[["after_retention", "Is kept for a rollback for a while"], ["immediately", "Is destroyed as soon as it is replaced"]]} />
     <div class="buttons"><button type="submit" class="primary" disabled=${state.step === "encrypting"}>${state.step === "encrypting" ? "Encrypting…" : "Rotate"}</button></div>
     <${Failure} error=${state.error} /></form>`;
@@ -131,7 +133,7 @@ export function PendingRotation({ credential }) {
   if (!rotation) return html`<${Outcome} write=${write} />`;
   const cancel = () =>
     write.run(async () => {
-      await api.send("DELETE", api.path(`provider-credentials/${credential.id}/rotations/${rotation.id}`));
+      await api.send("delete", "provider-credentials/{credential_id}/rotations/{rotation_id}", { path: { credential_id: credential.id, rotation_id: rotation.id } });
       refresh();
       return "Cancelled. The new key is destroyed.";
     });

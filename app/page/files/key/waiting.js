@@ -27,6 +27,11 @@ export function isValidated(credential) {
   return credential.validation.latest.status !== "pending";
 }
 
+/** The header that changes only the revision that was shown. @param {string | null | undefined} etag @returns {{"If-Match"?: string}} */
+export function ifMatch(etag) {
+  return etag ? { "If-Match": etag } : {};
+}
+
 /**
  * Switch to a credential, if the mode is still what was shown.
  * @param {import("../api.js").Api} api
@@ -34,5 +39,5 @@ export function isValidated(credential) {
  * @param {string | null} etag
  */
 export async function use(api, credentialId, etag) {
-  await api.send("PUT", api.path("usage-mode"), { mode: "byo", credential_id: credentialId }, etag ? { "If-Match": etag } : {});
+  await api.send("put", "usage-mode", { body: { mode: "byo", credential_id: credentialId }, headers: ifMatch(etag) });
 }

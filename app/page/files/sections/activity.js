@@ -7,23 +7,26 @@ import { time } from "../format.js";
 import { ACTIONS } from "../words.js";
 
 /** @typedef {import("../types.js").AuditEvent} AuditEvent */
+/** @typedef {NonNullable<NonNullable<import("../api_types.js").Parts<"get", "audit-events">["query"]>["action"]>} Action */
 
 /** @param {{focus: string}} props the id of a credential, or nothing */
 export function Activity({ focus }) {
   const { api, status, may } = useShared();
   const [credential, setCredential] = useState(focus);
-  const [action, setAction] = useState("");
+  const [action, setAction] = useState(/** @type {Action | ""} */ (""));
   const [more, setMore] = useState({ events: /** @type {AuditEvent[]} */ ([]), page: "", error: /** @type {any} */ (null) });
-  const filters = `${credential ? `&credential_id=${encodeURIComponent(credential)}` : ""}${action ? `&action=${encodeURIComponent(action)}` : ""}`;
-  const read = (/** @type {string} */ page) =>
-    api.get(api.path(`audit-events?limit=50${filters}${page ? `&page=${encodeURIComponent(page)}` : ""}`)).then((it) => /** @type {import("../types.js").Page<AuditEvent>} */ (it.data));
+  const isFiltered = credential !== "" || action !== "";
+  const read = (/** @type {string} */ page) => {
+    const filters = { credential_id: credential || undefined, action: action === "" ? undefined : action };
+    return api.get("audit-events", { query: { limit: 50, ...filters, page: page || undefined } }).then((it) => it.data);
+  };
   const loaded = useLoad(async () => {
     const first = await read("");
     setMore({ events: [], page: first.next_page ?? "", error: null });
     return first;
-  }, [filters]);
-  const deleted = useLoad(async () => (may("credentials:read") ? readAll(api, api.path("provider-credentials?state=deleted")) : []), []);
-  const known = [...status.credentials, .../** @type {import("../types.js").Credential[]} */ (deleted.data ?? [])];
+  }, [credential, action]);
+  const deleted = useLoad(async () => (may("credentials:read") ? readAll(api, "provider-credentials", { query: { state: "deleted" } }) : []), []);
+  const known = [...status.credentials, ...(deleted.data ?? [])];
   const label = (/** @type {string | null} */ id) => known.find((it) => it.id === id)?.label ?? "";
   const next = () =>
     read(more.page).then(
@@ -34,7 +37,7 @@ export function Activity({ focus }) {
   return html`<${Section} title="Activity" loaded=${loaded}>
     <div class="filters"><${Choice} label="Key" value=${credential} onChange=${setCredential} options=${[["", "All"], ...known.map((it) => [it.id, `${it.label}${it.state === "deleted" ? " (removed)" : ""}`])]} />
       <${Choice} label="What" value=${action} onChange=${setAction} options=${[["", "Everything"], ...Object.entries(ACTIONS)]} /></div>
-    ${events.length === 0 ? html`<p>${filters ? "Nothing matches." : "Nothing was done yet."}</p>` : html`<${Table} caption="Newest first" columns=${["When", "What", "Details", "Request"]}
+    ${events.length === 0 ? html`<p>${isFiltered ? "Nothing matches." : "Nothing was done yet."}</p>` : html`<${Table} caption="Newest first" columns=${["When", "What", "Details", "Request id"]}
       rows=${events.map((it) => [time(it.occurred_at), sentence(it, label(it.credential_id)), details(it), html`<code class="small wrap">${it.request_id ?? ""}</code>`])} />`}
     ${more.page ? html`<button type="button" onClick=${next}>Show older</button>` : null}<${Failure} error=${more.error} /></${Section}>`;
 }

@@ -3,6 +3,7 @@ import { html } from "../html.js";
 import { useShared, useWrite } from "../loading.js";
 import { Outcome, Status } from "../ui.js";
 import { time, utcAndLocal } from "../format.js";
+import { ifMatch } from "../key/waiting.js";
 import { BLOCKERS, MODES, reasonText } from "../words.js";
 
 /** @typedef {import("../types.js").Credential} Credential */
@@ -26,7 +27,8 @@ export function Banner({ onAddKey, onSwitch }) {
 /** @param {{readiness: import("../types.js").Readiness, credential: Credential | undefined, onAddKey: () => void, onSwitch: () => void}} props */
 function Headline({ readiness, credential, onAddKey, onSwitch }) {
   if (readiness.ready && readiness.mode === "managed") {
-    return html`<p class="headline"><${Status} kind="good">Managed. Pharaoh pays the provider and bills you.</${Status}></p>`;
+    return html`<p class="headline"><${Status} kind="good">Managed. Pharaoh pays the provider and bills you.</${Status}></p>
+      <p>You can bring your own (BYO) Anthropic key instead. Then your Anthropic account pays for usage.</p>`;
   }
   if (readiness.ready) {
     const latest = credential?.validation.latest;
@@ -70,7 +72,7 @@ function ScheduledStrip({ scheduled, onMove }) {
   const write = useWrite();
   const cancel = () =>
     write.run(async () => {
-      await api.send("DELETE", api.path("usage-mode/scheduled"), undefined, status.modeEtag ? { "If-Match": status.modeEtag } : {});
+      await api.send("delete", "usage-mode/scheduled", { headers: ifMatch(status.modeEtag) });
       refresh();
       return "The scheduled switch is cancelled.";
     });

@@ -1,21 +1,23 @@
-// A button that fetches a file with the token and hands it to the browser.
+// A button that saves a file. The page creates a link that works once; the browser downloads it, so that the page never
+// holds a file, however large.
 import { html } from "../html.js";
-import { useShared, useWrite } from "../loading.js";
+import { useWrite } from "../loading.js";
 import { Outcome } from "../ui.js";
 
-/** @param {{path: string}} props */
-export function Download({ path }) {
-  const { api } = useShared();
+/** @param {{create: () => Promise<string>}} props what creates the link; returns its URL */
+export function Download({ create }) {
   const write = useWrite();
   const download = () =>
     write.run(async () => {
-      const { blob, name } = await api.download(api.path(path));
       const link = document.createElement("a");
-      link.href = URL.createObjectURL(blob);
-      link.download = name;
+      link.href = await create();
+      // With `download`, a browser does not leave the page if the file cannot be sent. A host on another origin opens it
+      // in a new window instead.
+      link.download = "";
+      link.target = "_blank";
+      link.rel = "noopener noreferrer";
       link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-      return `Downloaded ${name}.`;
+      return "The download has started. The browser saves the file.";
     });
   return html`<button type="button" disabled=${write.isBusy} onClick=${download}>Download as CSV</button><${Outcome} write=${write} />`;
 }

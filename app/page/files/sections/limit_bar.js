@@ -16,7 +16,8 @@ export function LimitBar({ limit }) {
         limit.scope.usage_mode === "any" ? ", " : ""}${limit.scope.usage_mode === "managed" ? "" : `BYO ${money(limit.spent_byo)} (estimated)`}.
       ${size(limit.reserved) > 0 ? ` Reserved ${money(limit.reserved)}.` : ""}
       ${size(limit.overrun) > 0 ? ` Overrun ${money(limit.overrun)}.` : ""}
-      ${size(limit.projected) > 0 ? ` Projected ${money(limit.projected)}.` : ""}
+      ${size(limit.projected) > 0 ? ` Projected ${money(limit.projected)} (wide mark).` : ""}
+      ${limit.thresholds.length > 0 ? ` Thresholds at ${limit.thresholds.join(", ")} % (thin marks).` : ""}
       ${limit.period_ends_at ? ` Ends ${utcAndLocal(limit.period_ends_at)}.` : ""}
       ${limit.crossings.map((it) => ` Crossed ${it.threshold} % at ${time(it.crossed_at)}.`).join("")}</p></div>`;
 }

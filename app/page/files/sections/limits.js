@@ -3,16 +3,18 @@ import { html } from "../html.js";
 import { useState } from "../vendor/hooks.js";
 import { readAll, useLoad, useShared, useWrite } from "../loading.js";
 import { Choice, ConfirmByLabel, Dialog, Field, Outcome, Section } from "../ui.js";
+import { ifMatch } from "../key/waiting.js";
 import { LimitBar } from "./limit_bar.js";
 import { Webhooks } from "./webhooks.js";
 
 /** @typedef {import("../types.js").Limit} Limit */
+/** @typedef {{name: string, amount: string, period: Limit["period"], enforcement: Limit["enforcement"], usage_mode: NonNullable<Limit["scope"]["usage_mode"]>, thresholds: string}} LimitForm */
 
 export function Limits() {
   const { api, may } = useShared();
   const [editing, setEditing] = useState(/** @type {Limit | "new" | null} */ (null));
   const [removing, setRemoving] = useState(/** @type {Limit | null} */ (null));
-  const loaded = useLoad(() => /** @type {Promise<Limit[]>} */ (readAll(api, api.path("spend-limits"))), []);
+  const loaded = useLoad(() => readAll(api, "spend-limits"), []);
   const canWrite = may("billing:write");
   const close = () => (setEditing(null), setRemoving(null));
   return html`<${Section} title="Limits" loaded=${loaded}>
@@ -30,27 +32,28 @@ export function Limits() {
 function LimitDialog({ limit, onDone, onClose }) {
   const { api } = useShared();
   const write = useWrite();
-  const path = api.path(limit ? `spend-limits/${limit.id}` : "spend-limits");
-  const current = useLoad(async () => (limit ? api.get(path) : null), []);
+  const current = useLoad(async () => (limit ? api.get("spend-limits/{limit_id}", { path: { limit_id: limit.id } }) : null), []);
   const [idempotencyKey] = useState(() => crypto.randomUUID());
-  const [form, setForm] = useState({
+  const [form, setForm] = useState(/** @type {LimitForm} */ ({
     name: limit?.name ?? "", amount: limit?.amount.amount ?? "", period: limit?.period ?? "month", enforcement: limit?.enforcement ?? "block",
     usage_mode: limit?.scope.usage_mode ?? "managed", thresholds: (limit?.thresholds ?? [50, 80, 100]).join(", "),
-  });
+  }));
   const choose = (/** @type {string} */ name) => (/** @type {string} */ value) => setForm({ ...form, [name]: value });
   const set = (/** @type {string} */ name) => (/** @type {any} */ event) => choose(name)(event.currentTarget.value);
   const save = () =>
     write.run(async () => {
-      const etag = current.data?.etag;
-      const headers = /** @type {Record<string, string>} */ (limit ? (etag ? { "If-Match": etag } : {}) : { "Idempotency-Key": idempotencyKey });
-      await api.send(limit ? "PATCH" : "POST", path, bodyOf(form, limit), headers).catch((error) => {
+      const body = bodyOf(form, limit);
+      const sent = limit
+        ? api.send("patch", "spend-limits/{limit_id}", { path: { limit_id: limit.id }, body, headers: ifMatch(current.data?.etag) })
+        : api.send("post", "spend-limits", { body, headers: { "Idempotency-Key": idempotencyKey } });
+      await sent.catch((error) => {
         if (error.code === "precondition_failed") current.reload();
         throw error;
       });
       onDone();
       return "Saved.";
     });
-  const there = /** @type {Limit | undefined} */ (current.data?.data);
+  const there = current.data?.data;
   return html`<${Dialog} title=${limit ? `Change ${limit.name}` : "Add a limit"} onClose=${onClose}>
     <form onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), save())}>
       <${Field} label="Name" value=${form.name} maxlength="80" onInput=${set("name")} />
@@ -60,16 +63,17 @@ function LimitDialog({ limit, onDone, onClose }) {
         options=${[["managed", "Managed usage"], ["byo", "BYO usage (estimated)"], ["any", "Both, shown apart"]]} />
       <${Choice} label="When it is full" value=${form.enforcement} onChange=${choose("enforcement")}
         options=${[["block", "Refuse work (there is no fallback)"], ["notify", "Only notify"]]} />
-      <${Field} label="Thresholds in percent" value=${form.thresholds} autocomplete="off" onInput=${set("thresholds")} />
+      <${Field} label="Thresholds in percent" value=${form.thresholds} autocomplete="off" onInput=${set("thresholds")}
+        hint="Webhooks receive a message when spend crosses one of these percentages of the amount." />
       ${write.error?.code === "precondition_failed" && there ? html`<p>Now saved: ${there.name}, ${there.amount.amount} USD. Saving again replaces it with what you entered.</p>` : null}
       <button type="submit" class="primary" disabled=${write.isBusy || current.isLoading}>Save</button>
       <${Outcome} write=${write} /></form></${Dialog}>`;
 }
 
-/** @param {{name: string, amount: string, period: string, enforcement: string, usage_mode: string, thresholds: string}} form @param {Limit | null} limit */
+/** @param {LimitForm} form @param {Limit | null} limit */
 function bodyOf(form, limit) {
   return {
-    name: form.name.trim(), amount: { amount: form.amount.trim(), currency: "USD" }, period: form.period, enforcement: form.enforcement,
+    name: form.name.trim(), amount: { amount: form.amount.trim(), currency: /** @type {const} */ ("USD") }, period: form.period, enforcement: form.enforcement,
     scope: { ...(limit?.scope ?? {}), usage_mode: form.usage_mode },
     thresholds: form.thresholds.split(",").filter((it) => it.trim()).map((it) => Number(it)),
   };
@@ -79,7 +83,7 @@ function bodyOf(form, limit) {
 function DeleteDialog({ limit, onDone, onClose }) {
   const { api } = useShared();
   const write = useWrite();
-  const remove = () => write.run(async () => (await api.send("DELETE", api.path(`spend-limits/${limit.id}`)), onDone(), "Deleted."));
+  const remove = () => write.run(async () => (await api.send("delete", "spend-limits/{limit_id}", { path: { limit_id: limit.id } }), onDone(), "Deleted."));
   return html`<${Dialog} title=${`Delete ${limit.name}`} onClose=${onClose}>
     <${ConfirmByLabel} label=${limit.name} action="Delete the limit" write=${write} onConfirm=${remove}><p>It no longer stops work.</p></${ConfirmByLabel}></${Dialog}>`;
 }

@@ -4,6 +4,7 @@ import { useState } from "../vendor/hooks.js";
 import { readAll, useLoad, useShared, useWrite } from "../loading.js";
 import { Check, Choice, Failure, Field, Outcome, Table } from "../ui.js";
 import { LOCAL_ZONE, money, time, utcAndLocal } from "../format.js";
+import { ifMatch } from "../key/waiting.js";
 import { BLOCKERS, MODES } from "../words.js";
 
 /** @param {{onClose: () => void}} props */
@@ -17,14 +18,14 @@ export function ModeSwitch({ onClose }) {
   const body = requestOf(target, when);
   const asked = `${target} ${when}`;
   const preview = useLoad(
-    () => api.send("POST", api.path("usage-mode/preview"), body).then((it) => ({ asked, of: /** @type {import("../types.js").Preview} */ (it.data) })), [asked]);
+    () => api.send("post", "usage-mode/preview", { body }).then((it) => ({ asked, of: it.data })), [asked]);
   // A preview of what was chosen before says nothing about this choice.
   const current = preview.data?.asked === asked ? preview.data.of : null;
   const stops = (current?.blockers.length ?? 0) > 0;
   const send = () =>
     write.run(async () => {
       try {
-        await api.send("PUT", api.path("usage-mode"), body, status.modeEtag ? { "If-Match": status.modeEtag } : {});
+        await api.send("put", "usage-mode", { body, headers: ifMatch(status.modeEtag) });
       } finally {
         refresh();
       }
@@ -39,8 +40,8 @@ export function ModeSwitch({ onClose }) {
   return html`<form class="card" aria-label="Switch the usage mode" onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), send())}>
     <h3>Switch the usage mode</h3>
     <${Choice} label="To" value=${target} options=${options} onChange=${(/** @type {string} */ it) => changed(() => setTarget(it))} />
-    <${Field} label=${`When (empty: now; ${LOCAL_ZONE})`} type="datetime-local" value=${when} onInput=${(/** @type {any} */ event) => changed(() => setWhen(event.currentTarget.value))}
-      hint=${body.effective_at ? utcAndLocal(body.effective_at) : "Only future usage is affected."} />
+    <${Field} label=${`When (${LOCAL_ZONE})`} type="datetime-local" value=${when} onInput=${(/** @type {any} */ event) => changed(() => setWhen(event.currentTarget.value))}
+      hint=${body.effective_at ? utcAndLocal(body.effective_at) : "Leave it empty to switch now. Only future usage is affected."} />
     <${Failure} error=${preview.error} onRetry=${preview.reload} focus=${false} />
     ${current ? html`<${PreviewText} preview=${current} />` : preview.error ? null : html`<p aria-busy="true">Looking at what changes…</p>`}
     ${write.error?.code === "precondition_failed" ? html`<p>Now active: ${MODES[status.mode?.mode ?? ""]}${status.mode?.scheduled ? `, scheduled: ${MODES[status.mode.scheduled.mode]}` : ""}. You chose ${MODES[body.mode]}.</p>` : null}
@@ -56,7 +57,7 @@ export function ModeSwitch({ onClose }) {
 function requestOf(target, when) {
   const at = when ? new Date(when) : null;
   return {
-    mode: target === "managed" ? "managed" : "byo",
+    mode: /** @type {"managed" | "byo"} */ (target === "managed" ? "managed" : "byo"),
     credential_id: target === "managed" || target === "none" ? null : target,
     effective_at: at && !Number.isNaN(at.getTime()) ? at.toISOString() : null,
   };
@@ -76,8 +77,8 @@ function PreviewText({ preview }) {
 
 function ModeHistory() {
   const { api, status } = useShared();
-  const loaded = useLoad(() => readAll(api, api.path("usage-mode/history"), 100), [status.modeEtag]);
-  const rows = /** @type {any[]} */ (loaded.data ?? []);
+  const loaded = useLoad(() => readAll(api, "usage-mode/history", {}, 100), [status.modeEtag]);
+  const rows = loaded.data ?? [];
   const label = (/** @type {string | null} */ id) => (id ? status.credentials.find((it) => it.id === id)?.label ?? "a removed key" : "");
   return html`<details><summary>History</summary><${Table} caption="Switches, newest first" columns=${["From", "Mode", "Key", "By"]}
     rows=${rows.map((it) => [time(it.effective_from), MODES[it.mode], label(it.credential_id), it.changed_by ?? ""])} /></details>`;

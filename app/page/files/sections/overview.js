@@ -29,22 +29,22 @@ function Month() {
   const { api, may, go, status } = useShared();
   const month = thisMonth();
   const loaded = useLoad(async () => {
-    const report = `usage-report?bucket_width=all&group_by[]=usage_mode&starting_at=${month}-01T00:00:00Z`;
+    const query = /** @type {const} */ ({ bucket_width: "all", "group_by[]": ["usage_mode"], starting_at: `${month}-01T00:00:00Z` });
     const [limits, usage, statement] = await Promise.all([
-      api.get(api.path("spend-limits?limit=100")).then((it) => /** @type {any} */ (it.data).data),
-      may("usage:read") ? api.get(api.path(report)).then((it) => it.data) : null,
-      api.get(api.path(`billing-statements/${month}`)).then((it) => it.data),
+      api.get("spend-limits", { query: { limit: 100 } }).then((it) => it.data.data),
+      may("usage:read") ? api.get("usage-report", { query: { ...query, "group_by[]": [...query["group_by[]"]] } }).then((it) => it.data) : null,
+      api.get("billing-statements/{month}", { path: { month } }).then((it) => it.data),
     ]);
     return { limits, usage, statement };
   }, [month, status.loaded.at]);
-  const data = /** @type {any} */ (loaded.data);
-  const rows = /** @type {import("../types.js").ReportRow[]} */ ((data?.usage?.data ?? []).flatMap((/** @type {any} */ it) => it.results));
+  const data = loaded.data;
+  const rows = (data?.usage?.data ?? []).flatMap((it) => /** @type {import("../types.js").ReportRow[]} */ (it.results));
   return html`<${Section} title=${`This month (${month}, UTC)`} loaded=${loaded}>
     <div class="figures">
       ${["byo", "managed"].map((mode) => html`<${Figure} key=${mode} mode=${mode} row=${rows.find((it) => it.usage_mode === mode)} />`)}
       <p class="figure"><span>Statement so far</span><strong>${money(data?.statement.total)}</strong><span class="small">subscription, overage and managed usage</span></p></div>
-    ${data?.limits.slice(0, 3).map((/** @type {any} */ limit) => html`<${LimitBar} key=${limit.id} limit=${limit} />`)}
-    ${data?.limits.length > 3 ? html`<button type="button" onClick=${() => go("limits")}>All ${plural(data.limits.length, "limit")}</button>` : null}
+    ${data?.limits.slice(0, 3).map((limit) => html`<${LimitBar} key=${limit.id} limit=${limit} />`)}
+    ${data && data.limits.length > 3 ? html`<button type="button" onClick=${() => go("limits")}>All ${plural(data.limits.length, "limit")}</button>` : null}
   </${Section}>`;
 }
 

@@ -19,37 +19,39 @@ export function addDays(date, days) {
   return new Date(Date.parse(`${date}T00:00:00Z`) + days * DAY).toISOString().substring(0, 10);
 }
 
-/** @param {Filter[]} filters */
-function filterQuery(filters) {
-  return filters.map((it) => (it.value === null ? `&without[]=${it.dimension}` : `&${it.dimension}[]=${encodeURIComponent(it.value)}`)).join("");
-}
+/** @typedef {NonNullable<import("../api_types.js").Parts<"get", "usage-report">["query"]>} ReportParameters */
+/** @typedef {NonNullable<ReportParameters["group_by[]"]>[number]} Dimension */
 
 /** The range and the filters of a question, as reports and lists of requests take them. @param {Question} question */
 export function rangeQuery({ from, to, zone, filters }) {
-  return `starting_on=${from}&ending_on=${to}&time_zone=${encodeURIComponent(zone)}${filterQuery(filters)}`;
+  const without = filters.filter((it) => it.value === null).map((it) => /** @type {NonNullable<ReportParameters["without[]"]>[number]} */ (it.dimension));
+  const values = Object.fromEntries(filters.filter((it) => it.value !== null).map((it) => [`${it.dimension}[]`, [it.value]]));
+  const range = { starting_on: from, ending_on: to, time_zone: zone };
+  return { ...range, ...(without.length > 0 ? { "without[]": without } : {}), .../** @type {Pick<ReportParameters, "model[]">} */ (values) };
 }
 
-/** A report of the usage mode, and of another dimension. @param {Question} question @param {string} width @param {string} dimension */
+/** A report of the usage mode, and of another dimension. @param {Question} question @param {ReportParameters["bucket_width"]} width @param {string} dimension @returns {ReportParameters} */
 export function reportQuery(question, width, dimension) {
-  const group = dimension === "usage_mode" ? "" : `&group_by[]=${dimension}`;
-  return `usage-report?bucket_width=${width}&${rangeQuery(question)}&group_by[]=usage_mode${group}`;
+  const group = /** @type {Dimension[]} */ (dimension === "usage_mode" ? ["usage_mode"] : ["usage_mode", dimension]);
+  return { ...rangeQuery(question), bucket_width: width, "group_by[]": group };
 }
 
-/** All pages of a report. A bucket may go on on the next page. @param {import("../api.js").Api} api @param {string} query @returns {Promise<{buckets: Bucket[], at: string}>} */
+/** All pages of a report. A bucket may go on on the next page. @param {import("../api.js").Api} api @param {ReportParameters} query @returns {Promise<{buckets: Bucket[], at: string}>} */
 export async function ask(api, query) {
   /** @type {Bucket[]} */
   const buckets = [];
-  let page = "";
+  /** @type {string | undefined} */
+  let page;
   let at = "";
   do {
-    const { data } = await api.get(api.path(`${query}&limit=10000${page ? `&page=${encodeURIComponent(page)}` : ""}`));
-    const report = /** @type {import("../types.js").Report} */ (data);
+    /** @type {import("../types.js").Report} */
+    const report = (await api.get("usage-report", { query: { ...query, limit: 10000, page } })).data;
     for (const bucket of report.data) {
       const last = buckets.at(-1);
       if (last?.starting_at === bucket.starting_at) last.results.push(...bucket.results);
       else buckets.push(bucket);
     }
-    page = report.next_page ?? "";
+    page = report.next_page ?? undefined;
     at = report.data_as_of;
   } while (page);
   return { buckets, at };

@@ -12,7 +12,7 @@ import { Download } from "./download.js";
 export function Statements() {
   const { api } = useShared();
   const [month, setMonth] = useState(/** @type {string | null} */ (null));
-  const loaded = useLoad(() => /** @type {Promise<Statement[]>} */ (readAll(api, api.path("billing-statements"), 200)), []);
+  const loaded = useLoad(() => readAll(api, "billing-statements", {}, 200), []);
   const shown = loaded.data?.find((it) => it.month === month) ?? loaded.data?.[0];
   return html`<${Section} title="Statements" loaded=${loaded} empty=${loaded.data?.length === 0 ? html`<p>There is no statement yet.</p>` : null}>
     <ul class="plain-list months">${loaded.data?.map((it) => html`<li key=${it.month}>
@@ -22,6 +22,7 @@ export function Statements() {
 
 /** @param {{statement: Statement, at: string | null}} props */
 function OneMonth({ statement, at }) {
+  const { api } = useShared();
   const { byo, unpriced_managed: unpriced } = statement.informational;
   return html`<article aria-label=${`Statement of ${statement.month}`}>
     <h3>${statement.month} (UTC)</h3>
@@ -29,9 +30,9 @@ function OneMonth({ statement, at }) {
     ${statement.lines.length === 0 ? html`<p>Billed by Pharaoh: ${money(statement.total)}. There are no lines.</p>` : html`<${Table} caption=${`Billed by Pharaoh: ${money(statement.total)}`} columns=${["Line", "Quantity", "Unit price", "Amount"]}
       rows=${statement.lines.map((it) => [`${LINES[it.type] ?? it.type}${it.model ? `, ${it.model}` : ""}${it.adjusts_month ? `, of ${it.adjusts_month}` : ""}`, count(it.quantity), money(it.unit_price), money(it.amount)])} />`}
     <div class="framed"><h4>For information, not billed</h4>
-      ${byo.length === 0 && unpriced.length === 0 ? html`<p>Nothing.</p>` : null}
+      ${byo.length === 0 && unpriced.length === 0 ? html`<p>There is no BYO usage, and no usage without a known price.</p>` : null}
       ${byo.length > 0 ? html`<${Table} caption="BYO usage: you pay Anthropic" columns=${["Model", "Requests", "Estimated at list prices"]}
         rows=${byo.map((it) => [it.model, count(it.requests), `${money(it.estimated_cost)}${it.unpriced_requests ? ` + ${count(it.unpriced_requests)} without a known price` : ""}`])} />` : null}
       ${unpriced.length > 0 ? html`<${Table} caption="Managed usage without a known price" columns=${["Model", "Requests"]} rows=${unpriced.map((it) => [it.model, count(it.requests)])} />` : null}</div>
-    <${Download} path=${`billing-statements/${statement.month}`} /></article>`;
+    <${Download} create=${() => api.exportUrl("billing-statements/{month}.csv", { path: { month: statement.month } })} /></article>`;
 }

@@ -4,6 +4,7 @@ import { useMemo, useState } from "../vendor/hooks.js";
 import { useLoad, useShared } from "../loading.js";
 import { Choice, Field, Section, Table } from "../ui.js";
 import { LOCAL_ZONE, count, dateIn, time } from "../format.js";
+import { MODES } from "../words.js";
 import { Figure } from "./overview.js";
 import { Chart, MEASURES, seriesOf } from "./chart.js";
 import { Download } from "./download.js";
@@ -26,14 +27,13 @@ export function Usage({ focus }) {
   const [filters, setFilters] = useState(() => filtersOf(focus));
   const [down, setDown] = useState("feature");
   const question = useMemo(() => ({ ...range, zone, filters }), [range, zone, filters]);
-  const query = reportQuery(question, "1d", stacked);
   const loaded = useLoad(async () => {
     const [daily, totals] = await Promise.all([
-      ask(api, `${query}&include_empty=true`),
+      ask(api, { ...reportQuery(question, "1d", stacked), include_empty: true }),
       ask(api, reportQuery(question, "all", "usage_mode")),
     ]);
-    return { query, question, stacked, days: daily.buckets, at: daily.at, totals: totals.buckets.flatMap((it) => it.results) };
-  }, [query, status.loaded.at]);
+    return { question, stacked, days: daily.buckets, at: daily.at, totals: totals.buckets.flatMap((it) => it.results) };
+  }, [question, stacked, status.loaded.at]);
   const data = loaded.data;
   const choose = (/** @type {string} */ dimension, /** @type {string | null} */ value) => {
     setFilters([...filters.filter((it) => it.dimension !== dimension), { dimension, value }]);
@@ -57,6 +57,11 @@ export function Usage({ focus }) {
     <p class="small">As of ${time(data?.at)}. BYO usage is an estimate at list prices: your invoice comes from Anthropic.</p></${Section}>`;
 }
 
+/** @param {string} dimension */
+function titleOf(dimension) {
+  return DIMENSIONS.find(([name]) => name === dimension)?.[1] ?? (dimension === "credential_id" ? "Key" : dimension);
+}
+
 /** `key_version:CREDENTIAL:VERSION`, or nothing. @param {string} focus @returns {Filter[]} */
 function filtersOf(focus) {
   const [what, credential, version] = focus.split(":");
@@ -67,11 +72,12 @@ function filtersOf(focus) {
 function Chips({ filters, onRemove }) {
   if (filters.length === 0) return null;
   return html`<ul class="chips" aria-label="Filters">${filters.map((it) => html`<li key=${it.dimension}>
-    <button type="button" onClick=${() => onRemove(it)}>${it.dimension}: ${it.value ?? "(none)"} <span aria-hidden="true">✕</span><span class="hidden">, remove this filter</span></button></li>`)}</ul>`;
+    <button type="button" onClick=${() => onRemove(it)}>${titleOf(it.dimension)}: ${(it.dimension === "usage_mode" && MODES[it.value ?? ""]) || (it.value ?? "(none)")} <span aria-hidden="true">✕</span><span class="hidden">, remove this filter</span></button></li>`)}</ul>`;
 }
 
 /** @param {{data: any, measure: string}} props */
 function Days({ data, measure }) {
+  const { api } = useShared();
   const { question, stacked, days } = data;
   const isPartial = (/** @type {{ending_at: string}} */ day) => Date.parse(day.ending_at) > Date.parse(data.at);
   const rows = days.flatMap((/** @type {import("../types.js").Bucket} */ day) => day.results.map((row) => [
@@ -80,5 +86,5 @@ function Days({ data, measure }) {
   return html`<${Chart} days=${days} dimension=${stacked} measure=${measure} zone=${question.zone} isPartial=${isPartial} />
     <details><summary>Table of the same numbers</summary>
       <${Table} caption=${`Usage per day, ${question.zone}`} columns=${["Day", "Part", "Cost", "Requests", "Uncached input", "Output", "Without a price"]} rows=${rows} /></details>
-    <${Download} path=${data.query} />`;
+    <${Download} create=${() => api.exportUrl("usage-report.csv", { query: reportQuery(question, "1d", stacked) })} />`;
 }

@@ -9,12 +9,12 @@ import { time } from "../format.js";
 
 export function Webhooks() {
   const { api, may } = useShared();
-  const loaded = useLoad(() => /** @type {Promise<Webhook[]>} */ (readAll(api, api.path("webhook-endpoints"))), []);
+  const loaded = useLoad(() => readAll(api, "webhook-endpoints"), []);
   const [dialog, setDialog] = useState(/** @type {Webhook | "new" | null} */ (null));
   const canWrite = may("billing:write");
   const close = () => setDialog(null);
   return html`<${Section} title="Webhooks" loaded=${loaded}>
-    ${loaded.data?.length === 0 ? html`<p>No webhook is set.</p>` : null}
+    ${loaded.data?.length === 0 ? html`<p>No webhook is set. A webhook sends a message to a system of yours, for example when a limit is nearly full or a key turns invalid.</p>` : null}
     <ul class="plain-list">${loaded.data?.map((it) => html`<li key=${it.id}><span class="wrap">${it.url}</span> <span class="small">added ${time(it.created_at)} by ${it.created_by}</span>
       ${canWrite ? html` <button type="button" onClick=${() => setDialog(it)}>Remove<span class="hidden"> ${it.url}</span></button>` : null}</li>`)}</ul>
     ${canWrite ? html`<button type="button" onClick=${() => setDialog("new")}>Add a webhook</button>` : null}
@@ -31,15 +31,15 @@ function AddDialog({ onDone, onClose }) {
   // The secret is only in the text of this element, and in no state. It leaves the document with the dialog.
   const add = () =>
     write.run(async () => {
-      const { data } = await api.send("POST", api.path("webhook-endpoints"), { url });
-      /** @type {HTMLElement} */ (place.current).textContent = /** @type {{signing_secret: string}} */ (data).signing_secret;
+      const { data } = await api.send("post", "webhook-endpoints", { body: { url } });
+      /** @type {HTMLElement} */ (place.current).textContent = data.signing_secret;
       onDone();
       return "Added. Copy the signing secret now: it is shown only once.";
     });
   return html`<${Dialog} title="Add a webhook" onClose=${onClose}>
     <form onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), add())}>
       <${Field} label="HTTPS URL" value=${url} inputmode="url" autocomplete="off" placeholder="https://" onInput=${(/** @type {any} */ event) => setUrl(event.currentTarget.value)}
-        hint="It receives signed messages when a limit's threshold is crossed." />
+        hint="It receives signed messages about limits, keys, rotations and the usage mode." />
       <button type="submit" class="primary" disabled=${write.isBusy || write.done !== null}>Add</button>
       <${Outcome} write=${write} />
       <p><code class="wrap" ref=${place} data-private></code></p></form></${Dialog}>`;
@@ -49,7 +49,7 @@ function AddDialog({ onDone, onClose }) {
 function RemoveDialog({ webhook, onDone, onClose }) {
   const { api } = useShared();
   const write = useWrite();
-  const remove = () => write.run(async () => (await api.send("DELETE", api.path(`webhook-endpoints/${webhook.id}`)), onDone(), "Removed."));
+  const remove = () => write.run(async () => (await api.send("delete", "webhook-endpoints/{endpoint_id}", { path: { endpoint_id: webhook.id } }), onDone(), "Removed."));
   return html`<${Dialog} title="Remove a webhook" onClose=${onClose}>
     <${ConfirmByLabel} label=${webhook.url} action="Remove" write=${write} onConfirm=${remove}><p>It receives no more messages.</p></${ConfirmByLabel}></${Dialog}>`;
 }
