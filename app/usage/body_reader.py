@@ -59,14 +59,18 @@ class RequestIngestion:
             rejected=self._not_accepted,
         )
 
-    async def ingest_json(self, body: bytes) -> None:
+    async def ingest_json(self, body: AsyncIterable[bytes]) -> None:
         """Ingest a JSON batch in one transaction.
 
         Raises:
             MalformedJson, InvalidInput, IngestionOverloaded, DatabaseUnavailable
+            ClientDisconnect: nothing was ingested.
         """
+        received = bytearray()  # grows without the copy that joining 16 MiB would take
+        async for part in body:
+            received += part
         reader = EventReader(max_iterations=MAX_BATCH_ITERATIONS)
-        await _read(reader, await split_batch(body))
+        await _read(reader, await split_batch(received))
         await self._start_batch(reader)
         await self._finish_batch()
 

@@ -95,7 +95,7 @@ async def ingest_usage_events(request: Request, caller: UsageWriter, services: A
     """
     ingestion = RequestIngestion(services[IngestionService], caller.organization_id)
     if not _is_ndjson(request):
-        await ingestion.ingest_json(await request.body())
+        await ingestion.ingest_json(request.stream())
         return respond(ingestion.results)
     try:
         await ingestion.ingest_lines(request.stream())
