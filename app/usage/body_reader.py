@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api.problem_schema import Committed
 from app.core.errors import ByokError, LineTooLong
-from app.core.time_slice import TimeSlice
+from app.core.time_slice import TimeSlice, list_in_slices
 from app.usage.schemas import MAX_RESULTS, EventResult, EventResults
 from app.usage.service import IngestionService
 from app.usage_events.batch_splitter import RawEvent, split_batch
@@ -34,20 +34,22 @@ class RequestIngestion:
         self._accepted = 0
         self._duplicates = 0
         self._not_accepted = 0
-        self._results: list[EventResult] = []
+        self._results: list[NotAccepted] = []
         self._lines = 0
         self._running: asyncio.Task[Ingested] | None = None
         self._rejected: list[NotAccepted] = []
         self._lines_after = 0
 
-    @property
-    def results(self) -> EventResults:
-        return EventResults.model_construct(
+    async def results_json(self) -> bytes:
+        """Serialize the `EventResults`, result by result: 10,000 of them take 30 ms."""
+        results = await list_in_slices(EventResult.of(it).to_json() for it in self._results)
+        before, after = EventResults.model_construct(
             accepted=self._accepted,
             duplicates=self._duplicates,
-            results=self._results,
+            results=[],
             results_truncated=len(self._results) < self._duplicates + self._not_accepted,
-        )
+        ).split_json("results")
+        return before + b",".join(results) + after
 
     @property
     def committed(self) -> Committed:
@@ -66,9 +68,7 @@ class RequestIngestion:
             MalformedJson, InvalidInput, IngestionOverloaded, DatabaseUnavailable
             ClientDisconnect: nothing was ingested.
         """
-        received = bytearray()  # grows without the copy that joining 16 MiB would take
-        async for part in body:
-            received += part
+        received = await _receive(body)
         reader = EventReader(max_iterations=MAX_BATCH_ITERATIONS)
         await _read(reader, await split_batch(received))
         await self._start_batch(reader)
@@ -121,7 +121,19 @@ class RequestIngestion:
         self._duplicates += duplicates
         self._not_accepted += len(not_accepted) - duplicates
         remaining = MAX_RESULTS - len(self._results)
-        self._results.extend(EventResult.of(it) for it in not_accepted[:remaining])
+        self._results.extend(not_accepted[:remaining])
+
+
+async def _receive(body: AsyncIterable[bytes]) -> bytearray:
+    """Return the whole body. A growing array needs no copy of 16 MiB at the end, which joining the parts would."""
+    received, time_slice = bytearray(), TimeSlice()
+    time_slice.suspend()
+    async for part in body:
+        time_slice.resume()
+        received += part
+        await time_slice.pause_if_used()
+        time_slice.suspend()
+    return received
 
 
 async def _read(reader: EventReader, raws: Sequence[RawEvent | bytes]) -> None:

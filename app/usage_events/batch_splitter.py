@@ -16,7 +16,7 @@ MAX_EVENT_BYTES = 256 * 1024
 # An invalid envelope of this size is judged as a whole, which takes about 1 ms. A larger one is rejected at the first proof.
 _JUDGED_BYTES: Final = 256 * 1024
 # A pattern finds the end of an item of this size in one step.
-_STEP_BYTES: Final = 64 * 1024
+_STEP_BYTES: Final = 32 * 1024
 _LONGEST_NAME: Final = 256
 
 # The bytes of an event as they were sent, or None for one that is larger than `MAX_EVENT_BYTES`.
@@ -208,6 +208,3 @@ def _envelope_error(body: bytes) -> InvalidInput | MalformedJson:
 
 def _unknown_field() -> InvalidInput:
     return InvalidInput.of("body", "unknown_field", "Unknown field. Remove it.")
-
-
-
