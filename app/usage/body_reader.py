@@ -4,6 +4,7 @@ A JSON body is read whole. An NDJSON body is read line by line as it arrives, wi
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterable, Sequence
 from contextlib import suppress
 
@@ -125,14 +126,22 @@ class RequestIngestion:
 
 
 async def _receive(body: AsyncIterable[bytes]) -> bytearray:
-    """Return the whole body. A growing array needs no copy of 16 MiB at the end, which joining the parts would."""
-    received, time_slice = bytearray(), TimeSlice()
+    """Return the whole body. Joining 16 MiB in one step would take 10 ms; an array that grows would take 64 MiB."""
+    parts, size, time_slice = deque[bytes](), 0, TimeSlice()
     time_slice.suspend()
     async for part in body:
         time_slice.resume()
-        received += part
+        parts.append(part)
+        size += len(part)
         await time_slice.pause_if_used()
         time_slice.suspend()
+    received, position = bytearray(size), 0
+    time_slice.resume()
+    while parts:
+        part = parts.popleft()
+        received[position : position + len(part)] = part
+        position += len(part)
+        await time_slice.pause_if_used()
     return received
 
 
