@@ -94,7 +94,7 @@ class ExportLinkService:
             taken = await uow[ExportLinkRepository].take(set(digests), now=now())
             if taken:
                 await uow.commit()
-        return [taken.pop(digest, None) or NotFound() for digest in digests]
+        return [taken.pop(digest) if digest in taken else NotFound() for digest in digests]
 
 
 def _digest(code: str) -> bytes:
