@@ -52,4 +52,4 @@ def _end_of_values(body: bytes) -> tuple[int, bytes]:
 
 def _require_unique(fields: list[tuple[str, Any]]) -> None:
     if len({name for name, _ in fields}) < len(fields):
-        raise InvalidInput.of("body", "too_many_values", "Too many values. Send each field once.")
+        raise InvalidInput.invalid_field("body", "too_many_values", "Too many values. Send each field once.")

@@ -77,7 +77,7 @@ _INSTANT_BYTES, _CORRECTION_BYTES = 8, 4
         IngestionOverloaded,
         408,
         415,
-        codes={422: ("unknown_field", "too_many_events", "event_too_large")},
+        codes={422: ("unknown_field", "too_many_events")},
     ),
     openapi_extra={"requestBody": EVENTS_BODY},
 )
