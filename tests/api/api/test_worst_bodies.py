@@ -21,8 +21,8 @@ from tests.support.worst_bodies import worst_bodies
 JSON = {"Content-Type": "application/json"}
 MEBIBYTE = 1024 * 1024
 LOOP_SECONDS = 0.2
-# Of a batch of 16 MiB. On an idle machine the longest step takes 10 ms: one statement with 5,000 event ids.
-BATCH_LOOP_SECONDS = 0.05
+# Of a batch of 16 MiB. On an idle machine the longest step takes about 10 ms: one statement with 5,000 event ids.
+BATCH_LOOP_SECONDS = 0.1
 MEMORY_MEBIBYTES = 64
 READ_BYTES = 64 * 1024
 RESPONSE_BYTES = 16 * 1024
