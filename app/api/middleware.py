@@ -20,11 +20,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import http_problem, problem_response
+from app.api.long_bodies import MAX_COMMAS, shorten
+from app.api.problems import RejectedBody, http_problem, problem_response
 from app.auth.authenticator import Authenticator, TokenRefused
 from app.auth.principal import Principal
 from app.core.clock import new_request_id
-from app.core.errors import ByokError, NotFound
+from app.core.errors import ByokError, InvalidInput, NotFound
 from app.core.memory_budget import MemoryBudget
 from app.observability.metrics import REQUEST_SECONDS, REQUESTS
 from app.observability.tracing import is_tracing, server_span
@@ -251,10 +252,9 @@ class BodyLimits:
         if status is not None:
             await http_problem(scope["state"]["request_id"], status)(scope, receive, send)
             return
-        # The reader of usage events limits them differently.
-        containers = None if is_ingestion else MAX_CONTAINERS
         memory = _HeldMemory(self._memory, _payer(scope))
-        limited = _LimitedBody(receive, memory, limit, self._seconds, containers)
+        # The reader of usage events limits what is in them differently.
+        limited = _LimitedBody(receive, memory, limit, self._seconds, counts_values=not is_ingestion)
         try:
             await self._app(scope, limited.receive, send)
         finally:
@@ -289,7 +289,7 @@ class _HeldMemory:
 
 
 class _LimitedBody:
-    """A body whose `receive` raises when it is too large, takes longer than `seconds`, or has too many containers."""
+    """A body whose `receive` raises when it is too large, takes longer than `seconds`, or has too many values."""
 
     def __init__(
         self,
@@ -297,13 +297,17 @@ class _LimitedBody:
         memory: _HeldMemory,
         limit_bytes: int,
         seconds: float,
-        max_containers: int | None,
+        *,
+        counts_values: bool,
     ) -> None:
         self._receive = receive
         self._memory = memory
         self._limit = limit_bytes
-        self._max_containers = max_containers
-        self._received = self._containers = 0
+        self._counts_values = counts_values
+        self._received = self._containers = self._commas = 0
+        # All parts, and the bytes of those that were passed on: after too many commas, the rest waits for the end.
+        self._parts: list[bytes] = []
+        self._passed = 0
         self._deadline: float | None = asyncio.get_running_loop().time() + seconds
 
     async def receive(self) -> Message:
@@ -316,7 +320,24 @@ class _LimitedBody:
             self._deadline = None  # after the body, the only message to wait for is the disconnect
         if message["type"] == "http.request":
             self._count(message.get("body", b""))
+            if self._counts_values:
+                return self._without_excess(message)
         return message
+
+    def _without_excess(self, message: Message) -> Message:
+        """Return the message without values that no valid body has."""
+        part = message.get("body", b"")
+        self._parts.append(part)
+        if self._commas <= MAX_COMMAS:
+            self._passed += len(part)
+            return message
+        if message.get("more_body", False):
+            return {**message, "body": b""}
+        try:
+            shortened = shorten(b"".join(self._parts))
+        except InvalidInput as error:
+            raise RejectedBody(error) from None
+        return {**message, "body": shortened[self._passed :]}
 
     def _count(self, part: bytes) -> None:
         self._received += len(part)
@@ -326,10 +347,11 @@ class _LimitedBody:
             raise HTTPException(429, headers={"Connection": "close", "Retry-After": "2"})
         if b"\0" in part:
             raise HTTPException(400)  # UTF-16 or UTF-32, which the parser would detect; JSON is UTF-8
-        if self._max_containers is not None:
+        if self._counts_values:
             self._containers += part.count(b"[") + part.count(b"{")
-            if self._containers > self._max_containers:
+            if self._containers > MAX_CONTAINERS:
                 raise HTTPException(400)
+            self._commas += part.count(b",")
 
 
 def _rejection_status(headers: Headers, limit: int) -> int | None:

@@ -175,6 +175,14 @@ def _response(
     )
 
 
+class RejectedBody(HTTPException):
+    """Rejects a body while it is read. FastAPI passes errors of other types on as malformed JSON."""
+
+    def __init__(self, error: e.InvalidInput) -> None:
+        super().__init__(HTTPStatus.UNPROCESSABLE_ENTITY)
+        self.error = error
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     """Register a handler for every kind of error, so that each response to an error is a problem."""
 
@@ -188,6 +196,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if isinstance(error, RejectedBody):
+            return problem_response(request.state.request_id, error.error)
         headers = (
             {"Allow": _methods_of(request)}
             if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED

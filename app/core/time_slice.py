@@ -3,11 +3,13 @@
 import asyncio
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from itertools import islice
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 # No task may use the event loop for much longer at a time.
 SLICE_SECONDS: Final = 0.002
@@ -65,6 +67,17 @@ async def in_slices(steps: Generator[None, None, Result], *, in_transaction: boo
             result: Result = end.value
             return result
         await time_slice.pause_if_used()
+
+
+async def list_in_slices(
+    items: Iterable[Item], *, in_transaction: bool = False, items_per_step: int = 100
+) -> list[Item]:
+    """Collect items, each of which takes some microseconds to make."""
+    time_slice, remaining, found = TimeSlice(in_transaction=in_transaction), iter(items), list[Item]()
+    while step := list(islice(remaining, items_per_step)):
+        found += step
+        await time_slice.pause_if_used()
+    return found
 
 
 def line_of(loop: AbstractEventLoop) -> asyncio.Lock:

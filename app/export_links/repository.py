@@ -1,8 +1,10 @@
 """Links to exports, in SQL. Exact under concurrency: the deletion of its row decides which request opens a link."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.auth.principal import Scope
 from app.database.repository import Repository
@@ -32,10 +34,10 @@ _TAKE = Query(
     sa.delete(t)
     .where(
         t.c.organization_id == _ORGANIZATION,
-        t.c.code_digest == sa.bindparam("digest", type_=sa.LargeBinary),
+        t.c.code_digest == sa.any_(sa.bindparam("digests", type_=ARRAY(sa.LargeBinary))),
         t.c.expires_at > _NOW,
     )
-    .returning(t.c.path, t.c.query, t.c.scope, t.c.subject)
+    .returning(t.c.code_digest, t.c.path, t.c.query, t.c.scope, t.c.subject)
 )
 
 
@@ -63,11 +65,14 @@ class ExportLinkRepository(Repository):
             expires_at=expires_at,
         )
 
-    async def take(self, code_digest: bytes, *, now: datetime) -> Export | None:
-        """Delete a link and return what it is for; None if there is no such link or it has expired."""
-        row = await self._session.first(
-            _TAKE, organization_id=self._organization_id, digest=code_digest, now=now
+    async def take(self, code_digests: Collection[bytes], *, now: datetime) -> dict[bytes, Export]:
+        """Delete the links that exist and have not expired. Returns what each of them is for."""
+        rows = await self._session.rows(
+            _TAKE, organization_id=self._organization_id, digests=list(code_digests), now=now
         )
-        if row is None:
-            return None
-        return Export(path=row["path"], query=row["query"], scope=Scope(row["scope"]), subject=row["subject"])
+        return {
+            row["code_digest"]: Export(
+                path=row["path"], query=row["query"], scope=Scope(row["scope"]), subject=row["subject"]
+            )
+            for row in rows
+        }

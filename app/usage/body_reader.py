@@ -4,6 +4,7 @@ A JSON body is read whole. An NDJSON body is read line by line as it arrives, wi
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterable, Sequence
 from contextlib import suppress
 
@@ -11,7 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api.problem_schema import Committed
 from app.core.errors import ByokError, LineTooLong
-from app.core.time_slice import TimeSlice
+from app.core.time_slice import TimeSlice, list_in_slices
 from app.usage.schemas import MAX_RESULTS, EventResult, EventResults
 from app.usage.service import IngestionService
 from app.usage_events.batch_splitter import RawEvent, split_batch
@@ -34,20 +35,22 @@ class RequestIngestion:
         self._accepted = 0
         self._duplicates = 0
         self._not_accepted = 0
-        self._results: list[EventResult] = []
+        self._results: list[NotAccepted] = []
         self._lines = 0
         self._running: asyncio.Task[Ingested] | None = None
         self._rejected: list[NotAccepted] = []
         self._lines_after = 0
 
-    @property
-    def results(self) -> EventResults:
-        return EventResults.model_construct(
+    async def results_json(self) -> bytes:
+        """Serialize the `EventResults`, result by result: 10,000 of them take 30 ms."""
+        results = await list_in_slices(EventResult.of(it).to_json() for it in self._results)
+        before, after = EventResults.model_construct(
             accepted=self._accepted,
             duplicates=self._duplicates,
-            results=self._results,
+            results=[],
             results_truncated=len(self._results) < self._duplicates + self._not_accepted,
-        )
+        ).split_json("results")
+        return before + b",".join(results) + after
 
     @property
     def committed(self) -> Committed:
@@ -59,14 +62,16 @@ class RequestIngestion:
             rejected=self._not_accepted,
         )
 
-    async def ingest_json(self, body: bytes) -> None:
+    async def ingest_json(self, body: AsyncIterable[bytes]) -> None:
         """Ingest a JSON batch in one transaction.
 
         Raises:
             MalformedJson, InvalidInput, IngestionOverloaded, DatabaseUnavailable
+            ClientDisconnect: nothing was ingested.
         """
+        received = await _receive(body)
         reader = EventReader(max_iterations=MAX_BATCH_ITERATIONS)
-        await _read(reader, await split_batch(body))
+        await _read(reader, await split_batch(received))
         await self._start_batch(reader)
         await self._finish_batch()
 
@@ -117,7 +122,27 @@ class RequestIngestion:
         self._duplicates += duplicates
         self._not_accepted += len(not_accepted) - duplicates
         remaining = MAX_RESULTS - len(self._results)
-        self._results.extend(EventResult.of(it) for it in not_accepted[:remaining])
+        self._results.extend(not_accepted[:remaining])
+
+
+async def _receive(body: AsyncIterable[bytes]) -> bytearray:
+    """Return the whole body. Joining 16 MiB in one step would take 10 ms; an array that grows would take 64 MiB."""
+    parts, size, time_slice = deque[bytes](), 0, TimeSlice()
+    time_slice.suspend()
+    async for part in body:
+        time_slice.resume()
+        parts.append(part)
+        size += len(part)
+        await time_slice.pause_if_used()
+        time_slice.suspend()
+    received, position = bytearray(size), 0
+    time_slice.resume()
+    while parts:
+        part = parts.popleft()
+        received[position : position + len(part)] = part
+        position += len(part)
+        await time_slice.pause_if_used()
+    return received
 
 
 async def _read(reader: EventReader, raws: Sequence[RawEvent | bytes]) -> None:

@@ -3,7 +3,7 @@
 An event has one row for each model that worked on it. `parts` numbers them, from 0 for the model that served it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple, overload
 from uuid import UUID
@@ -83,9 +83,9 @@ class LedgerRows(Sequence[LedgerRow]):
             if credential_id is not None:
                 yield credential_id, key_version, event.started_at
 
-    def charges(self) -> Sequence[RowCharge]:
-        """Return all rows, reduced to the values that spend limits need."""
-        return [
+    def charges(self) -> Iterator[RowCharge]:
+        """Yield all rows, reduced to the values that spend limits need."""
+        return (
             RowCharge(
                 it.started_at,
                 0,
@@ -100,7 +100,7 @@ class LedgerRows(Sequence[LedgerRow]):
             for it, mode, model, cost, billed in zip(
                 self.events, self.modes, self.models, self.costs, self.billed, strict=True
             )
-        ]
+        )
 
     def __len__(self) -> int:
         return len(self.events)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
+from app.core.time_slice import TimeSlice
 from app.database.bulk import bulk_params, bulk_params_or_constant, unnest, unnest_or_constant
 from app.database.repository import Repository
 from app.database.statements import Query
@@ -152,7 +153,7 @@ _INSERTED_OBJECTS = (
     .cte("inserted_objects")
 )
 _rows = unnest(event_id=sa.Text, **{name: t.c[name].type for name in _COLUMNS})
-_ROWS_PER_INSERT = 1000
+_ROWS_PER_INSERT = 500
 # Inside a CTE with RETURNING, because Citus writes the rows of another INSERT with COPY, which row-level security refuses.
 _INSERTED_ROWS = (
     sa.insert(t)
@@ -247,7 +248,11 @@ class UsageRepository(Repository):
 
         A large batch takes several statements, because the driver encodes each without a pause.
         """
-        columns = {name: column(rows) for name, column in _COLUMNS.items()}
+        columns: dict[str, list[Any]] = {}
+        time_slice = TimeSlice(in_transaction=True)
+        for name, column in _COLUMNS.items():
+            columns[name] = column(rows)
+            await time_slice.pause_if_used()
         event_ids = [it.event_id for it in rows.events]
         for start in range(0, len(rows), _ROWS_PER_INSERT):
             part = slice(start, start + _ROWS_PER_INSERT)

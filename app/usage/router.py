@@ -13,7 +13,6 @@ from app.api.csv_export import ExportQueue, WantsCsv, csv_document, csv_response
 from app.api.dependencies import AppServices, UsageReader, UsageWriter, only_parameters
 from app.api.pagination import Paging
 from app.api.problems import problem_response, problems
-from app.api.responses import respond
 from app.api.routing import Router
 from app.auth.principal import Caller, Scope
 from app.core.errors import (
@@ -79,7 +78,7 @@ _INSTANT_BYTES, _CORRECTION_BYTES = 8, 4
         IngestionOverloaded,
         408,
         415,
-        codes={422: ("unknown_field", "too_many_events", "event_too_large")},
+        codes={422: ("unknown_field", "too_many_events")},
     ),
     openapi_extra={"requestBody": EVENTS_BODY},
 )
@@ -96,8 +95,8 @@ async def ingest_usage_events(request: Request, caller: UsageWriter, services: A
     """
     ingestion = RequestIngestion(services[IngestionService], caller.organization_id)
     if not _is_ndjson(request):
-        await ingestion.ingest_json(await request.body())
-        return respond(ingestion.results)
+        await ingestion.ingest_json(request.stream())
+        return await _respond(ingestion)
     try:
         await ingestion.ingest_lines(request.stream())
     except (LineTooLong, IngestionOverloaded, DatabaseUnavailable) as error:
@@ -105,7 +104,11 @@ async def ingest_usage_events(request: Request, caller: UsageWriter, services: A
     except ClientDisconnect:
         # The client does not read this response. Complete chunks are committed; if it repeats them, they are duplicates.
         return problem_response(caller.request_id, MalformedJson(), committed=ingestion.committed)
-    return respond(ingestion.results)
+    return await _respond(ingestion)
+
+
+async def _respond(ingestion: RequestIngestion) -> Response:
+    return Response(await ingestion.results_json(), media_type="application/json")
 
 
 def _is_ndjson(request: Request) -> bool:

@@ -37,13 +37,20 @@ MAX_KEPT_USAGE_BYTES = 64 * 1024
 _DIGEST_BYTES = 16
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _event_decoder = msgspec.json.Decoder(UsageEvent)
-# The values of unknown fields are not decoded: they may contain more objects than the service should create.
-_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _event_id_decoder = msgspec.json.Decoder(EventId)
 _any_json = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 _TYPE_HINTS = get_type_hints(UsageEvent, include_extras=True)
 _FIELDS = {field.name: field for field in msgspec.structs.fields(UsageEvent)}
+# Without objects for unknown fields, and without decoding values: an event may contain more of them than the service
+# should create.
+_RAW_FIELDS = [(name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for name in _FIELDS]
+_fields_decoder = msgspec.json.Decoder(msgspec.defstruct("_RawFields", _RAW_FIELDS, gc=False))
+_known_fields_decoder = msgspec.json.Decoder(
+    msgspec.defstruct("_KnownRawFields", _RAW_FIELDS, gc=False, forbid_unknown_fields=True)
+)
+# An event with more objects is not decoded before its iterations are counted.
+_MANY_OBJECTS = 2048
 # Free-text fields. They are stored and displayed.
 _TEXT_FIELDS = (
     "event_id",
@@ -128,7 +135,9 @@ def decode_event(raw: bytes | memoryview) -> DecodedEvent:
 
 def _decode(raw: bytes | memoryview) -> tuple[UsageEvent, int]:
     # The strict decoder rounds fractions, which may move an instant into the next day, with other prices.
-    if not _LONG_FRACTION.search(raw):
+    if not _LONG_FRACTION.search(raw) and (
+        len(raw) <= _MANY_OBJECTS or bytes(raw).count(b"{") <= _MANY_OBJECTS
+    ):
         with suppress(*UNREADABLE):
             return _event_decoder.decode(raw), 0
     return _decode_leniently(raw)
@@ -141,7 +150,7 @@ def _decode_leniently(raw: bytes | memoryview) -> tuple[UsageEvent, int]:
         EventRejected
     """
     found = _read_fields(raw)
-    if found.keys() - _FIELDS.keys():
+    if _has_unknown_fields(raw):
         raise EventRejected(EventCode.UNKNOWN_FIELD, event_id=_printable_event_id(found))
     try:
         candidate, flags, rejected_field = _candidate(found)
@@ -160,11 +169,21 @@ def _decode_leniently(raw: bytes | memoryview) -> tuple[UsageEvent, int]:
 
 def _read_fields(raw: bytes | memoryview) -> Mapping[str, msgspec.Raw]:
     try:
-        return _fields_decoder.decode(raw)
+        found = _fields_decoder.decode(raw)
     except msgspec.ValidationError:
         raise EventRejected(EventCode.INVALID_EVENT) from None
     except UNREADABLE:
         raise EventRejected(EventCode.MALFORMED_JSON) from None
+    return {name: it for name in _FIELDS if (it := getattr(found, name)) is not msgspec.UNSET}
+
+
+def _has_unknown_fields(raw: bytes | memoryview) -> bool:
+    """Whether an object that could be read has them. Stops at the first one."""
+    try:
+        _known_fields_decoder.decode(raw)
+    except UNREADABLE:
+        return True
+    return False
 
 
 def _candidate(found: Mapping[str, msgspec.Raw]) -> tuple[dict[str, Any], int, str | None]:

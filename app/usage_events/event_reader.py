@@ -30,15 +30,15 @@ class EventReader:
         self._flags: list[int] = []
         self._iterations_left = max_iterations
 
-    def read(self, raws: Iterable[bytes | memoryview]) -> None:
-        """Decode the next events. Blank lines are skipped, but count for the index."""
+    def read(self, raws: Iterable[bytes | memoryview | None]) -> None:
+        """Decode the next events. Blank lines are skipped, but count for the index. None is an event that is too large."""
         for raw in raws:
             index = self.next_index
             self.next_index += 1
-            if not raw or (len(raw) < _SHORTEST_EVENT and not bytes(raw).strip()):
-                continue
-            if len(raw) > MAX_EVENT_BYTES:
+            if raw is None or len(raw) > MAX_EVENT_BYTES:
                 self._reject(index, None, EventCode.EVENT_TOO_LARGE)
+                continue
+            if not raw or (len(raw) < _SHORTEST_EVENT and not bytes(raw).strip()):
                 continue
             try:
                 event, digest, usage, flags = decode_event(raw)

@@ -5,6 +5,7 @@ validation: a second request waits for the result of the first, also across inst
 """
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -14,8 +15,9 @@ import structlog
 from app.audit import service as audit
 from app.audit.events import AuditAction
 from app.auth.principal import Caller
+from app.core.admission import AdmissionQueue
 from app.core.clock import new_id, now
-from app.core.errors import ByokError, DatabaseUnavailable, SecretStoreUnavailable
+from app.core.errors import ByokError, ConcurrencyLimited, DatabaseUnavailable, SecretStoreUnavailable
 from app.core.keys.api_key import ApiKey
 from app.credentials.activation import Activation
 from app.credentials.repository import CredentialRepository
@@ -44,6 +46,11 @@ from app.validation.schedule import ValidationSchedule
 DEADLINE = timedelta(seconds=20)
 POLL_SECONDS = 0.2
 MIN_PROBE_SECONDS = 2.0
+# Probes of one organization to custom hosts at a time. All organizations share 100 connections to custom hosts, and a
+# host that hangs holds one for 15 seconds.
+CUSTOM_PROBES_PER_ORGANIZATION = 16
+# Together with the probe itself less than `DEADLINE`.
+SLOT_SECONDS = 4.0
 
 log = structlog.get_logger("byok.validation")
 
@@ -59,6 +66,10 @@ class Prober(Protocol):
         previously_valid: bool,
         timeout_seconds: float | None = None,
     ) -> ValidationResult: ...
+
+
+class _NoProbeSlot(ConcurrencyLimited):
+    """Other probes of the organization use all slots."""
 
 
 class ValidationRunner:
@@ -78,6 +89,13 @@ class ValidationRunner:
         self._schedule = schedule
         self._activation = activation
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._custom_probes = AdmissionQueue(
+            None,
+            per_organization=CUSTOM_PROBES_PER_ORGANIZATION,
+            queue_timeout_seconds=SLOT_SECONDS,
+            max_waiting=1000,
+            error=_NoProbeSlot,
+        )
 
     async def start(
         self,
@@ -177,19 +195,10 @@ class ValidationRunner:
             location = await self._find_location(record)
             if location is None:
                 return _result(Reason.INTERRUPTED)
-            ref = SecretRef(organization_id=record.organization_id, credential_id=record.credential_id)
-            key = await read_with_retry(
-                location,
-                lambda store_version: self._store.read(ref, store_version),
-                lambda: self._find_location(record),
-            )
-            with client_span("provider.probe"), PROVIDER_SECONDS.time():
-                return await self._provider.probe(
-                    key,
-                    location.endpoint,
-                    previously_valid=location.was_valid,
-                    timeout_seconds=_seconds_left(respond_by),
-                )
+            async with self._slot_for(location, record.organization_id):
+                return await self._probe_at(location, record, respond_by)
+        except _NoProbeSlot:
+            return _result(Reason.TIMEOUT)
         except (SecretStoreUnavailable, SecretCorrupt):
             return _result(Reason.SECRET_STORE_UNAVAILABLE)
         except (SecretMissing, ByokError):
@@ -198,6 +207,28 @@ class ValidationRunner:
             # Log only the exception's type: its text may quote the key.
             log.error("validation_failed", validation_id=str(record.id), error=type(error).__name__)  # noqa: TRY400
             return _result(Reason.INTERRUPTED)
+
+    def _slot_for(self, location: SecretLocation, organization_id: str) -> AbstractAsyncContextManager[None]:
+        """The right to probe a custom host. The default endpoint, which is the operator's, needs none."""
+        is_custom = location.endpoint.base_url is not None
+        return self._custom_probes.slot(organization_id) if is_custom else nullcontext()
+
+    async def _probe_at(
+        self, location: SecretLocation, record: ValidationRecord, respond_by: float | None
+    ) -> ValidationResult:
+        ref = SecretRef(organization_id=record.organization_id, credential_id=record.credential_id)
+        key = await read_with_retry(
+            location,
+            lambda store_version: self._store.read(ref, store_version),
+            lambda: self._find_location(record),
+        )
+        with client_span("provider.probe"), PROVIDER_SECONDS.time():
+            return await self._provider.probe(
+                key,
+                location.endpoint,
+                previously_valid=location.was_valid,
+                timeout_seconds=_seconds_left(respond_by),
+            )
 
     async def _find_location(self, record: ValidationRecord) -> SecretLocation | None:
         async with self._units.reading(record.organization_id) as uow:

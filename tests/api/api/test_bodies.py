@@ -212,3 +212,38 @@ class TestManyErrors:
         assert len(response.json()["errors"]) == 20
         assert response.json().get("errors_truncated", False) is is_truncated
         assert len(response.content) <= 16 * 1024
+
+
+class TestNumberOfValues:
+    """A body with more values than any valid one is shortened before it is parsed."""
+
+    @pytest.mark.parametrize("size", [50, MEBIBYTE], ids=["in parts", "whole"])
+    async def test_of_a_shortened_body_does_not_change_its_error(self, tenant: Tenant, size: int) -> None:
+        body = json.dumps({"amount": 5, "name": [1, 2], "thresholds": [0] * 30_000, "more": 1}).encode()
+
+        async def parts() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), size):
+                yield body[start : start + size]
+
+        response = await tenant.post(f"{tenant.path}/spend-limits", content=parts(), headers=JSON)
+
+        assert_problem(response, 422, "validation_failed")
+        assert [error["field"] for error in response.json()["errors"]] == [
+            *("name", "amount", "period", "thresholds")
+        ]
+
+    async def test_of_repeated_fields_is_422(self, tenant: Tenant) -> None:
+        fields = ",".join('"label":"x"' for _ in range(20_000))
+        body = f'{{"api_key":"{make_key()}",{fields}}}'
+
+        response = await tenant.post(tenant.credentials, content=body, headers=JSON)
+
+        assert_problem(response, 422, "validation_failed")
+        assert [error["code"] for error in response.json()["errors"]] == ["too_many_values"]
+
+    async def test_counts_no_commas_in_texts(self, tenant: Tenant) -> None:
+        body = json.dumps({"label": "," * 20_000, "api_key": make_key()})
+
+        response = await tenant.post(tenant.credentials, content=body, headers=JSON)
+
+        assert [error["field"] for error in response.json()["errors"]] == ["label"]

@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,10 @@ from tests.support.worst_bodies import worst_bodies
 JSON = {"Content-Type": "application/json"}
 MEBIBYTE = 1024 * 1024
 LOOP_SECONDS = 0.2
+# Of a batch of 16 MiB. On an idle machine the longest step takes about 10 ms: one statement with 5,000 event ids.
+BATCH_LOOP_SECONDS = 0.1
 MEMORY_MEBIBYTES = 64
+READ_BYTES = 64 * 1024
 RESPONSE_BYTES = 16 * 1024
 
 DOCUMENT = openapi_document()
@@ -39,10 +42,12 @@ OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
 INGESTION = "ingestUsageEvents"
 
 
-def excess(name: str, response_bytes: int, status: int, cost: Cost, *, seconds: float) -> str | None:
+def excess(
+    name: str, response_bytes: int, status: int, cost: Cost, *, seconds: float, at_most: float = LOOP_SECONDS
+) -> str | None:
     """Describe what exceeds a limit."""
     is_small = status < 400 or response_bytes <= RESPONSE_BYTES
-    is_cheap = seconds <= LOOP_SECONDS and cost.memory_mebibytes <= MEMORY_MEBIBYTES
+    is_cheap = seconds <= at_most and cost.memory_mebibytes <= MEMORY_MEBIBYTES
     if status < 500 and is_small and is_cheap:
         return None
     return f"{name}: {status}, {response_bytes} bytes, {cost}"
@@ -155,11 +160,22 @@ class TestIngestion:
     @pytest.mark.parametrize(("name", "body"), BATCHES, ids=[name for name, _ in BATCHES])
     async def test_never_uses_the_loop_for_long(self, ledger: Ledger, name: str, body: bytes) -> None:
         assert len(body) <= 16 * MEBIBYTE
-        response, cost = await cost_of(ledger.service.post(ledger.path, content=body, headers=JSON))
-        assert (
-            excess(name, len(response.content), response.status_code, cost, seconds=cost.longest_seconds)
-            is None
+        await ledger.accepted()  # the first request of the process also builds its validators
+
+        async def parts() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), READ_BYTES):
+                yield body[start : start + READ_BYTES]  # as the server passes them on
+
+        response, cost = await cost_of(ledger.service.post(ledger.path, content=parts(), headers=JSON))
+        found = excess(
+            name,
+            len(response.content),
+            response.status_code,
+            cost,
+            seconds=cost.longest_seconds,
+            at_most=BATCH_LOOP_SECONDS,
         )
+        assert found is None
 
 
 DIMENSIONS = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -122,6 +123,21 @@ class TestOpenLink:
         assert {status_and_code(response) for response in refused} == {(429, "concurrency_limited")}
         assert other.status_code == 200
         await asyncio.gather(*opened)
+
+    async def test_works_during_a_flood_of_guessed_codes(
+        self, tenant: Tenant, make_tenant: MakeTenant, http: httpx.AsyncClient
+    ) -> None:
+        real, organizations = await create_link(tenant), [tenant, make_tenant(), make_tenant()]
+        guesses = [f"/exports/{it.organization}/{secrets.token_urlsafe(32)}" for it in organizations * 300]
+
+        flood = [asyncio.create_task(open_link(http, path)) for path in guesses]
+        await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)  # it is in full swing
+        opened = await open_link(http, real)
+
+        assert opened.status_code == 200
+        assert {status_and_code(response) for response in await asyncio.gather(*flood)} == {
+            (404, "not_found")
+        }
 
     async def test_fails_for_another_organization(
         self, tenant: Tenant, make_tenant: MakeTenant, http: httpx.AsyncClient

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,9 +11,10 @@ import httpx
 import pytest
 
 from app.auth.signing_keys import EmbeddedIssuer
+from tests.support.polling import until
 from tests.support.provider.fake_anthropic import make_key
 from tests.support.relay.relay_service import RelayUser, WithSettings, error_of, request
-from tests.support.relay.scripted_provider import MODEL, Exchange, message
+from tests.support.relay.scripted_provider import MODEL, Exchange, event, message
 from tests.support.tenant import MakeToken
 
 
@@ -308,6 +310,33 @@ class TestSlots:
             assert unaffected.status_code == 200
             assert [it.status_code for it in await asyncio.gather(*holding)] == [200, 200]
             assert (await small.send()).status_code == 200
+
+    async def test_unread_endless_streams_hold_only_those_of_their_organization(
+        self,
+        user: RelayUser,
+        make_relay_user: Callable[[], RelayUser],
+        with_settings: WithSettings,
+    ) -> None:
+        async def never_end(exchange: Exchange) -> None:
+            await exchange.head(200, {"content-type": "text/event-stream"})
+            with suppress(ConnectionError):
+                while True:
+                    await exchange.chunk(event("ping") * 1000)
+
+        other = make_relay_user()
+        await other.save_key()
+        async with with_settings(user, slots_per_organization=2) as small, AsyncExitStack() as unread:
+            script = user.provider.script("endless", never_end)
+            for _ in range(2):
+                opened = await unread.enter_async_context(small.stream(headers=script))
+                assert opened.status_code == 200
+            refused = await small.send()
+            unaffected = await replace(other, admin=replace(other.admin, http=small.admin.http)).send()
+
+            assert error_of(refused) == (429, "rate_limit_error", "relay_concurrency_exceeded")
+            assert unaffected.status_code == 200
+            await unread.aclose()
+            await until(small.send, lambda response: response.status_code == 200)
 
 
 class TestHeaders:

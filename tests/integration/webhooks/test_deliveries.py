@@ -115,14 +115,19 @@ async def quick() -> AsyncIterator[WebhookReceiver]:
 
 
 @pytest.fixture
+def resolver() -> FixedResolver:
+    return FixedResolver(gw_example_com=[[ADDRESS]], other_example_com=[[OTHER_ADDRESS]])
+
+
+@pytest.fixture
 async def outbox(
     services: Services,
+    resolver: FixedResolver,
     own_database: Database,
     own_superuser: AsyncEngine,
     hanging: WebhookReceiver,
     quick: WebhookReceiver,
 ) -> AsyncIterator[Outbox]:
-    resolver = FixedResolver(gw_example_com=[[ADDRESS]], other_example_com=[[OTHER_ADDRESS]])
     backend = LoopbackBackend({ADDRESS: hanging.port, OTHER_ADDRESS: quick.port})
     async with client(resolver, backend, limits=EgressLimits(total_seconds=None)) as http:
         own = services_with_webhooks(
@@ -136,6 +141,8 @@ async def outbox(
         outbox = Outbox(own, own_database, own_superuser)
         yield outbox
         hanging.gate.set()
+        for blocked in resolver.blocked.values():
+            blocked.set()
         await outbox.clear()
 
 
@@ -166,6 +173,24 @@ class TestFairness:
         assert await running == BACKLOG + 1
         assert len({message.headers["webhook-id"] for message in hanging.received}) == BACKLOG
         assert await outbox.remaining() == 0
+
+    async def test_hanging_lookups_delay_only_their_own_organization(
+        self,
+        outbox: Outbox,
+        resolver: FixedResolver,
+        quick: WebhookReceiver,
+        make_caller: MakeCaller,
+    ) -> None:
+        await outbox.add_deliveries(make_caller(), HOST, BACKLOG)
+        await outbox.add_deliveries(make_caller(), OTHER_HOST, 1)
+        resolver.blocked[HOST] = asyncio.Event()  # a name server that never responds
+        resolver.queries.clear()
+
+        running = outbox.start()
+        await wait_for_messages(quick, lambda count: count == 1)
+
+        assert not running.done()
+        assert resolver.queries.count(HOST) <= MAX_PER_ORGANIZATION
 
     async def test_fast_backlog_does_not_delay_other_organizations(
         self, outbox: Outbox, hanging: WebhookReceiver, quick: WebhookReceiver, make_caller: MakeCaller

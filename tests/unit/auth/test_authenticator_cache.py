@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from app.auth.authenticator import Authenticator
-from tests.support.auth_tokens import ED25519, Clock, Keys, authenticator_of, bearer, refusal_reason
+from tests.support.auth_tokens import ED25519, ISSUER, Clock, Keys, authenticator_of, bearer, refusal_reason
 
 
 @pytest.fixture
@@ -108,3 +108,35 @@ class TestCache:
         await authenticator.authenticate(token)
 
         assert keys.lookups == 2
+
+
+class TestManyTokensOfOneOrganization:
+    async def test_do_not_evict_those_of_others(self, keys: Keys, clock: Clock) -> None:
+        authenticator = Authenticator(
+            keys,
+            issuer=ISSUER,
+            audience="byok",
+            cache_size=100,
+            cache_size_per_organization=10,
+            clock=clock,
+        )
+        victim = bearer(org="org_victim")
+        await authenticator.authenticate(victim)
+        tokens = [bearer(sub=f"user_{n}") for n in range(200)]
+        for token in tokens:
+            await authenticator.authenticate(token)
+        lookups = keys.lookups
+
+        await authenticator.authenticate(victim)
+        await authenticator.authenticate(tokens[-1])
+
+        assert keys.lookups == lookups
+        assert len(authenticator._cache) == 11
+
+    async def test_leave_nothing_behind_when_they_are_evicted(self, keys: Keys, clock: Clock) -> None:
+        authenticator = authenticator_of(keys, clock)
+        for n in range(50):
+            await authenticator.authenticate(bearer(org=f"org_{n}"))
+
+        assert len(authenticator._cache) == 3
+        assert set(authenticator._digests) == {"org_47", "org_48", "org_49"}
