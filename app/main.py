@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 
 from app import __version__
 from app.api.middleware import Authentication, BodyLimits, Cors, RequestContext
@@ -49,8 +51,7 @@ def create_app(
         # FastAPI's own spans and logs contain raw paths, hosts and exceptions. app.observability.tracing replaces them.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    for router in ROUTERS:
-        app.include_router(router)
+    app.router.routes.extend(_routes_of_features())
     if page is not None:
         app.include_router(page_router(page))
     add_problem_handlers(app)
@@ -58,6 +59,19 @@ def create_app(
 
     _add_middleware(app, cors or CorsSettings(), page)
     return app
+
+
+@cache
+def _routes_of_features() -> tuple[BaseRoute, ...]:
+    """The routes of all features. All applications of a process share them.
+
+    They have no state of an application. FastAPI prepares included routers at their first request, which takes almost
+    half a second of CPU time, and the tests create hundreds of applications.
+    """
+    features = APIRouter()
+    for router in ROUTERS:
+        features.include_router(router)
+    return tuple(features.routes)
 
 
 def _add_middleware(app: FastAPI, cors: CorsSettings, page: BillingPage | None) -> None:
