@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.routing import BaseRoute
 
 from app import __version__
 from app.api.middleware import Authentication, BodyLimits, Cors, RequestContext
@@ -51,7 +50,7 @@ def create_app(
         # FastAPI's own spans and logs contain raw paths, hosts and exceptions. app.observability.tracing replaces them.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.router.routes.extend(_routes_of_features())
+    app.router.routes.extend(_features().routes)
     if page is not None:
         app.include_router(page_router(page))
     add_problem_handlers(app)
@@ -62,8 +61,8 @@ def create_app(
 
 
 @cache
-def _routes_of_features() -> tuple[BaseRoute, ...]:
-    """The routes of all features. All applications of a process share them.
+def _features() -> APIRouter:
+    """The routers of all features. All applications of a process share their routes.
 
     They have no state of an application. FastAPI prepares included routers at their first request, which takes almost
     half a second of CPU time, and the tests create hundreds of applications.
@@ -71,7 +70,7 @@ def _routes_of_features() -> tuple[BaseRoute, ...]:
     features = APIRouter()
     for router in ROUTERS:
         features.include_router(router)
-    return tuple(features.routes)
+    return features
 
 
 def _add_middleware(app: FastAPI, cors: CorsSettings, page: BillingPage | None) -> None:
