@@ -53,7 +53,7 @@ def sampled(names: Iterable[str]) -> list[str]:
 def sampled_cases(cases: Iterable[Case], *, stride: int, of: str) -> Iterator[Case]:
     """Every `stride`-th case from one that the seed and the name `of` choose, or all with BYOK_TEST_CRASHES=all.
 
-    `stride` days in a row test all of them. There must be at least `stride` cases, or none are tested on some days.
+    `stride` consecutive days test all of them. There must be at least `stride` cases, or none are tested on some days.
     """
     if ALL_CRASHES:
         return iter(cases)

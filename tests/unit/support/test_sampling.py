@@ -1,4 +1,4 @@
-"""What `make test` samples is tested completely by as many days in a row as the stride has."""
+"""What `make test` samples is tested completely by as many consecutive days as the stride."""
 
 import pytest
 
