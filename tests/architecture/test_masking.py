@@ -11,6 +11,7 @@ import typing
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -44,20 +45,23 @@ def modules(*roles: str) -> list[types.ModuleType]:
     ]
 
 
+@cache
+def names_in_files() -> dict[str, set[str]]:
+    """The attributes that each file of the service accesses, and its strings, which may name an attribute."""
+    return {
+        str(path.relative_to(SOURCE)): {
+            node.attr if isinstance(node, ast.Attribute) else str(node.value)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+            or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+        }
+        for path in SOURCE.rglob("*.py")
+    }
+
+
 def calls(attribute: str) -> set[str]:
     """The files of the service that access an attribute of this name."""
-    found = set()
-    for path in SOURCE.rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        named |= {
-            node.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Constant) and node.value == attribute
-        }
-        if attribute in named:
-            found.add(str(path.relative_to(SOURCE)))
-    return found
+    return {file for file, names in names_in_files().items() if attribute in names}
 
 
 def subclasses(model: type[Any]) -> Iterator[type[Any]]:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from app.main import openapi_document
+from tests.support.openapi import openapi_document
 from tests.support.processes.service import Service, running
 from tests.support.provider.fake_anthropic import FakeAnthropic, Served, make_key
 

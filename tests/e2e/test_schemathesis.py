@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import AsyncIterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app.core.organizations import ORGANIZATION_PATTERN
-from app.main import openapi_document
 from tests.support.fault_injection import ALL_CRASHES
 from tests.support.network.name_server import nxdomain_name_server
+from tests.support.openapi import openapi_document
 from tests.support.processes.fake_anthropic import provider_process
 from tests.support.processes.service import running
 from tests.support.provider.fake_anthropic import make_key
@@ -47,7 +48,7 @@ schemathesis.serializer.alias("application/x-ndjson", "application/json")
 EXAMPLES = 25 if ALL_CRASHES else 5
 
 SCHEMA = schemathesis.openapi.from_dict(
-    openapi_document(),
+    deepcopy(openapi_document()),  # it may be changed
     config=SchemathesisConfig.from_dict({"generation": {"max-examples": EXAMPLES, "deterministic": True}}),
 )
 

@@ -5,13 +5,15 @@ the response is lost. A test wraps the ports, runs the use case and increases n 
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any, cast
+from itertools import islice
+from typing import Any, TypeVar, cast
 from uuid import UUID
+from zlib import crc32
 
 from app.core.clock import now
 from app.core.errors import DatabaseUnavailable, SecretStoreUnavailable
@@ -24,6 +26,8 @@ from app.database.statements import FixedStatement
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.provider_url.endpoint import ProviderEndpoint
 from app.secret_store.port import SecretRef, SecretStore
+
+Case = TypeVar("Case")
 
 # BYOK_TEST_CRASHES=all tests every step, and every operation with a real Vault.
 ALL_CRASHES = os.environ.get("BYOK_TEST_CRASHES") == "all"
@@ -44,6 +48,16 @@ def sampled(names: Iterable[str]) -> list[str]:
     """One of several equal cases, which the seed chooses; all of them with BYOK_TEST_CRASHES=all."""
     found = list(names)
     return found if ALL_CRASHES else [found[SEED % len(found)]]
+
+
+def sampled_cases(cases: Iterable[Case], *, stride: int, of: str) -> Iterator[Case]:
+    """Every `stride`-th case from one that the seed and the name `of` choose, or all with BYOK_TEST_CRASHES=all.
+
+    `stride` consecutive days test all of them. There must be at least `stride` cases, or none are tested on some days.
+    """
+    if ALL_CRASHES:
+        return iter(cases)
+    return islice(cases, (SEED + crc32(of.encode())) % stride, None, stride)
 
 
 class Crash(BaseException):

@@ -1,12 +1,15 @@
 """Bodies that cost as much as their size allows, generated from the schemas of the OpenAPI document."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from app.api.examples import ExampleMissing, example_of
 
 Schema = Mapping[str, Any]
+# Makes a body. To make one of 31 MiB takes longer than to reject it, and callers leave out many of them.
+MakeBody = Callable[[], bytes]
 
 _MARK = "@the worst value@"
 # Each is repeated until the body has its full size: the beginning, the repeated part, the end.
@@ -39,32 +42,38 @@ _FOR_FIELDS = {
     *("wide characters", "many fields"),
 }
 _DEEP = {"deep lists": ("[", "]"), "deep objects": ('{"a":', "}")}
+_VALUES = (*_WORST, *_DEEP, "many fields")
 
 
-def worst_bodies(schema: Schema, schemas: Schema, size: int) -> Iterator[tuple[str, bytes]]:
-    """Yield bodies of at most `size` bytes with a name: every value of the schema replaced by the worst ones."""
+def worst_bodies(schema: Schema, schemas: Schema, size: int) -> Iterator[tuple[str, MakeBody]]:
+    """Yield functions that make bodies of at most `size` bytes, with a name: every value of the schema replaced by the worst ones."""
     example = _example(schema, schemas)
     for place, marked in _marked(example):
         before, after = json.dumps(marked).split(json.dumps(_MARK))
         name = ".".join(map(str, place)) or "the body"
         is_field = not isinstance(_at(example, place), dict | list)
-        for worst, filled in _values(size - len(before) - len(after) - 1):
+        for worst in _VALUES:
             if is_field and worst not in _FOR_FIELDS:
                 continue
-            yield f"{name}: {worst}", (before + filled + after).encode()
+            yield f"{name}: {worst}", partial(_with_value, before, worst, after, size)
     yield from _repeated_items(example, size)
     yield from _unknown_fields(example, size)
 
 
-def _values(size: int) -> Iterator[tuple[str, str]]:
-    for name, (start, unit, end) in _WORST.items():
-        number = (size - len(start) - len(end)) // len(unit.encode())
-        yield name, start + unit * number + end
-    for name, (opening, closing) in _DEEP.items():
+def _with_value(before: str, worst: str, after: str, size: int) -> bytes:
+    return (before + _value(worst, size - len(before) - len(after) - 1) + after).encode()
+
+
+def _value(worst: str, size: int) -> str:
+    if worst in _WORST:
+        start, unit, end = _WORST[worst]
+        return start + unit * ((size - len(start) - len(end)) // len(unit.encode())) + end
+    if worst in _DEEP:
+        opening, closing = _DEEP[worst]
         depth = size // (len(opening) + len(closing)) - 1
-        yield name, opening * depth + "0" + closing * depth
+        return opening * depth + "0" + closing * depth
     fields = ",".join(f'"a{number}":0' for number in range(size // 11))
-    yield "many fields", "{" + fields[: fields.rindex(",", 0, size - 2)] + "}"
+    return "{" + fields[: fields.rindex(",", 0, size - 2)] + "}"
 
 
 def _marked(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
@@ -80,7 +89,7 @@ def _marked(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tup
             yield inner, copied
 
 
-def _repeated_items(example: Any, size: int) -> Iterator[tuple[str, bytes]]:
+def _repeated_items(example: Any, size: int) -> Iterator[tuple[str, MakeBody]]:
     """Valid items, and items with one invalid value each, as many as fit."""
     for place, marked in _marked(example):
         item = _at(example, place)
@@ -88,12 +97,16 @@ def _repeated_items(example: Any, size: int) -> Iterator[tuple[str, bytes]]:
             continue
         before, after = json.dumps(marked).split(json.dumps(_MARK))
         for name, repeated in {"valid items": item, "invalid items": _with_null(item)}.items():
-            text = json.dumps(repeated) + ","
-            number = max(1, (size - len(before) - len(after)) // len(text))
-            yield f"{'.'.join(map(str, place))}: {name}", (before + (text * number)[:-1] + after).encode()
+            make = partial(_with_items, before, json.dumps(repeated) + ",", after, size)
+            yield f"{'.'.join(map(str, place))}: {name}", make
 
 
-def _unknown_fields(example: Any, size: int) -> Iterator[tuple[str, bytes]]:
+def _with_items(before: str, item: str, after: str, size: int) -> bytes:
+    number = max(1, (size - len(before) - len(after)) // len(item))
+    return (before + (item * number)[:-1] + after).encode()
+
+
+def _unknown_fields(example: Any, size: int) -> Iterator[tuple[str, MakeBody]]:
     """The valid body with as many unknown fields as fit, in each of its objects."""
     for place, marked in _marked(example):
         item = _at(example, place)
@@ -101,9 +114,14 @@ def _unknown_fields(example: Any, size: int) -> Iterator[tuple[str, bytes]]:
             continue
         before, after = json.dumps(marked).split(json.dumps(_MARK))
         known = json.dumps(item)[:-1] + "," if item else "{"
-        number = (size - len(before) - len(after) - len(known)) // 11
-        fields = ",".join(f'"b{number}":0' for number in range(number))
-        yield f"{'.'.join(map(str, place))}: unknown fields", (before + known + fields + "}" + after).encode()
+        make = partial(_with_unknown_fields, before + known, after, size)
+        yield f"{'.'.join(map(str, place))}: unknown fields", make
+
+
+def _with_unknown_fields(before: str, after: str, size: int) -> bytes:
+    number = (size - len(before) - len(after)) // 11
+    fields = ",".join(f'"b{number}":0' for number in range(number))
+    return (before + fields + "}" + after).encode()
 
 
 def _at(value: Any, place: tuple[str | int, ...]) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from app.auth.principal import Scope
 from app.core.organizations import ANY_ORGANIZATION
-from app.main import openapi_document
+from tests.support.openapi import openapi_document
 from tests.support.provider.fake_anthropic import make_key
 from tests.support.tenant import MakeToken, Tenant
 from tests.support.vault.lease_service import LeaseApi

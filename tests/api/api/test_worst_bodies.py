@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,8 @@ import pytest
 from app.auth.principal import Scope
 from app.core.clock import new_id
 from app.core.services import Services
-from app.main import openapi_document
+from tests.support.fault_injection import sampled_cases
+from tests.support.openapi import openapi_document
 from tests.support.request_cost import Cost, cost_of
 from tests.support.requests.usage_events import Ledger, event
 from tests.support.tenant import MakeTenant, MakeToken, Tenant
@@ -26,6 +27,8 @@ BATCH_LOOP_SECONDS = 0.1
 MEMORY_MEBIBYTES = 64
 READ_BYTES = 64 * 1024
 RESPONSE_BYTES = 16 * 1024
+# `make test` tests another sixth of the bodies of each operation every day, and `make test-exhaustive` tests all.
+STRIDE = 6
 
 DOCUMENT = openapi_document()
 SCHEMAS = DOCUMENT["components"]["schemas"]
@@ -81,7 +84,10 @@ class TestEveryOperation:
             day=datetime.now(UTC).date(),
         )
         exceeded: list[str | None] = []
-        for name, body in worst_bodies(schema, SCHEMAS, MEBIBYTE):
+        for name, make_body in sampled_cases(
+            worst_bodies(schema, SCHEMAS, MEBIBYTE), stride=STRIDE, of=operation
+        ):
+            body = make_body()
             assert len(body) <= MEBIBYTE, name
             response, cost = await cost_of(anyone.request(method, url, content=body, headers=JSON))
             exceeded.append(
@@ -101,64 +107,64 @@ def batch(events: Iterable[Any]) -> bytes:
     return json.dumps({"events": list(events)}).encode()
 
 
-def unreadable_batches() -> Iterator[tuple[str, bytes]]:
-    full = 16 * MEBIBYTE
-    yield "numbers", repeated("1")
-    yield "a surrogate, then numbers", b'{"events":["\\ud800",' + b"1," * (full // 2 - 30) + b"1]}"
-    yield "surrogates", repeated('"\\ud800"')
-    yield "one event of surrogates", repeated('["' + "\\ud800" * (full // 6 - 10) + '"]')
-    yield "one event of lists", repeated("[" + "[]," * (full // 3 - 20) + "[]]")
-    yield "large events of lists", repeated("[" + "[]," * 80_000 + "[]]")
-    yield "large events of objects", repeated("[" + "{}," * 80_000 + '"\\ud800"]')
-    yield "unknown fields", b'{"a":0' + b"".join(b',"a%d":0' % n for n in range(1_200_000)) + b"}"
-    yield "deep lists", repeated("[" * (full // 2 - 20) + "]" * (full // 2 - 20))
-    yield "commas", repeated('"' + "," * 3500 + '"')
+FULL = 16 * MEBIBYTE
+MANY_FIELDS = {f"x{number}": [number, {"a": None}] for number in range(90)}
+LONG_TEXTS = dict.fromkeys(("endpoint_id", "feature", "session_id", "prompt_id", "model"), "€" * 128)
 
 
-def event_batches() -> Iterator[tuple[str, bytes]]:
-    large = {f"x{number}": [number, {"a": None}] for number in range(90)}
-    usage = {"input_tokens": 1, **large}
-    texts = dict.fromkeys(("endpoint_id", "feature", "session_id", "prompt_id", "model"), "€" * 128)
-    yield "unknown fields", batch(event(**large) for _ in range(5000))
-    yield "unknown usage", batch(event(usage=usage) for _ in range(5000))
-    yield "long texts", batch(event(**texts) for _ in range(3800))
-    yield "the same event", batch([event(event_id="e", feature="f" * 128)] * 5000)
-    yield "invalid events", batch(event(model=5, usage=usage) for _ in range(5000))
-    yield "large events with unknown fields", batch([{f"{n}": [] for n in range(20_000)}] * 60)
-    yield "large events with many iterations", batch([event(usage={"iterations": [{}] * 50_000})] * 70)
-    model = {"type": "compaction", "output_tokens": 1}
-    yield (
-        "events with different models",
-        batch(
-            event(
-                usage={
-                    "input_tokens": 1,
-                    "iterations": [model | {"model": f"m{n}"}, model | {"model": f"n{n}"}],
-                }
-            )
-            for n in range(4999)
-        ),
-    )
-    yield (
-        "encoded percent signs",
-        batch(event(usage={"input_tokens": 1, "x": "%25" * 20_000}) for _ in range(100)),
-    )
-    for name, iteration, number in (
-        ("iterations of an unexpected form", {"type": 5, "input_tokens": 1.0}, 1100),
-        ("compactions", {"type": "compaction", "model": "claude-haiku-5-5"}, 1100),
-        ("empty iterations", {}, 5000),
-    ):
-        usage = {"input_tokens": 1, "iterations": [iteration] * 256}
-        yield f"256 {name}", batch(event(usage=usage) for _ in range(number))
+def different_models() -> Iterator[dict[str, Any]]:
+    for number in range(4999):
+        iterations = [
+            {"type": "compaction", "output_tokens": 1, "model": f"{prefix}{number}"} for prefix in "mn"
+        ]
+        yield event(usage={"input_tokens": 1, "iterations": iterations})
 
 
-BATCHES = [*unreadable_batches(), *event_batches()]
+def full_of_iterations(iteration: Mapping[str, Any], number: int) -> bytes:
+    return batch(event(usage={"input_tokens": 1, "iterations": [iteration] * 256}) for _ in range(number))
+
+
+# Functions, because all bodies together have 350 MiB, and every process that collects this module would make them.
+UNREADABLE_BATCHES: dict[str, Callable[[], bytes]] = {
+    "numbers": lambda: repeated("1"),
+    "a surrogate, then numbers": lambda: b'{"events":["\\ud800",' + b"1," * (FULL // 2 - 30) + b"1]}",
+    "surrogates": lambda: repeated('"\\ud800"'),
+    "one event of surrogates": lambda: repeated('["' + "\\ud800" * (FULL // 6 - 10) + '"]'),
+    "one event of lists": lambda: repeated("[" + "[]," * (FULL // 3 - 20) + "[]]"),
+    "large events of lists": lambda: repeated("[" + "[]," * 80_000 + "[]]"),
+    "large events of objects": lambda: repeated("[" + "{}," * 80_000 + '"\\ud800"]'),
+    "unknown fields": lambda: b'{"a":0' + b"".join(b',"a%d":0' % n for n in range(1_200_000)) + b"}",
+    "deep lists": lambda: repeated("[" * (FULL // 2 - 20) + "]" * (FULL // 2 - 20)),
+    "commas": lambda: repeated('"' + "," * 3500 + '"'),
+}
+EVENT_BATCHES: dict[str, Callable[[], bytes]] = {
+    "events with unknown fields": lambda: batch(event(**MANY_FIELDS) for _ in range(5000)),
+    "unknown usage": lambda: batch(event(usage={"input_tokens": 1, **MANY_FIELDS}) for _ in range(5000)),
+    "long texts": lambda: batch(event(**LONG_TEXTS) for _ in range(3800)),
+    "the same event": lambda: batch([event(event_id="e", feature="f" * 128)] * 5000),
+    "invalid events": lambda: batch(
+        event(model=5, usage={"input_tokens": 1, **MANY_FIELDS}) for _ in range(5000)
+    ),
+    "large events with unknown fields": lambda: batch([{f"{n}": [] for n in range(20_000)}] * 60),
+    "large events with many iterations": lambda: batch([event(usage={"iterations": [{}] * 50_000})] * 70),
+    "events with different models": lambda: batch(different_models()),
+    "encoded percent signs": lambda: batch(
+        event(usage={"input_tokens": 1, "x": "%25" * 20_000}) for _ in range(100)
+    ),
+    "256 iterations of an unexpected form": lambda: full_of_iterations(
+        {"type": 5, "input_tokens": 1.0}, 1100
+    ),
+    "256 compactions": lambda: full_of_iterations({"type": "compaction", "model": "claude-haiku-5-5"}, 1100),
+    "256 empty iterations": lambda: full_of_iterations({}, 5000),
+}
+BATCHES = {**UNREADABLE_BATCHES, **EVENT_BATCHES}
 
 
 @pytest.mark.slow
 class TestIngestion:
-    @pytest.mark.parametrize(("name", "body"), BATCHES, ids=[name for name, _ in BATCHES])
-    async def test_never_uses_the_loop_for_long(self, ledger: Ledger, name: str, body: bytes) -> None:
+    @pytest.mark.parametrize("name", list(sampled_cases(BATCHES, stride=3, of=INGESTION)))
+    async def test_never_uses_the_loop_for_long(self, ledger: Ledger, name: str) -> None:
+        body = BATCHES[name]()
         assert len(body) <= 16 * MEBIBYTE
         await ledger.accepted()  # the first request of the process also builds its validators
 

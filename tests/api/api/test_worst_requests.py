@@ -11,7 +11,8 @@ import pytest
 from app.auth.principal import Scope
 from app.core.clock import new_id
 from app.core.services import Services
-from app.main import openapi_document
+from tests.support.fault_injection import sampled_cases
+from tests.support.openapi import openapi_document
 from tests.support.request_cost import cost_of
 from tests.support.tenant import MakeTenant, MakeToken, Tenant
 from tests.support.worst_bodies import worst_bodies
@@ -25,6 +26,8 @@ from tests.support.worst_requests import (
 
 LOOP_SECONDS, MEMORY_MEBIBYTES, RESPONSE_BYTES = 0.2, 64, 16 * 1024
 MEBIBYTE = 1024 * 1024
+# `make test` tests another sixth of the requests of each operation every day, and `make test-exhaustive` tests all.
+STRIDE = 6
 
 DOCUMENT = openapi_document()
 OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -128,7 +131,8 @@ class TestEveryOperation:
     async def test_bounds_the_cost_of_any_query(self, costs: Costs, operation: str) -> None:
         method, path, described = OPERATIONS[operation]
         names = [it["name"] for it in described["parameters"] if it["in"] == "query"]
-        for name, query in worst_queries([*names, *HIDDEN.get(operation, ())]):
+        queries = worst_queries([*names, *HIDDEN.get(operation, ())])
+        for name, query in sampled_cases(queries, stride=STRIDE, of=operation):
             await costs.send(name, method, f"{costs.url(path)}?{query}")
 
         assert costs.exceeded == []
@@ -138,7 +142,7 @@ class TestEveryOperation:
         method, path, described = OPERATIONS[operation]
         for parameter in described.get("parameters", ()):
             if parameter["in"] == "path":
-                for name, value in worst_path_values():
+                for name, value in sampled_cases(worst_path_values(), stride=STRIDE, of=operation):
                     url = costs.url(path, **{parameter["name"]: value})
                     await costs.send(f"{parameter['name']}: {name}", method, url)
 
@@ -147,7 +151,7 @@ class TestEveryOperation:
     @pytest.mark.parametrize("operation", OPERATIONS)
     async def test_bounds_the_cost_of_any_header(self, costs: Costs, operation: str) -> None:
         method, path, _ = OPERATIONS[operation]
-        for name, headers in worst_headers():
+        for name, headers in sampled_cases(worst_headers(), stride=STRIDE, of=operation):
             body = b"" if method == "get" else b"{}"
             await costs.send(name, method, costs.url(path), headers=headers, body=body)
 
@@ -158,8 +162,9 @@ class TestEveryOperation:
         self, costs: Costs, operation: str
     ) -> None:
         method, path, _ = OPERATIONS[operation]
-        for name, body in worst_bodies({"properties": {}}, {}, MEBIBYTE):
-            await costs.send(name, method, costs.url(path), body=body)
+        bodies = worst_bodies({"properties": {}}, {}, MEBIBYTE)
+        for name, make_body in sampled_cases(bodies, stride=STRIDE, of=operation):
+            await costs.send(name, method, costs.url(path), body=make_body())
 
         assert costs.exceeded == []
 

@@ -22,6 +22,7 @@ from tests.support.fault_injection import (
     crash,
     fault_injecting_store,
     outage,
+    sampled_steps,
 )
 from tests.support.provider.fake_anthropic import make_key
 from tests.support.requests.rotation import create_credential, get_json, post_rotation, version_states
@@ -98,7 +99,7 @@ class TestRetry:
     async def test_after_a_crash_at_any_step_rotates_once(
         self, fault_runner: FaultRunner, activate: str
     ) -> None:
-        for at in range(1, MAX_STEPS):
+        for at in sampled_steps(MAX_STEPS, stride=3):
             faults = crash(at)
             await assert_rotated_once(fault_runner, faults, activate=activate)
             if faults.never_fired:
@@ -110,7 +111,7 @@ class TestRetry:
     async def test_after_an_outage_at_any_step_rotates_once(
         self, fault_runner: FaultRunner, lasts: bool
     ) -> None:
-        for at in range(1, MAX_STEPS):
+        for at in sampled_steps(MAX_STEPS, stride=3):
             faults = outage(at, lasts=lasts)
             await assert_rotated_once(fault_runner, faults)
             if faults.never_fired:

@@ -31,7 +31,7 @@ from tests.support.fault_injection import (
 # With BYOK_TEST_CRASHES=all, every step is tested; otherwise every n-th. Two strides of one test have no common factor, so
 # that the daily samples together have every pair of steps.
 STRIDE = 4
-RECONCILIATION_STRIDES = {"memory": 4, "Vault's fake": 8}
+RECONCILIATION_STRIDES = {"memory": 7, "Vault's fake": 10}
 RECONCILIATION_STEP_STRIDE = 3
 
 

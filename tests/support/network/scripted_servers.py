@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, TypeAlias
 
 import httpcore
@@ -172,7 +173,9 @@ class LoopbackBackend(httpcore.AsyncNetworkBackend):
         )
 
 
+@cache
 def trusting_context(authority: trustme.CA = AUTHORITY) -> ssl.SSLContext:
+    """A context of the service that also trusts this authority; shared, because reading the public roots is slow."""
     context = tls_context()
     authority.configure_trust(context)
     return context

@@ -10,7 +10,7 @@ import pytest
 
 from app.api.examples import ExampleMissing, example_of
 from app.core.notifications import EventType
-from app.main import openapi_document
+from tests.support.openapi import openapi_document
 
 DOCUMENT = openapi_document()
 COMMITTED = Path(__file__).parents[3] / "openapi" / "openapi.json"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.main import openapi_document
+from tests.support.openapi import openapi_document
 
 RELEASED = json.loads(Path(__file__).with_name("openapi_0_1.json").read_text(encoding="utf-8"))
 # Lists whose order means nothing, so that an addition may be anywhere.

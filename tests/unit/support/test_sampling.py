@@ -1,0 +1,41 @@
+"""What `make test` samples is tested completely by as many consecutive days as the stride."""
+
+import pytest
+
+from tests.support import fault_injection
+from tests.support.fault_injection import sampled_cases
+
+CASES = range(23)
+STRIDE = 6
+
+
+def sampled_on(day: int, monkeypatch: pytest.MonkeyPatch, *, of: str = "createCredential") -> list[int]:
+    monkeypatch.setattr(fault_injection, "ALL_CRASHES", False)
+    monkeypatch.setattr(fault_injection, "SEED", day)
+    return list(sampled_cases(CASES, stride=STRIDE, of=of))
+
+
+class TestSampledCases:
+    @pytest.mark.parametrize("first", [0, 739_949])
+    def test_cover_all_cases_in_as_many_days_as_the_stride(
+        self, first: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        days = [sampled_on(day, monkeypatch) for day in range(first, first + STRIDE)]
+
+        assert sorted(case for day in days for case in day) == list(CASES)
+
+    def test_are_never_empty_and_repeat_with_the_seed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for day in range(100):
+            sampled = sampled_on(day, monkeypatch)
+            assert sampled
+            assert sampled == sampled_on(day, monkeypatch)
+
+    def test_differ_between_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        starts = {sampled_on(1, monkeypatch, of=f"operation {number}")[0] for number in range(50)}
+
+        assert starts == set(range(STRIDE))
+
+    def test_are_all_cases_in_the_exhaustive_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fault_injection, "ALL_CRASHES", True)
+
+        assert list(sampled_cases(CASES, stride=STRIDE, of="createCredential")) == list(CASES)
