@@ -14,9 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-import hypothesis
 import pytest
-from hypothesis import HealthCheck
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.auth.principal import ROLES
@@ -49,11 +47,6 @@ from tests.support.tenant import MakeTenant, MakeToken, Tenant
 from tests.support.vault.real_server import availability_message, is_real_vault_available
 
 pytest_plugins = ["tests.support.vault.fixtures"]
-
-
-# Hypothesis measures these with a clock, so on a busy machine they fail without a fault.
-hypothesis.settings.register_profile("byok", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-hypothesis.settings.load_profile("byok")
 
 
 def pytest_configure() -> None:

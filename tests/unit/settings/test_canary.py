@@ -64,11 +64,7 @@ def _empty_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 class TestLoadSettings:
-    @settings(
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-        max_examples=400,
-        deadline=None,
-    )
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400, deadline=None)
     @given(
         variable=st.sampled_from(VARIABLES),
         form=st.sampled_from(FORMS),
