@@ -23,9 +23,7 @@ _DIALECT = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-unt
 _PARAMETER = re.compile(r"\$(\d+)")
 # The first column of each read in a statement that runs several. No table has it.
 _ROW_NUMBER = "number_of_this_row"
-_PART = (
-    f"(SELECT row_number() OVER () AS {_ROW_NUMBER}, found.* FROM ({{statement}}) AS found) AS part{{number}}"
-)
+_PART = "(SELECT row_number() OVER () AS {row_number}, found.* FROM ({statement}) AS found) AS part{number}"
 _COMBINED = "SELECT {columns} FROM {joined} ORDER BY coalesce({row_numbers})"
 
 
