@@ -151,7 +151,14 @@ class TestUnrecognizedUsage:
         ("writes", "flags"),
         [
             ({"ephemeral_24h_input_tokens": 300}, IGNORED),
-            ({"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2, "persistent_ephemeral_tokens": 3}, IGNORED),
+            (
+                {
+                    "ephemeral_5m_input_tokens": 1,
+                    "ephemeral_1h_input_tokens": 2,
+                    "persistent_ephemeral_tokens": 3,
+                },
+                IGNORED,
+            ),
             ({"ephemeral_5m_input_tokens": 1, "ephemeral_24h_input_tokens": 0}, 0),
             ({"ephemeral_5m_input_tokens": 1, "ephemeral_24h_input_tokens": None}, 0),
             ({"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2}, 0),
