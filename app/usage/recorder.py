@@ -35,7 +35,7 @@ from app.usage_mode.modes import UsageMode
 _MISMATCH = int(UsageFlag.MODE_MISMATCH)
 _REPEATED = int(UsageFlag.PROVIDER_REQUEST_REPEATED)
 _PACK_IN_THREAD_FROM = 250
-# Larger batches claim their ids first: a client that repeats one would send all rows in vain.
+# Larger batches claim their ids first: a client that repeats one would send all rows without effect.
 _INSERTED_AT_ONCE = 250
 
 
