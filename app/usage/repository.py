@@ -117,7 +117,7 @@ _objects = unnest(month=o.c.month.type, objects=sa.LargeBinary)
 _rows = unnest(event_id=sa.Text, **{name: t.c[name].type for name in _COLUMNS})
 _ROWS_PER_INSERT = 1000
 _INGESTED_AT = sa.bindparam("ingested_at", type_=t.c.ingested_at.type)
-_INGEST_XID = sa.literal_column("(SELECT pg_current_xact_id()::text::bigint)")
+_INGEST_XID: sa.ColumnElement[int] = sa.literal_column("(SELECT pg_current_xact_id()::text::bigint)")
 
 
 def _inserted_objects(*conditions: sa.ColumnElement[bool]) -> sa.CTE:

@@ -16,6 +16,7 @@ from app.core.services import Services
 from app.database.statements import Read
 from app.database.unit_of_work import UnitsOfWork
 from app.usage.service import IngestionService
+from app.usage_events.priced_event import Pricer
 from app.usage_events.records import ModelUsage, UsageFlag
 from tests.support.database.rows import change, fetch
 from tests.support.provider.fake_anthropic import make_key
@@ -267,7 +268,7 @@ class FlatPrices:
     price_version: str | None = "test"
     flags: UsageFlag = UsageFlag.TIER_ASSUMED
 
-    def reading(self, organization_id: str) -> "Read[FlatPrices]":
+    def reading(self, organization_id: str) -> Read[Pricer]:
         nothing = NoPrices().reading(organization_id)
         return Read(query=nothing.query, values=nothing.values, decode=lambda _: self)
 
