@@ -35,8 +35,6 @@ from app.usage_mode.modes import UsageMode
 _MISMATCH = int(UsageFlag.MODE_MISMATCH)
 _REPEATED = int(UsageFlag.PROVIDER_REQUEST_REPEATED)
 _PACK_IN_THREAD_FROM = 250
-# Larger batches claim their ids first: a client that repeats one would send all rows without effect.
-_INSERTED_AT_ONCE = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,19 +106,14 @@ class EventRecorder:
         batch, repeated = split_repetitions(batch)
         if not batch.events:
             return
-        is_correcting = context.corrections.targets is not None
-        if is_correcting or repeated.events or len(batch.events) > _INSERTED_AT_ONCE:
-            claimed = await self._uow[UsageRepository].claim(batch)
-        else:
-            rows = await _rows(batch, context)
-            claimed = await self._uow[UsageRepository].claim_and_insert(batch, rows, await _pack(batch))
-            if claimed.are_all_of(batch):
-                self._count(batch, rows)
-                return
+        claimed = await self._uow[UsageRepository].claim(batch)
         if repeated.events or len(claimed.event_ids) < len(batch.events):
             batch = await self._without_recorded(batch, repeated, claimed.event_ids)
-        if batch.events:
-            await self._write(batch if is_correcting else _flag_repeated_requests(batch, claimed), context)
+        if not batch.events:
+            return
+        if context.corrections.targets is None:
+            batch = _flag_repeated_requests(batch, claimed)
+        await self._write(batch, context)
 
     async def _write(self, batch: EventBatch, context: _Context) -> None:
         rows = await _rows(batch, context)
@@ -130,9 +123,6 @@ class EventRecorder:
             self.charges += await self._uow[CorrectionRepository].cancel(
                 {by: target for by, target in corrected.items() if target is not None}, context.ingested_at
             )
-        self._count(batch, rows)
-
-    def _count(self, batch: EventBatch, rows: LedgerRows) -> None:
         self.charges += rows.charges()
         self.accepted += len(batch.events)
         for key, at in _latest_uses(rows).items():

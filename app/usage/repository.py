@@ -35,14 +35,14 @@ _MODE_HISTORY = Query(
     ORDER BY m.effective_from
     """)
 )
-_keys = unnest(key_event_id=sa.Text, payload_hash=sa.LargeBinary, key_started_at=k.c.started_at.type)
+_keys = unnest(event_id=sa.Text, payload_hash=sa.LargeBinary, started_at=k.c.started_at.type)
 # Sorted, so that overlapping batches lock event ids in the same order and cannot deadlock.
 _INSERTED_KEYS = (
     insert(k)
     .from_select(
         ["organization_id", "event_id", "payload_hash", "started_at"],
-        sa.select(_ORGANIZATION, _keys.c.key_event_id, _keys.c.payload_hash, _keys.c.key_started_at).order_by(
-            _keys.c.key_event_id.collate("C")
+        sa.select(_ORGANIZATION, _keys.c.event_id, _keys.c.payload_hash, _keys.c.started_at).order_by(
+            _keys.c.event_id.collate("C")
         ),
     )
     .on_conflict_do_nothing()
@@ -51,29 +51,30 @@ _INSERTED_KEYS = (
 )
 # The first event of each provider request, sorted for the same reason, and after all event ids: the first comparison reads
 # them all. IS TRUE makes that a lookup in a hash table, where a join might compare each with each.
-_requests = unnest(key_event_id=sa.Text, key_started_at=k.c.started_at.type, request_id=sa.Text)
+_requests = unnest(event_id=sa.Text, started_at=k.c.started_at.type, provider_request_id=sa.Text)
 _INSERTED_REQUESTS = (
     insert(q)
     .from_select(
         ["organization_id", "provider_request_id", "started_at"],
-        sa.select(_ORGANIZATION, _requests.c.request_id, _requests.c.key_started_at)
+        sa.select(_ORGANIZATION, _requests.c.provider_request_id, _requests.c.started_at)
         .where(
-            _requests.c.request_id.is_not(None),
-            _requests.c.key_event_id.in_(sa.select(_INSERTED_KEYS.c.event_id)).is_(sa.true()),
+            _requests.c.provider_request_id.is_not(None),
+            _requests.c.event_id.in_(sa.select(_INSERTED_KEYS.c.event_id)).is_(sa.true()),
         )
-        .order_by(_requests.c.request_id.collate("C"), _requests.c.key_started_at),
+        .order_by(_requests.c.provider_request_id.collate("C"), _requests.c.started_at),
     )
     .on_conflict_do_nothing()
     .returning(q.c.provider_request_id)
     .cte("first_requests")
 )
-_CLAIMED = sa.select(
-    sa.select(sa.func.array_agg(_INSERTED_KEYS.c.event_id)).scalar_subquery().label("event_ids"),
-    sa.select(sa.func.array_agg(_INSERTED_REQUESTS.c.provider_request_id))
-    .scalar_subquery()
-    .label("request_ids"),
+_CLAIM = Query(
+    sa.select(
+        sa.select(sa.func.array_agg(_INSERTED_KEYS.c.event_id)).scalar_subquery().label("event_ids"),
+        sa.select(sa.func.array_agg(_INSERTED_REQUESTS.c.provider_request_id))
+        .scalar_subquery()
+        .label("request_ids"),
+    )
 )
-_CLAIM = Query(_CLAIMED)
 _DIGESTS = Query(
     sa.select(k.c.event_id, k.c.payload_hash).where(
         k.c.organization_id == _ORGANIZATION,
@@ -114,55 +115,41 @@ _COLUMNS: Mapping[str, Callable[[LedgerRows], list[Any]]] = {
     "corrects": lambda rows: [it.corrects for it in rows.events],
 }
 _objects = unnest(month=o.c.month.type, objects=sa.LargeBinary)
+_INSERTED_OBJECTS = (
+    insert(o)
+    .from_select(
+        ["organization_id", "ingested_at", "ingest_xid", "month", "objects"],
+        sa.select(
+            _ORGANIZATION,
+            sa.bindparam("ingested_at", type_=t.c.ingested_at.type),
+            sa.literal_column("(SELECT pg_current_xact_id()::text::bigint)"),
+            _objects.c.month,
+            _objects.c.objects,
+        ),
+    )
+    .returning(sa.literal_column("1"))
+    .cte("inserted_objects")
+)
 _rows = unnest(event_id=sa.Text, **{name: t.c[name].type for name in _COLUMNS})
 _ROWS_PER_INSERT = 1000
-_INGESTED_AT = sa.bindparam("ingested_at", type_=t.c.ingested_at.type)
-_INGEST_XID: sa.ColumnElement[int] = sa.literal_column("(SELECT pg_current_xact_id()::text::bigint)")
-
-
-def _inserted_objects(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
-    columns = ["organization_id", "ingested_at", "ingest_xid", "month", "objects"]
-    found = sa.select(_ORGANIZATION, _INGESTED_AT, _INGEST_XID, _objects.c.month, _objects.c.objects)
-    return (
-        insert(o)
-        .from_select(columns, found.where(*conditions))
-        .returning(sa.literal_column("1"))
-        .cte("inserted_objects")
+# Inside a CTE with RETURNING, because Citus writes the rows of another INSERT with COPY, which row-level security refuses.
+_INSERTED_ROWS = (
+    sa.insert(t)
+    .from_select(
+        ["organization_id", "ingested_at", "ingest_xid", "correction", "event_id", *_COLUMNS],
+        sa.select(
+            _ORGANIZATION,
+            sa.bindparam("ingested_at", type_=t.c.ingested_at.type),
+            sa.literal_column("(SELECT pg_current_xact_id()::text::bigint)"),
+            sa.literal_column("0"),
+            _rows.c.event_id,
+            *(unnest_or_constant(_rows, name) for name in _COLUMNS),
+        ),
     )
-
-
-def _inserted_rows(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
-    """Inside a CTE with RETURNING, because Citus writes the rows of another INSERT with COPY, which row-level security refuses."""
-    columns = ["organization_id", "ingested_at", "ingest_xid", "correction", "event_id", *_COLUMNS]
-    found = sa.select(
-        _ORGANIZATION,
-        _INGESTED_AT,
-        _INGEST_XID,
-        sa.literal_column("0"),
-        _rows.c.event_id,
-        *(unnest_or_constant(_rows, name) for name in _COLUMNS),
-    )
-    return (
-        sa.insert(t)
-        .from_select(columns, found.where(*conditions))
-        .returning(sa.literal_column("1"))
-        .cte("inserted_rows")
-    )
-
-
-_INSERT = Query(
-    sa.select(sa.func.count().label("n")).select_from(_inserted_rows()).add_cte(_inserted_objects())
+    .returning(sa.literal_column("1"))
+    .cte("inserted_rows")
 )
-
-
-def _all_of(ids: sa.CTE, wanted: str) -> sa.ColumnElement[bool]:
-    count = sa.select(sa.func.count()).select_from(ids).scalar_subquery()
-    return count == sa.bindparam(wanted, type_=sa.BigInteger)
-
-
-# Inserts the rows only if all ids are new, because the rows of the others would be wrong.
-_ARE_NEW = (_all_of(_INSERTED_KEYS, "events"), _all_of(_INSERTED_REQUESTS, "requests"))
-_CLAIM_AND_INSERT = Query(_CLAIMED.add_cte(_inserted_rows(*_ARE_NEW), _inserted_objects(*_ARE_NEW)))
+_INSERT = Query(sa.select(sa.func.count().label("n")).select_from(_INSERTED_ROWS).add_cte(_INSERTED_OBJECTS))
 
 
 class ClaimedIds(NamedTuple):
@@ -170,10 +157,6 @@ class ClaimedIds(NamedTuple):
 
     event_ids: frozenset[str]
     request_ids: frozenset[str]
-
-    def are_all_of(self, batch: EventBatch) -> bool:
-        """Whether no event, and no provider request that an event names, existed before or is named twice."""
-        return len(self.event_ids) == len(batch.events) and len(self.request_ids) == _named_requests(batch)
 
 
 class UsageRepository(Repository):
@@ -192,21 +175,17 @@ class UsageRepository(Repository):
 
     async def claim(self, batch: EventBatch) -> ClaimedIds:
         """Insert the ids that do not exist yet and return them. Waits for transactions that insert the same ids."""
-        values = _ids_of(batch)
-        return _claimed(await self._session.one(_CLAIM, organization_id=self._organization_id, **values))
-
-    async def claim_and_insert(
-        self, batch: EventBatch, rows: LedgerRows, objects: Mapping[datetime, bytes]
-    ) -> ClaimedIds:
-        """Claim the ids and insert the rows in one round trip. Inserts rows only if the result `are_all_of` the batch."""
         row = await self._session.one(
-            _CLAIM_AND_INSERT,
-            events=len(batch.events),
-            requests=_named_requests(batch),
-            **_ids_of(batch),
-            **self._values_of(rows, _columns_of(rows), objects, slice(None)),
+            _CLAIM,
+            organization_id=self._organization_id,
+            **bulk_params(
+                event_id=[event.event_id for event in batch.events],
+                payload_hash=batch.digests,
+                started_at=[event.started_at for event in batch.events],
+                provider_request_id=[event.provider_request_id for event in batch.events],
+            ),
         )
-        return _claimed(row)
+        return ClaimedIds(frozenset(row["event_ids"] or ()), frozenset(row["request_ids"] or ()))
 
     async def digests(self, event_ids: Sequence[str]) -> dict[str, bytes]:
         """Return the recorded digests of these event ids."""
@@ -218,47 +197,19 @@ class UsageRepository(Repository):
 
         A large batch takes several statements, because the driver encodes each without a pause.
         """
-        columns = _columns_of(rows)
+        columns = {name: column(rows) for name, column in _COLUMNS.items()}
+        event_ids = [it.event_id for it in rows.events]
         for start in range(0, len(rows), _ROWS_PER_INSERT):
             part = slice(start, start + _ROWS_PER_INSERT)
-            values = self._values_of(rows, columns, {} if start else objects, part)
-            await self._session.first(_INSERT, **values)
-
-    def _values_of(
-        self,
-        rows: LedgerRows,
-        columns: Mapping[str, list[Any]],
-        objects: Mapping[datetime, bytes],
-        part: slice,
-    ) -> dict[str, Any]:
-        return {
-            "organization_id": self._organization_id,
-            "ingested_at": rows.ingested_at,
-            **bulk_params(month=list(objects), objects=list(objects.values())),
-            **bulk_params(event_id=[it.event_id for it in rows.events[part]]),
-            **bulk_params_or_constant(**{name: values[part] for name, values in columns.items()}),
-        }
-
-
-def _columns_of(rows: LedgerRows) -> dict[str, list[Any]]:
-    return {name: column(rows) for name, column in _COLUMNS.items()}
-
-
-def _ids_of(batch: EventBatch) -> dict[str, Sequence[Any]]:
-    return bulk_params(
-        key_event_id=[event.event_id for event in batch.events],
-        payload_hash=batch.digests,
-        key_started_at=[event.started_at for event in batch.events],
-        request_id=[event.provider_request_id for event in batch.events],
-    )
-
-
-def _named_requests(batch: EventBatch) -> int:
-    return sum(event.provider_request_id is not None for event in batch.events)
-
-
-def _claimed(row: Row) -> ClaimedIds:
-    return ClaimedIds(frozenset(row["event_ids"] or ()), frozenset(row["request_ids"] or ()))
+            packed = {} if start else objects
+            await self._session.first(
+                _INSERT,
+                organization_id=self._organization_id,
+                ingested_at=rows.ingested_at,
+                **bulk_params(month=list(packed), objects=list(packed.values())),
+                **bulk_params(event_id=event_ids[part]),
+                **bulk_params_or_constant(**{name: values[part] for name, values in columns.items()}),
+            )
 
 
 def _history_and_clock(rows: Sequence[Row]) -> tuple[ModeHistory, datetime]:
