@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from app.database.statements import Read
 from app.database.unit_of_work import UnitOfWork
 from app.usage.filters import MatchingDay, UsageFilters
 from app.usage_events.priced_event import Pricer
@@ -10,9 +11,9 @@ from app.usage_events.records import Charge
 
 
 class PriceSource(Protocol):
-    """Loads the prices of one organization."""
+    """Loads the prices of one organization, as a read that shares a round trip with others."""
 
-    async def load(self, uow: UnitOfWork) -> Pricer: ...
+    def reading(self, organization_id: str) -> Read[Pricer]: ...
 
 
 class SpendRecorder(Protocol):
