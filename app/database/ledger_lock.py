@@ -21,12 +21,9 @@ _LOCK_SHARED = Query(sa.text(f"SELECT pg_advisory_xact_lock_shared({_KEY}), cloc
 
 # The shared lock in the round trip that begins the transaction. Later statements see the changes that were committed
 # while it waited. The statement that takes a lock still sees the state before them.
-#
-# The statements of such a transaction take batches as arrays. PostgreSQL guesses that a plan for the array at hand is
-# cheaper than a general one, and plans each of them again, which takes longer than to run it. Their plans never differ.
 BEGIN_WITH_SHARED_LOCK = FixedStatement(
     sa.text(
-        "SET LOCAL plan_cache_mode = force_generic_plan; SELECT pg_advisory_xact_lock_shared("
+        "SELECT pg_advisory_xact_lock_shared("
         "hashtext('byok.usage_mode'), hashtext(current_setting('byok.org')))"
     )
 )

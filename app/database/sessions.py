@@ -1,16 +1,13 @@
 """Sessions: what repositories run statements with."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 import structlog
 
 from app.core.errors import DatabaseUnavailable
-from app.database.statements import CombinedReads, FixedStatement, Query, Read, Row
-
-First = TypeVar("First")
-Second = TypeVar("Second")
+from app.database.statements import FixedStatement, Query, Row
 
 log = structlog.get_logger("byok.database")
 
@@ -33,12 +30,6 @@ class Session:
         """Run a statement and return all rows."""
         found: Sequence[Row] = await self._connection.fetch(statement.text, *statement.arguments(values))
         return found
-
-    async def read_both(self, first: Read[First], second: Read[Second], /) -> tuple[First, Second]:
-        """Run two SELECTs in one round trip, on one snapshot, and return what each of them means."""
-        combined = CombinedReads([first, second])
-        found = combined.decode(await self._connection.fetch(combined.text, *combined.arguments()))
-        return found[0], found[1]
 
     async def first(self, statement: Query, /, **values: Any) -> Row | None:
         """Run a statement and return its first row, or None."""

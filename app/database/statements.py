@@ -1,18 +1,14 @@
 """Statements: written in SQLAlchemy Core, compiled once, and run on the driver."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import accumulate
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.compiler import SQLCompiler
 
 Row = Mapping[str, Any]
-Found = TypeVar("Found")
 
 _SCOPED = (
     "SELECT found.* FROM (SELECT set_config('byok.org', {organization}, true) AS organization_id) AS context"
@@ -20,11 +16,6 @@ _SCOPED = (
     " WHERE context.organization_id = {organization} OFFSET 0) AS found"
 )
 _DIALECT = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
-_PARAMETER = re.compile(r"\$(\d+)")
-# The first column of each read in a statement that runs several. No table has it.
-_ROW_NUMBER = "number_of_this_row"
-_PART = "(SELECT row_number() OVER () AS {row_number}, found.* FROM ({statement}) AS found) AS part{number}"
-_COMBINED = "SELECT {columns} FROM {joined} ORDER BY coalesce({row_numbers})"
 
 
 class Query:
@@ -43,10 +34,6 @@ class Query:
     @property
     def has_values(self) -> bool:
         return bool(self._compiled[1])
-
-    @property
-    def number_of_arguments(self) -> int:
-        return len(self._compiled[1])
 
     @cached_property
     def scoped_text(self) -> str:
@@ -68,65 +55,6 @@ class Query:
         if not all(compiled.binds[name].required for name in order):
             raise ValueError("The statement contains a constant that is not a bind parameter.")
         return str(compiled), order
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Read(Generic[Found]):
-    """A SELECT with its values, and what its rows mean. Several can share a round trip."""
-
-    query: Query
-    values: Mapping[str, Any]
-    decode: Callable[[Sequence[Row]], Found]
-
-
-class CombinedReads:
-    """Several SELECTs as one statement, so that they take one round trip and see the same snapshot.
-
-    Row 1 of each stands beside row 1 of the others, and so on. Shorter results are filled up with nulls.
-    """
-
-    def __init__(self, reads: Sequence[Read[Any]]) -> None:
-        self._reads = reads
-        self.text = _combined_text(tuple(read.query for read in reads))
-
-    def arguments(self) -> list[Any]:
-        return [value for read in self._reads for value in read.query.arguments(read.values)]
-
-    def decode(self, rows: Sequence[Row]) -> list[Any]:
-        parts = list(_columns_of_parts(list(rows[0].keys()))) if rows else []
-        found: list[list[Row]] = [[] for _ in self._reads]
-        for row in rows:
-            values = list(row.values())
-            for (number, names), own in zip(parts, found, strict=True):
-                if values[number] is not None:
-                    own.append(dict(zip(names, values[number + 1 :], strict=False)))
-        return [read.decode(own) for read, own in zip(self._reads, found, strict=True)]
-
-
-def _columns_of_parts(names: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """The place of each read's row number, and the names of the columns that follow it."""
-    places = [place for place, name in enumerate(names) if name == _ROW_NUMBER]
-    for place, end in zip(places, [*places[1:], len(names)], strict=True):
-        yield place, names[place + 1 : end]
-
-
-@lru_cache(maxsize=64)
-def _combined_text(queries: tuple[Query, ...]) -> str:
-    offsets = accumulate((query.number_of_arguments for query in queries), initial=0)
-    parts = [
-        _PART.format(row_number=_ROW_NUMBER, statement=_shifted(query.text, by=offset), number=number)
-        for number, (query, offset) in enumerate(zip(queries, offsets, strict=False))
-    ]
-    numbers = range(len(parts))
-    return _COMBINED.format(
-        columns=", ".join(f"part{number}.*" for number in numbers),
-        joined=parts[0] + "".join(f" FULL JOIN {part} USING ({_ROW_NUMBER})" for part in parts[1:]),
-        row_numbers=", ".join(f"part{number}.{_ROW_NUMBER}" for number in numbers),
-    )
-
-
-def _shifted(text: str, *, by: int) -> str:
-    return _PARAMETER.sub(lambda found: f"${int(found[1]) + by}", text)
 
 
 class FixedStatement:

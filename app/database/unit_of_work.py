@@ -15,15 +15,13 @@ from app.database.engine import Database
 from app.database.ledger_lock import BEGIN_WITH_SHARED_LOCK
 from app.database.repository import Repository
 from app.database.sessions import Session
-from app.database.statements import FixedStatement, Query, Read
+from app.database.statements import FixedStatement, Query
 
 # Lets an unscoped transaction continue in another cell.
 USE_CELL = Query(sa.text("SELECT set_config('search_path', CAST(:cell AS text), true)"))
 
-First = TypeVar("First")
 Joined = TypeVar("Joined")
 Kind = TypeVar("Kind", bound=Repository)
-Second = TypeVar("Second")
 
 
 class UnitOfWork:
@@ -49,10 +47,6 @@ class UnitOfWork:
         if found is None:
             found = self._repositories[kind] = kind(self._session, self._organization_id)
         return cast("Kind", found)
-
-    async def read_both(self, first: Read[First], second: Read[Second]) -> tuple[First, Second]:
-        """Run two SELECTs in one round trip."""
-        return await self._session.read_both(first, second)
 
     def join(self, open_store: Callable[[Session, str], Joined]) -> Joined:
         """Let a store in the same database take part in this transaction."""

@@ -1,13 +1,13 @@
 """Reads and adds price override lists. Lists never change."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 
 import sqlalchemy as sa
 
 from app.database.repository import Repository
-from app.database.statements import Found, Query, Read, Row
+from app.database.statements import Query, Row
 from app.pricing.prices import OverrideList, PriceOverride
 from app.pricing.rates import Rates
 from app.pricing.tables import price_override as o
@@ -76,7 +76,12 @@ class PriceRepository(Repository):
     async def lists_with_clock(self, *, since: datetime) -> tuple[Sequence[OverrideList], datetime]:
         """Return the same lists, and the database's clock when they were read."""
         found = await self._session.rows(_SINCE, organization_id=self._organization_id, since=since)
-        return _lists_of(found), found[0]["now"]
+        lists = [
+            _list_of(list(rows))
+            for number, rows in groupby(found, key=lambda row: row["number"])
+            if number is not None
+        ]
+        return lists, found[0]["now"]
 
     async def last_number(self) -> int:
         """Return the number of the last list; 0 before the first list."""
@@ -102,25 +107,6 @@ class PriceRepository(Repository):
                 model=override.model,
                 **{name: getattr(rates, name) for name in _RATES},
             )
-
-
-def reading_lists(
-    organization_id: str, decode: Callable[[Sequence[OverrideList]], Found], *, since: datetime
-) -> Read[Found]:
-    """Read every list that is active at `since` or later, in the order in which they were set."""
-    return Read(
-        query=_SINCE,
-        values={"organization_id": organization_id, "since": since},
-        decode=lambda rows: decode(_lists_of(rows)),
-    )
-
-
-def _lists_of(rows: Sequence[Row]) -> Sequence[OverrideList]:
-    return [
-        _list_of(list(its))
-        for number, its in groupby(rows, key=lambda row: row["number"])
-        if number is not None
-    ]
 
 
 def _list_of(rows: Sequence[Row]) -> OverrideList:

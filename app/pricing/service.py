@@ -11,11 +11,9 @@ from app.core.clock import now
 from app.core.errors import InvalidInput
 from app.core.revisions import require_revision
 from app.database.ledger_lock import LedgerLock
-from app.database.statements import Read
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.pricing.prices import OrganizationPrices, OverrideList, PriceList, PriceOverride, active_list_at
-from app.pricing.repository import PriceRepository, reading_lists
-from app.usage_events.priced_event import Pricer
+from app.pricing.repository import PriceRepository
 from app.usage_events.records import MAX_EVENT_AGE
 
 # Tolerance for the difference between the clocks of two machines.
@@ -51,12 +49,6 @@ class PriceService:
         """
         since = _earliest_start() if since is None else since
         return OrganizationPrices(self.price_list, await uow[PriceRepository].lists(since=since))
-
-    def reading(self, organization_id: str) -> Read[Pricer]:
-        """Read the prices of the events that ingestion accepts. Take the ledger lock first, as for `load`."""
-        return reading_lists(
-            organization_id, lambda lists: OrganizationPrices(self.price_list, lists), since=_earliest_start()
-        )
 
     async def load_with_clock(self, uow: UnitOfWork) -> tuple[OrganizationPrices, datetime]:
         """Load the prices, and the database's clock in the same round trip."""

@@ -95,39 +95,20 @@ RESERVE = _sql("""
         CAST(:decided_at AS timestamptz))
 """)
 
-_ADDED_COUNTERS = """
-    INSERT INTO spend_counter AS c
-        (organization_id, limit_id, period_starts_at, settled_managed, settled_byo, reserved, unpriced)
-    SELECT CAST(:organization_id AS text), x.id, x.period, x.managed, x.byo, x.reserved, x.unpriced
-    FROM {increments} AS x (id, period, managed, byo, reserved, unpriced)
-    ORDER BY x.id, x.period
-    ON CONFLICT (organization_id, limit_id, period_starts_at) DO UPDATE
-    SET settled_managed = c.settled_managed + excluded.settled_managed,
-        settled_byo = c.settled_byo + excluded.settled_byo,
-        reserved = c.reserved + excluded.reserved,
-        unpriced = c.unpriced + excluded.unpriced
-    RETURNING c.limit_id, c.period_starts_at, c.settled_managed, c.settled_byo, c.reserved, c.unpriced
-"""
-_GIVEN_INCREMENTS = """unnest(CAST(:limit_ids AS uuid[]), CAST(:periods AS timestamptz[]),
-        CAST(:managed AS numeric[]), CAST(:byo AS numeric[]), CAST(:reserved AS numeric[]), CAST(:unpriced AS bigint[]))"""
-
-ADD = _sql(_ADDED_COUNTERS.format(increments=_GIVEN_INCREMENTS))
-
-# Settles reservations and adds to the counters, in this order: it locks the reservations that ledger rows name by id, and
-# before any counter, because the counters are sorted after all reservations have changed. A reservation is settled if its
-# event is in the ledger and no row that names it lacks a price: also in this order, so a correction without a price
-# charges the estimate again. Citus accepts no volatile function in the UPDATE itself. Each reservation names a group; all of a group count in the same counters.
-_SETTLE_AND_ADD_TEMPLATE = """
+# Locks the reservations that ledger rows name, by id and before any counter. A reservation is settled if its event is in
+# the ledger and no row that names it lacks a price: also in this order, so a correction without a price charges the
+# estimate again. Citus accepts no volatile function in the UPDATE itself. Returns the reservations that ended, and those that are charged again.
+SETTLE = _sql("""
     WITH named AS MATERIALIZED (
         SELECT r.id, r.state, r.unpriced_rows FROM spend_reservation r
         WHERE r.organization_id = CAST(:organization_id AS text) AND r.id = ANY (CAST(:ids AS uuid[]))
             AND r.state <> 'released'
         ORDER BY r.id FOR UPDATE
     ), counted AS (
-        SELECT named.id, named.state AS state_before, x.in_group,
-            greatest(0, named.unpriced_rows + x.unpriced) AS unpriced_rows, clock_timestamp() AS now
-        FROM named JOIN unnest(CAST(:ids AS uuid[]), CAST(:unpriced_rows AS integer[]), CAST(:groups AS integer[]))
-            AS x (id, unpriced, in_group) ON x.id = named.id
+        SELECT named.id, named.state AS state_before, greatest(0, named.unpriced_rows + x.unpriced) AS unpriced_rows,
+            clock_timestamp() AS now
+        FROM named JOIN unnest(CAST(:ids AS uuid[]), CAST(:unpriced AS integer[])) AS x (id, unpriced)
+            ON x.id = named.id
     ), changed AS (
         UPDATE spend_reservation r SET unpriced_rows = c.unpriced_rows,
             state = CASE WHEN c.unpriced_rows > 0 THEN 'unpriced' ELSE 'settled' END,
@@ -135,28 +116,26 @@ _SETTLE_AND_ADD_TEMPLATE = """
         FROM counted c
         WHERE r.organization_id = CAST(:organization_id AS text) AND r.id = ANY (CAST(:ids AS uuid[]))
             AND r.id = c.id
-        RETURNING r.amount, r.state, c.state_before, c.in_group
-    ), freed AS (
-        SELECT in_group, sum(CASE WHEN state = 'settled' THEN -coalesce(amount, 0) ELSE coalesce(amount, 0) END) AS change
-        FROM changed WHERE (state = 'settled') <> (state_before = 'settled') GROUP BY in_group
-    ), increments AS (
-        SELECT given.* FROM {given} AS given (id, period, managed, byo, reserved, unpriced)
-        UNION ALL
-        SELECT held.id, held.period, 0, 0, freed.change, 0
-        FROM freed JOIN unnest(CAST(:held_groups AS integer[]), CAST(:held_limit_ids AS uuid[]),
-            CAST(:held_periods AS timestamptz[])) AS held (in_group, id, period) ON held.in_group = freed.in_group
-    ), sums AS (
-        SELECT id, period, sum(managed) AS managed, sum(byo) AS byo, sum(reserved) AS reserved,
-            CAST(sum(unpriced) AS bigint) AS unpriced
-        FROM increments GROUP BY id, period
-    ), added AS ({add})
-    SELECT * FROM added
-"""
-SETTLE_AND_ADD = _sql(
-    _SETTLE_AND_ADD_TEMPLATE.format(
-        given=_GIVEN_INCREMENTS, add=_ADDED_COUNTERS.format(increments="(SELECT * FROM sums)")
+        RETURNING r.*, c.state_before
     )
-)
+    SELECT * FROM changed WHERE (state = 'settled') <> (state_before = 'settled')
+""")
+
+ADD = _sql("""
+    INSERT INTO spend_counter AS c
+        (organization_id, limit_id, period_starts_at, settled_managed, settled_byo, reserved, unpriced)
+    SELECT CAST(:organization_id AS text), x.id, x.period, x.managed, x.byo, x.reserved, x.unpriced
+    FROM unnest(CAST(:limit_ids AS uuid[]), CAST(:periods AS timestamptz[]), CAST(:managed AS numeric[]),
+        CAST(:byo AS numeric[]), CAST(:reserved AS numeric[]), CAST(:unpriced AS bigint[]))
+        AS x (id, period, managed, byo, reserved, unpriced)
+    ORDER BY x.id, x.period
+    ON CONFLICT (organization_id, limit_id, period_starts_at) DO UPDATE
+    SET settled_managed = c.settled_managed + excluded.settled_managed,
+        settled_byo = c.settled_byo + excluded.settled_byo,
+        reserved = c.reserved + excluded.reserved,
+        unpriced = c.unpriced + excluded.unpriced
+    RETURNING c.limit_id, c.period_starts_at, c.settled_managed, c.settled_byo, c.reserved, c.unpriced
+""")
 
 STATES = _sql("""
     SELECT l.*, h.current_period, statement_timestamp() AS now,

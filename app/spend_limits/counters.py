@@ -67,11 +67,11 @@ class CountedCharges:
         for (mode, model, endpoint_id, feature, day), total in by_kind.items():
             self._add((model_identity(model), endpoint_id, feature), mode, day, total)
 
-    def subtract_reservations(self, reservations: Sequence[Reservation]) -> None:
-        """Subtract reservations that are no longer charged."""
+    def add_reservations(self, reservations: Sequence[Reservation], *, sign: int) -> None:
+        """Add reservations that are charged again, or with the sign -1 subtract those that are no longer charged."""
         for reservation in reservations:
             spender, day = reservation.spender, LimitPeriod.DAY.start_of(reservation.created_at).toordinal()
-            change = _Total(reserved=-reservation.reserved_amount)
+            change = _Total(reserved=sign * reservation.reserved_amount)
             self._add(_dimensions(spender), spender.mode, day, change)
 
     def increments(self) -> Sequence[CounterIncrement]:
@@ -109,39 +109,11 @@ class CountedCharges:
                 found.setdefault((mode, day), _Total()).add(total)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldCounters:
-    """The counters in which reservations count.
-
-    Attributes:
-        groups: the group of each reservation. All reservations of a group count in the same counters.
-        counters: a group, and the limit and the period of one of its counters.
-    """
-
-    groups: Mapping[UUID, int]
-    counters: Sequence[tuple[int, UUID, datetime]]
-
-
-def held_counters(limits: Sequence[SpendLimit], reservations: Sequence[Reservation]) -> HeldCounters:
-    """Group reservations by what decides about their counters, because a batch may have thousands with few spenders."""
-    by_kind: dict[tuple[_Dimensions, UsageMode, int], list[Reservation]] = {}
-    for reservation in reservations:
-        day = LimitPeriod.DAY.start_of(reservation.created_at).toordinal()
-        kind = _dimensions(reservation.spender), reservation.spender.mode, day
-        by_kind.setdefault(kind, []).append(reservation)
-    counters: list[tuple[int, UUID, datetime]] = []
-    for group, members in enumerate(by_kind.values()):
-        counters += (
-            (group, it.limit_id, it.period_starts_at) for it in increments_for(limits, [], members[:1])
-        )
-    return HeldCounters(
-        groups={it.id: group for group, members in enumerate(by_kind.values()) for it in members},
-        counters=counters,
-    )
-
-
 def increments_for(
-    limits: Sequence[SpendLimit], rows: Sequence[Charge], ended: Sequence[Reservation]
+    limits: Sequence[SpendLimit],
+    rows: Sequence[Charge],
+    ended: Sequence[Reservation],
+    charged_again: Sequence[Reservation] = (),
 ) -> Sequence[CounterIncrement]:
     """The increments for a few rows and ended reservations.
 
@@ -149,10 +121,12 @@ def increments_for(
         limits: all limits of the organization.
         rows: the rows that are new in the ledger, including corrections.
         ended: the reservations that are no longer charged.
+        charged_again: the reservations that had ended and are charged again.
     """
     charges = CountedCharges(limits)
     charges.add_rows(rows)
-    charges.subtract_reservations(ended)
+    charges.add_reservations(ended, sign=-1)
+    charges.add_reservations(charged_again, sign=1)
     return charges.increments()
 
 

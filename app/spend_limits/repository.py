@@ -5,7 +5,7 @@ exclusively, so limits do not change while counters do. Every transaction locks 
 period, so that transactions do not deadlock.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -14,17 +14,15 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.core.visible_text import spellings
 from app.database.repository import Repository
-from app.database.statements import Query, Read, Row
+from app.database.statements import Query, Row
 from app.spend_limits.counter_queries import (
     ADD,
     DELETE_COUNTERS,
     DELETE_CROSSINGS,
     RECOUNT,
     RECOUNT_DETAIL,
-    SETTLE_AND_ADD,
     STATES,
 )
-from app.spend_limits.counters import HeldCounters
 from app.spend_limits.limits import (
     CounterIncrement,
     Crossing,
@@ -92,16 +90,8 @@ class LimitRepository(Repository):
 
     async def all(self) -> Sequence[SpendLimit]:
         """All limits, in the order in which counters are locked."""
-        reading = self.reading()
-        return reading.decode(await self._session.rows(reading.query, **reading.values))
-
-    def reading(self) -> Read[Sequence[SpendLimit]]:
-        """Read the limits that `all` returns."""
-        return Read(
-            query=_ALL,
-            values={"organization_id": self._organization_id},
-            decode=lambda rows: [_limit(row) for row in rows],
-        )
+        found = await self._session.rows(_ALL, organization_id=self._organization_id)
+        return [_limit(row) for row in found]
 
     async def insert(self, limit: SpendLimit) -> None:
         await self._session.execute(
@@ -153,34 +143,21 @@ class LimitRepository(Repository):
         if not increments:
             return []
         found = await self._session.rows(
-            ADD, organization_id=self._organization_id, **_columns_of(increments)
-        )
-        return [_counted(row) for row in found]
-
-    async def settle_and_add(
-        self, increments: Sequence[CounterIncrement], held: HeldCounters, unpriced: Mapping[UUID, int]
-    ) -> Sequence[CounterIncrement]:
-        """Settle reservations and add to the counters, in one round trip; returns the new values of all that change.
-
-        Args:
-            increments: what ledger rows add, at most one increment for each limit and period.
-            held: the counters of the reservations. Others are not settled.
-            unpriced: the reservations that the rows name, each with the change of the number of its rows without a
-                price. Those without such a row end, and are no longer charged; those that have one are charged.
-        """
-        ids = sorted(held.groups)
-        found = await self._session.rows(
-            SETTLE_AND_ADD,
+            ADD,
             organization_id=self._organization_id,
-            ids=ids,
-            unpriced_rows=[unpriced[it] for it in ids],
-            groups=[held.groups[it] for it in ids],
-            held_groups=[group for group, _, _ in held.counters],
-            held_limit_ids=[limit_id for _, limit_id, _ in held.counters],
-            held_periods=[period for _, _, period in held.counters],
-            **_columns_of(increments),
+            limit_ids=[increment.limit_id for increment in increments],
+            periods=[increment.period_starts_at for increment in increments],
+            managed=[increment.spend.managed for increment in increments],
+            byo=[increment.spend.byo for increment in increments],
+            reserved=[increment.spend.reserved for increment in increments],
+            unpriced=[increment.spend.unpriced for increment in increments],
         )
-        return [_counted(row) for row in found]
+        return [
+            CounterIncrement(
+                limit_id=row["limit_id"], period_starts_at=row["period_starts_at"], spend=_spend(row)
+            )
+            for row in found
+        ]
 
     async def record_crossing(self, limit_id: UUID, period_starts_at: datetime, crossing: Crossing) -> bool:
         """Record that a threshold was crossed; False if that was recorded before."""
@@ -234,23 +211,6 @@ class LimitRepository(Repository):
             )
             for row in found
         ]
-
-
-def _columns_of(increments: Sequence[CounterIncrement]) -> dict[str, Sequence[object]]:
-    return {
-        "limit_ids": [increment.limit_id for increment in increments],
-        "periods": [increment.period_starts_at for increment in increments],
-        "managed": [increment.spend.managed for increment in increments],
-        "byo": [increment.spend.byo for increment in increments],
-        "reserved": [increment.spend.reserved for increment in increments],
-        "unpriced": [increment.spend.unpriced for increment in increments],
-    }
-
-
-def _counted(row: Row) -> CounterIncrement:
-    return CounterIncrement(
-        limit_id=row["limit_id"], period_starts_at=row["period_starts_at"], spend=_spend(row)
-    )
 
 
 def _values(limit: SpendLimit) -> dict[str, object]:

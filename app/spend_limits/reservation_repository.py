@@ -1,6 +1,6 @@
 """Reservations in SQL. A transaction that ends several locks them by id, and before any counter: no deadlocks."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -8,8 +8,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.database.repository import Repository
-from app.database.statements import Query, Read, Row
-from app.spend_limits.counter_queries import RESERVE
+from app.database.statements import Query, Row
+from app.spend_limits.counter_queries import RESERVE, SETTLE
 from app.spend_limits.limits import Spender
 from app.spend_limits.reservations import HeldState, Reservation, StoredReservationState
 from app.spend_limits.tables import spend_reservation as t
@@ -21,12 +21,6 @@ _SHOWN = (t, _HAS_EXPIRED.label("is_past"))
 _FIND = Query(
     sa.select(*_SHOWN).where(
         t.c.organization_id == _ORGANIZATION, t.c.id == sa.bindparam("id_", type_=t.c.id.type)
-    )
-)
-_NAMED = Query(
-    sa.select(t).where(
-        t.c.organization_id == _ORGANIZATION,
-        t.c.id == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(t.c.id.type))),
     )
 )
 _LOCK = Query(
@@ -96,6 +90,14 @@ class Refusal:
     is_price_unknown: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettledReservations:
+    """What new ledger rows changed: reservations that ended, and ended ones that are charged again."""
+
+    ended: Sequence[Reservation] = ()
+    charged_again: Sequence[Reservation] = ()
+
+
 class ReservationRepository(Repository):
     """The reservations of one organization."""
 
@@ -156,12 +158,25 @@ class ReservationRepository(Repository):
         )
         return replace(reservation, state=StoredReservationState.RELEASED)
 
-    def named(self, ids: Collection[UUID]) -> Read[Sequence[Reservation]]:
-        """Read reservations without locking them. What decides about their counters never changes."""
-        return Read(
-            query=_NAMED,
-            values={"organization_id": self._organization_id, "ids": list(ids)},
-            decode=lambda rows: [_reservation(row) for row in rows],
+    async def settle(self, unpriced: Mapping[UUID, int]) -> SettledReservations:
+        """Settle the reservations that have their event and no row without a price. Charge the others that have one.
+
+        Args:
+            unpriced: the reservations that new ledger rows name, each with the change of the number of its rows
+                without a price.
+        """
+        if not unpriced:
+            return SettledReservations()
+        found = await self._session.rows(
+            SETTLE,
+            organization_id=self._organization_id,
+            ids=list(unpriced),
+            unpriced=list(unpriced.values()),
+        )
+        changed = [_reservation(row) for row in found]
+        return SettledReservations(
+            ended=[it for it in changed if it.state is StoredReservationState.SETTLED],
+            charged_again=[it for it in changed if it.state is not StoredReservationState.SETTLED],
         )
 
 

@@ -17,16 +17,15 @@ from app.spend_limits.limits import ExpectedUsage, estimate
 from app.spend_limits.repository import LimitRepository
 from app.spend_limits.reservation_repository import NewReservation, Refusal, ReservationRepository
 from app.spend_limits.reservations import HeldState, Reservation, StoredReservationState
+from app.usage.ports import PriceSource
 from app.usage_events.priced_event import Pricer
 
 # Bounds how long one transaction holds the counters of an organization.
 _LARGEST_GROUP = 128
 
 
-class ReservationPrices(Protocol):
+class ReservationPrices(PriceSource, Protocol):
     """Loads the prices of one organization, and the database's clock in the same round trip."""
-
-    async def load(self, uow: UnitOfWork) -> Pricer: ...
 
     async def load_with_clock(self, uow: UnitOfWork) -> tuple[Pricer, datetime]: ...
 

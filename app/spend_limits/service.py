@@ -15,7 +15,7 @@ from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.rate_limits.service import RateLimiter, RateLimitKind
 from app.spend_limits import threshold_notifications
-from app.spend_limits.counters import CountedCharges, held_counters, unpriced_by_reservation
+from app.spend_limits.counters import CountedCharges, unpriced_by_reservation
 from app.spend_limits.limits import (
     CounterIncrement,
     LimitState,
@@ -25,7 +25,7 @@ from app.spend_limits.limits import (
     crossed_thresholds,
 )
 from app.spend_limits.repository import LimitRepository
-from app.spend_limits.reservation_repository import ReservationRepository
+from app.spend_limits.reservation_repository import ReservationRepository, SettledReservations
 from app.usage_events.records import Charge
 
 # They take about 5 ms if each has another spender.
@@ -148,24 +148,20 @@ class SpendLimitService:
         was released is ignored: an event is never rejected because of its reservation. A row without a price does not
         settle its reservation: the estimate stays charged until a correction adds the price.
         """
-        unpriced = unpriced_by_reservation(rows)
-        limits, reservations = await uow.read_both(
-            uow[LimitRepository].reading(), uow[ReservationRepository].named(unpriced)
-        )
-        if not limits and not reservations:
+        changed = await uow[ReservationRepository].settle(unpriced_by_reservation(rows))
+        limits = await uow[LimitRepository].all()
+        if not limits:
             return
         by_id = {limit.id: limit for limit in limits}
-        increments = await _increments(limits, rows)
-        reached = await uow[LimitRepository].settle_and_add(
-            increments, held_counters(limits, reservations), unpriced
-        )
+        increments = await _increments(limits, rows, changed)
+        reached = await uow[LimitRepository].add(increments)
         added = {
             (increment.limit_id, increment.period_starts_at): increment.spend.settled
             for increment in increments
         }
         for counted in sorted(reached, key=lambda one: (one.limit_id, one.period_starts_at)):
             after = counted.spend.settled
-            before = after - added.get((counted.limit_id, counted.period_starts_at), 0)
+            before = after - added[counted.limit_id, counted.period_starts_at]
             limit = by_id[counted.limit_id]
             thresholds = crossed_thresholds(limit.terms, before=before, after=after)
             await threshold_notifications.notify(
@@ -173,11 +169,15 @@ class SpendLimitService:
             )
 
 
-async def _increments(limits: Sequence[SpendLimit], rows: Sequence[Charge]) -> Sequence[CounterIncrement]:
+async def _increments(
+    limits: Sequence[SpendLimit], rows: Sequence[Charge], changed: SettledReservations
+) -> Sequence[CounterIncrement]:
     charges, time_slice = CountedCharges(limits), TimeSlice(in_transaction=True)
     for start in range(0, len(rows), _ROWS_AT_A_TIME):
         charges.add_rows(rows[start : start + _ROWS_AT_A_TIME])
         await time_slice.pause_if_used()
+    charges.add_reservations(changed.ended, sign=-1)
+    charges.add_reservations(changed.charged_again, sign=1)
     return charges.increments()
 
 

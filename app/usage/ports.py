@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from app.database.statements import Read
 from app.database.unit_of_work import UnitOfWork
 from app.usage.filters import MatchingDay, UsageFilters
 from app.usage_events.priced_event import Pricer
@@ -11,9 +10,9 @@ from app.usage_events.records import Charge
 
 
 class PriceSource(Protocol):
-    """Loads the prices of one organization, as a read that shares a round trip with others."""
+    """Loads the prices of one organization."""
 
-    def reading(self, organization_id: str) -> Read[Pricer]: ...
+    async def load(self, uow: UnitOfWork) -> Pricer: ...
 
 
 class SpendRecorder(Protocol):

@@ -46,7 +46,6 @@ class _Context:
     mode_history: ModeHistory
     keys: Mapping[UUID, KeyVersionHistory]
     corrections: Corrections
-    prices: Pricer
 
     def rated_at(self, event: UsageEvent) -> datetime:
         """The instant whose mode and price an event has.
@@ -118,7 +117,7 @@ class EventRecorder:
         await self._write(batch, context)
 
     async def _write(self, batch: EventBatch, context: _Context) -> None:
-        rows = await _rows(batch, context)
+        rows = await _rows(batch, context, await self._prices.load(self._uow))
         await self._uow[UsageRepository].insert(rows, await _pack(batch))
         if context.corrections.targets is not None:
             corrected = {it.event_id: context.corrections.target_of(it) for it in batch.events}
@@ -134,16 +133,12 @@ class EventRecorder:
         """Read what the rows depend on. Its clock is the ingestion time, which identifies the usage objects of a batch."""
         earliest = [event.started_at for event in batch.events]
         earliest += [target.ingested_at for target in (corrections.targets or {}).values()]
-        (mode_history, ingested_at), prices = await self._uow.read_both(
-            self._uow[UsageRepository].mode_history(earliest=min(earliest)),
-            self._prices.reading(self._uow.organization_id),
-        )
+        mode_history, ingested_at = await self._uow[UsageRepository].mode_history(earliest=min(earliest))
         return _Context(
             ingested_at=ingested_at,
             mode_history=mode_history,
             keys=await self._key_histories(batch, mode_history),
             corrections=replace(corrections, now=ingested_at),
-            prices=prices,
         )
 
     async def _key_histories(
@@ -195,11 +190,11 @@ def _flag_repeated_requests(batch: EventBatch, claimed: ClaimedIds) -> EventBatc
     return replace(batch, flags=flags)
 
 
-async def _rows(batch: EventBatch, context: _Context) -> LedgerRows:
+async def _rows(batch: EventBatch, context: _Context, prices: Pricer) -> LedgerRows:
     rows = LedgerRows(context.ingested_at)
     time_slice = TimeSlice(in_transaction=True)
     for event, flags in zip(batch.events, batch.flags, strict=True):
-        _append(rows, _with_reservation(event, context.corrections.target_of(event)), flags, context)
+        _append(rows, _with_reservation(event, context.corrections.target_of(event)), flags, context, prices)
         await time_slice.pause_if_used()
     return rows
 
@@ -211,7 +206,7 @@ def _with_reservation(event: UsageEvent, corrected: CorrectedEvent | None) -> Us
     return msgspec.structs.replace(event, reservation_id=corrected.reservation_id)
 
 
-def _append(rows: LedgerRows, event: UsageEvent, flags: int, context: _Context) -> None:
+def _append(rows: LedgerRows, event: UsageEvent, flags: int, context: _Context, prices: Pricer) -> None:
     at = context.rated_at(event)
     change = context.mode_history.at(at)
     is_managed = change.mode is UsageMode.MANAGED
@@ -225,7 +220,7 @@ def _append(rows: LedgerRows, event: UsageEvent, flags: int, context: _Context) 
         is_compatible = key_history.is_compatible_endpoint(key_version)
     if is_mismatch:
         flags |= _MISMATCH
-    parts = price_event(event, context.prices, at=at, is_compatible_endpoint=is_compatible, flags=flags)
+    parts = price_event(event, prices, at=at, is_compatible_endpoint=is_compatible, flags=flags)
     for number, part in enumerate(parts):
         rows.append(
             event,

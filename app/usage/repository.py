@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from app.core.time_slice import TimeSlice
 from app.database.bulk import bulk_params, bulk_params_or_constant, unnest, unnest_or_constant
 from app.database.repository import Repository
-from app.database.statements import Query, Read, Row
+from app.database.statements import Query
 from app.usage.ledger_rows import LedgerRows
 from app.usage.tables import usage_event as t
 from app.usage.tables import usage_event_key as k
@@ -184,16 +184,25 @@ class ClaimedIds(NamedTuple):
 class UsageRepository(Repository):
     """Writes the ledger of one organization."""
 
-    def mode_history(self, *, earliest: datetime) -> Read[tuple[ModeHistory, datetime]]:
-        """Read the usage modes that were active from `earliest` until now, and now by the database's clock.
+    async def mode_history(self, *, earliest: datetime) -> tuple[ModeHistory, datetime]:
+        """Return the usage modes that were active from `earliest` until now, and now by the database's clock.
 
         Take the ledger lock first.
         """
-        return Read(
-            query=_MODE_HISTORY,
-            values={"organization_id": self._organization_id, "earliest": earliest},
-            decode=_history_and_clock,
+        found = await self._session.rows(
+            _MODE_HISTORY, organization_id=self._organization_id, earliest=earliest
         )
+        changes = [
+            ModeChange(
+                mode=UsageMode(row["mode"]),
+                credential_id=row["credential_id"],
+                effective_from=row["effective_from"],
+                changed_by=row["changed_by"],
+            )
+            for row in found
+            if row["effective_from"] is not None
+        ]
+        return ModeHistory(changes), found[0]["now"]
 
     async def claim(self, batch: EventBatch) -> ClaimedIds:
         """Insert the ids that do not exist yet and return them. Waits for transactions that insert the same ids."""
@@ -256,17 +265,3 @@ class UsageRepository(Repository):
                 **bulk_params(event_id=event_ids[part]),
                 **bulk_params_or_constant(**{name: values[part] for name, values in columns.items()}),
             )
-
-
-def _history_and_clock(rows: Sequence[Row]) -> tuple[ModeHistory, datetime]:
-    changes = [
-        ModeChange(
-            mode=UsageMode(row["mode"]),
-            credential_id=row["credential_id"],
-            effective_from=row["effective_from"],
-            changed_by=row["changed_by"],
-        )
-        for row in rows
-        if row["effective_from"] is not None
-    ]
-    return ModeHistory(changes), rows[0]["now"]

@@ -13,17 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.admission import AdmissionQueue
 from app.core.services import Services
-from app.database.statements import Read
-from app.database.unit_of_work import UnitsOfWork
+from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.usage.service import IngestionService
-from app.usage_events.priced_event import Pricer
 from app.usage_events.records import ModelUsage, UsageFlag
 from tests.support.database.rows import change, fetch
 from tests.support.provider.fake_anthropic import make_key
 from tests.support.requests.usage_events import Ledger, event, instant
 from tests.support.service_builder import client_of
 from tests.support.tenant import Tenant
-from tests.support.usage.unpriced_ingestion import NoLimits, NoPrices
+from tests.support.usage.unpriced_ingestion import NoLimits
 
 
 async def switch(tenant: Tenant, mode: str, credential_id: str | None = None) -> datetime:
@@ -268,9 +266,8 @@ class FlatPrices:
     price_version: str | None = "test"
     flags: UsageFlag = UsageFlag.TIER_ASSUMED
 
-    def reading(self, organization_id: str) -> Read[Pricer]:
-        nothing = NoPrices().reading(organization_id)
-        return Read(query=nothing.query, values=nothing.values, decode=lambda _: self)
+    async def load(self, _uow: UnitOfWork) -> "FlatPrices":
+        return self
 
     def price(
         self, parts: Sequence[ModelUsage], *, at: datetime, is_compatible_endpoint: bool = False

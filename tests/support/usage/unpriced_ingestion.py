@@ -3,15 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-import sqlalchemy as sa
-
 from app.core.clock import now
-from app.database.statements import Query, Read
 from app.database.unit_of_work import UnitOfWork
-from app.usage_events.priced_event import Pricer
 from app.usage_events.records import Charge, ModelUsage, UsageFlag
-
-_NOTHING = Query(sa.text("SELECT WHERE false"))
 
 
 class NoPrices:
@@ -20,9 +14,6 @@ class NoPrices:
     cost: int | None = None
     price_version: str | None = None
     flags = UsageFlag.NONE
-
-    def reading(self, _organization_id: str) -> Read[Pricer]:
-        return Read(query=_NOTHING, values={}, decode=lambda _: self)
 
     async def load(self, _uow: UnitOfWork) -> "NoPrices":
         return self
