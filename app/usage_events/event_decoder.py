@@ -25,6 +25,7 @@ from app.usage_events.usage_reader import (
     UsageRejected,
     has_foreign_counters,
     has_foreign_details,
+    has_unknown_time_to_live,
     is_short_text,
     known_fields,
     normalize_usage,
@@ -121,7 +122,7 @@ def decode_event(raw: bytes | memoryview) -> DecodedEvent:
         not has_counters(event.usage) or has_foreign_counters(usage)
     ):
         raise _rejection(event, EventCode.USAGE_UNRECOGNIZED, known_fields(usage))
-    later_flags = _FIELD_IGNORED if has_foreign_details(usage) else 0
+    later_flags = _FIELD_IGNORED if has_foreign_details(usage) or has_unknown_time_to_live(usage) else 0
     if not _is_in_utc(event.started_at) or not _is_in_utc(event.completed_at):
         event = _convert_to_utc(event)
     kept: bytes | None = usage

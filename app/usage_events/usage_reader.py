@@ -5,6 +5,7 @@ unexpected form is left out and flagged. Errors name fields only by names that a
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -55,6 +56,9 @@ _FOREIGN_FIELDS = (
 # Part of each of them, and of Anthropic's `output_tokens_details`.
 _DETAILS = b"_details"
 _INPUT_DETAILS_IN_JSON = tuple(name.encode() for name in _INPUT_DETAILS)
+# Part of the name of each counter of cache writes by time to live.
+_TIME_TO_LIVE = b"ephemeral_"
+_WRITES_IN_JSON = tuple(name.encode() for name in _WRITES)
 _NOTHING = frozenset({b"null", b"0", b"{}"})
 ITERATIONS: Final = "usage.iterations"
 _FIRST_PRINTABLE = " "
@@ -62,6 +66,7 @@ _FIRST_PRINTABLE = " "
 NOT_A_SCALAR: Final = ()
 _any_json = msgspec.json.Decoder()
 _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def _decoder(*names: str) -> msgspec.json.Decoder[msgspec.Struct]:
@@ -146,6 +151,26 @@ def has_foreign_details(raw: bytes) -> bool:
         return False
     found = _read(raw, _known_fields_decoder) or {}
     return any(bytes(found[name]).strip() not in _NOTHING for name in _INPUT_DETAILS if name in found)
+
+
+def has_unknown_time_to_live(raw: bytes) -> bool:
+    """Whether the object, or one of its iterations, has cache writes with a time to live whose price is not known."""
+    if raw.count(_TIME_TO_LIVE) == sum(raw.count(name) for name in _WRITES_IN_JSON):
+        return False
+    found = _read(raw, _usage_decoder) or {}
+    iterations: Sequence[msgspec.Raw] = ()
+    with suppress(msgspec.ValidationError):
+        iterations = _list_decoder.decode(found.get("iterations", b"[]"))
+    calls = [found, *(_read(it, _iteration_decoder) or {} for it in iterations)]
+    return any(_has_unknown_writes(call["cache_creation"]) for call in calls if "cache_creation" in call)
+
+
+def _has_unknown_writes(raw: msgspec.Raw) -> bool:
+    try:
+        writes = _object_decoder.decode(raw)
+    except msgspec.ValidationError:
+        return False
+    return any(name not in _WRITES and bytes(count).strip() not in _NOTHING for name, count in writes.items())
 
 
 def is_short_text(value: Any, *, at_most: int = MAX_SHORT_TEXT) -> bool:

@@ -147,6 +147,29 @@ class TestUnrecognizedUsage:
         # Earlier releases did not flag it. A client may repeat their events.
         assert detailed.digest == plain.digest
 
+    @pytest.mark.parametrize(
+        ("writes", "flags"),
+        [
+            ({"ephemeral_24h_input_tokens": 300}, IGNORED),
+            ({"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2, "persistent_ephemeral_tokens": 3}, IGNORED),
+            ({"ephemeral_5m_input_tokens": 1, "ephemeral_24h_input_tokens": 0}, 0),
+            ({"ephemeral_5m_input_tokens": 1, "ephemeral_24h_input_tokens": None}, 0),
+            ({"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2}, 0),
+        ],
+    )
+    def test_may_write_to_the_cache_with_an_unknown_time_to_live(self, writes: Any, flags: int) -> None:
+        advisor = {"type": "advisor_message", "input_tokens": 1, "output_tokens": 1}
+        usages: list[dict[str, Any]] = [
+            {"cache_creation": writes},
+            {"iterations": [advisor, advisor | {"cache_creation": writes}]},
+        ]
+
+        assert [decode({"input_tokens": 1} | usage).flags for usage in usages] == [flags, flags]
+
+    def test_ignores_what_has_no_effect_on_the_cache(self) -> None:
+        for other in ("ephemeral_notes", {"ephemeral_24h_input_tokens": 300}, None):
+            assert decode({"input_tokens": 1, "new_field": other}).flags == 0
+
     def test_never_names_a_field_that_the_client_made_up(self) -> None:
         rejected = rejection({make_key(): 1, "my_counter": 2})
 
