@@ -64,6 +64,7 @@ ITERATIONS: Final = "usage.iterations"
 _FIRST_PRINTABLE = " "
 # Replaces an array or object where only a text or number is allowed. It is not decoded.
 NOT_A_SCALAR: Final = ()
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _any_json = msgspec.json.Decoder()
 _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -159,7 +160,7 @@ def has_unknown_time_to_live(raw: bytes) -> bool:
         return False
     found = _read(raw, _usage_decoder) or {}
     iterations: Sequence[msgspec.Raw] = ()
-    with suppress(msgspec.ValidationError):
+    with suppress(*_UNREADABLE):
         iterations = _list_decoder.decode(found.get("iterations", b"[]"))
     calls = [found, *(_read(it, _iteration_decoder) or {} for it in iterations)]
     return any(_has_unknown_writes(call["cache_creation"]) for call in calls if "cache_creation" in call)
@@ -169,7 +170,9 @@ def _has_unknown_writes(raw: msgspec.Raw) -> bool:
     try:
         writes = _object_decoder.decode(raw)
     except msgspec.ValidationError:
-        return False
+        return False  # not an object, which is flagged elsewhere
+    except _UNREADABLE:
+        return True  # a name that is not UTF-8 is not known
     return any(name not in _WRITES and bytes(count).strip() not in _NOTHING for name, count in writes.items())
 
 

@@ -151,7 +151,14 @@ class TestUnrecognizedUsage:
         ("writes", "flags"),
         [
             ({"ephemeral_24h_input_tokens": 300}, IGNORED),
-            ({"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2, "persistent_ephemeral_tokens": 3}, IGNORED),
+            (
+                {
+                    "ephemeral_5m_input_tokens": 1,
+                    "ephemeral_1h_input_tokens": 2,
+                    "persistent_ephemeral_tokens": 3,
+                },
+                IGNORED,
+            ),
             ({"ephemeral_5m_input_tokens": 1, "ephemeral_24h_input_tokens": 0}, 0),
             ({"ephemeral_5m_input_tokens": 1, "ephemeral_24h_input_tokens": None}, 0),
             ({"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2}, 0),
@@ -165,6 +172,23 @@ class TestUnrecognizedUsage:
         ]
 
         assert [decode({"input_tokens": 1} | usage).flags for usage in usages] == [flags, flags]
+
+    def test_may_write_to_the_cache_under_a_name_that_is_not_utf_8(self) -> None:
+        usage = b'{"input_tokens":1,"cache_creation":{"ephemeral_\xff":5}}'
+        event = json.dumps(
+            {
+                "event_id": "e-1",
+                "started_at": "2026-11-20T10:00:00Z",
+                "model": "m",
+                "outcome": "succeeded",
+                "usage": 0,
+            }
+        ).encode()
+
+        assert (
+            decode_event(event.replace(b'"usage": 0', b'"usage": ' + usage)).flags
+            == IGNORED | UsageFlag.USAGE_NOT_KEPT
+        )
 
     def test_ignores_what_has_no_effect_on_the_cache(self) -> None:
         for other in ("ephemeral_notes", {"ephemeral_24h_input_tokens": 300}, None):
