@@ -21,7 +21,7 @@ from app.usage_reports.rollup_repository import RollupRepository
 _RETRY_DELAY = timedelta(seconds=2)
 # A second core can roll up while one organization's rows are many.
 _CONCURRENCY = FairConcurrency(total=2, per_organization=1)
-# Longer than a turn takes. After it, the worker that claimed the item counts as dead.
+# Longer than a job takes. After it, the worker that claimed the item counts as dead.
 _VISIBILITY_TIMEOUT = timedelta(seconds=60)
 
 log = structlog.get_logger("byok.usage_reports")
@@ -35,22 +35,22 @@ def rollup_job(organization_id: str) -> DueItem:
 class RollupWorker:
     """Rolls up organizations from the queue. An item stays in the queue while the organization has unaggregated rows.
 
-    Organizations take turns of a few steps, so that the many rows of one do not delay the others.
+    Rolls up a few steps of each organization at a time, so that the many rows of one do not delay the others.
     """
 
-    def __init__(self, units: UnitsOfWork, *, steps_per_turn: int = 4) -> None:
+    def __init__(self, units: UnitsOfWork, *, steps_at_a_time: int = 4) -> None:
         self._units = units
-        self._steps_per_turn = steps_per_turn
+        self._steps_at_a_time = steps_at_a_time
         self._runner = FairRunner(
             units,
             JobKind.FOLD_USAGE,
-            self._take_turn,
+            self._roll_up_a_few_steps,
             concurrency=_CONCURRENCY,
             visibility_timeout=_VISIBILITY_TIMEOUT,
         )
 
     async def run(self, stop: asyncio.Event | None = None) -> int:
-        """Roll up until no organization is due or `stop` is set; return how many turns they took.
+        """Roll up until no organization is due or `stop` is set; return how many jobs ran.
 
         Raises:
             DatabaseUnavailable
@@ -63,10 +63,10 @@ class RollupWorker:
             continue
         await self._remove_or_reschedule(organization_id)
 
-    async def _take_turn(self, item: DueItem) -> None:
+    async def _roll_up_a_few_steps(self, item: DueItem) -> None:
         organization_id = item.organization_id
         try:
-            for _ in range(self._steps_per_turn):
+            for _ in range(self._steps_at_a_time):
                 if not await self._step(organization_id):
                     await self._remove_or_reschedule(organization_id)
                     return

@@ -221,15 +221,15 @@ _COPY = (
 )
 
 
-class TestTurns:
-    async def test_rows_left_after_a_turn_are_rolled_up_in_the_next_one(
+class TestManyRows:
+    async def test_rows_left_by_one_job_are_rolled_up_by_the_next_one(
         self, database: Database, superuser: AsyncEngine, organization: str
     ) -> None:
         await ingest(database, organization, event(START))
         await change(superuser, _COPY, organization=organization, copies=ROWS_PER_STEP)
 
-        turns = await RollupWorker(UnitsOfWork(database), steps_per_turn=1).run()
+        jobs = await RollupWorker(UnitsOfWork(database), steps_at_a_time=1).run()
 
-        assert turns >= 2
+        assert jobs >= 2
         assert await rolled_up_requests(superuser, organization) == {ROWS_PER_STEP + 1}
         assert await count_queue_items(superuser, organization) == 0
