@@ -18,7 +18,8 @@ _MAX_DEPTH: Final = 1000
 
 _BLANKS = re.compile(rb"[ \t\r\n]*+")
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_STRINGS = re.compile(_STRING, re.DOTALL)
+# Without escapes. A quote that opens no such string is the last one, so no position is tried in vain.
+_PLAIN_STRINGS = re.compile(rb'"[^"]*+"')
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _STRING_OR_BRACKET = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
 _UNTIL_DELIMITER = re.compile(rb'[^,"\[\]{}]*+')
@@ -98,14 +99,16 @@ def _after(piece: bytes, state: _State) -> _State | None:
             return _State(state.depth, in_string=True, is_escaped=is_escaped)
         if state.depth == 0:
             return None
-    rest = _STRINGS.sub(b"", piece[begin:])
-    outside, quote, string = rest.partition(b'"')
+    # Without escapes, of the same length. First those of backslashes: a quote after an escaped backslash ends the string.
+    plain = piece[begin:].replace(rb"\\", b"  ").replace(rb'\"', b"  ")
+    outside, quote, string = _PLAIN_STRINGS.sub(b"", plain).partition(b'"')
     changes = array("b", outside.translate(_CHANGES, _NO_BRACKETS))
     if state.depth + min(accumulate(changes), default=0) <= 0:
         return None
     depth = state.depth + sum(changes)
     if not quote:
         return _State(depth, in_string=False, is_escaped=False)
+    string = piece[len(piece) - len(string) :]
     _, _, is_escaped = _leave_string(string, _State(depth, in_string=True, is_escaped=False))
     return _State(depth, in_string=True, is_escaped=is_escaped)
 
