@@ -4,6 +4,7 @@ import re
 from array import array
 from collections.abc import Generator
 from itertools import accumulate
+from mmap import mmap
 from typing import Final, NamedTuple
 
 from app.core.errors import MalformedJson
@@ -28,7 +29,8 @@ _CHANGES = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _QUOTE, _OPENING = ord('"'), frozenset(b"[{")
 
-_Body = bytes | bytearray
+# `mmap` is memory without a file.
+BatchBody = bytes | bytearray | mmap
 
 
 class _State(NamedTuple):
@@ -39,7 +41,7 @@ class _State(NamedTuple):
     is_escaped: bool
 
 
-def skip_blank(body: _Body, position: int) -> Generator[None, None, int]:
+def skip_blank(body: BatchBody, position: int) -> Generator[None, None, int]:
     """Return the position of the next byte that is not blank."""
     while position < len(body) and body[position] in BLANK:
         found = _BLANKS.match(body, position, position + _LARGEST_BLANK_STEP)
@@ -49,7 +51,7 @@ def skip_blank(body: _Body, position: int) -> Generator[None, None, int]:
     return position
 
 
-def end_of_value(body: _Body, start: int) -> Generator[None, None, int]:
+def end_of_value(body: BatchBody, start: int) -> Generator[None, None, int]:
     """Return the position after the value that begins here. Yields after each step.
 
     Raises:
@@ -70,7 +72,7 @@ def end_of_value(body: _Body, start: int) -> Generator[None, None, int]:
     raise MalformedJson
 
 
-def _end_of_text(body: _Body, start: int) -> Generator[None, None, int]:
+def _end_of_text(body: BatchBody, start: int) -> Generator[None, None, int]:
     """Return the position after a string, an object or an array."""
     is_string = body[start] == _QUOTE
     state = _State(0 if is_string else 1, is_string, is_escaped=False)
