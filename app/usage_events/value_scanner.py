@@ -102,7 +102,7 @@ def _after(piece: bytes, state: _State) -> _State | None:
         if state.depth == 0:
             return None
     # Without escapes, of the same length. First those of backslashes: a quote after an escaped backslash ends the string.
-    plain = piece[begin:].replace(rb"\\", b"  ").replace(rb'\"', b"  ")
+    plain = piece[begin:].replace(rb"\\", b"  ").replace(rb"\"", b"  ")
     outside, quote, string = _PLAIN_STRINGS.sub(b"", plain).partition(b'"')
     changes = array("b", outside.translate(_CHANGES, _NO_BRACKETS))
     if state.depth + min(accumulate(changes), default=0) <= 0:

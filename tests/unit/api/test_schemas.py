@@ -78,7 +78,9 @@ class TestToJson:
 
     @pytest.mark.parametrize("fields", [("model",), None], ids=["present", "absent"])
     def test_leaves_out_what_pydantic_leaves_out(self, fields: tuple[str, ...] | None) -> None:
-        made = EventResult(index=0, event_id=None, status=EventStatus.REJECTED, code="required", fields=fields)
+        made = EventResult(
+            index=0, event_id=None, status=EventStatus.REJECTED, code="required", fields=fields
+        )
 
         assert made.to_json() == made.model_dump_json().encode()
 
