@@ -167,7 +167,8 @@ class TestIngestion:
     async def test_never_uses_the_loop_for_long(self, ledger: Ledger, name: str) -> None:
         body = BATCHES[name]()
         assert len(body) <= 16 * MEBIBYTE
-        await ledger.accepted()  # the first request of the process also builds its validators
+        # The first batch of the process also builds its validators and statements.
+        await ledger.accepted(event())
 
         async def parts() -> AsyncIterator[bytes]:
             for start in range(0, len(body), READ_BYTES):
