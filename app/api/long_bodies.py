@@ -36,9 +36,10 @@ def shorten(body: bytes) -> bytes:
 
 def _end_of_values(body: bytes) -> tuple[int, bytes]:
     """Return the position of the first comma too many, and the brackets that close what is open there."""
-    commas, closing = 0, list[bytes]()
-    for found in _UNTIL_TOKEN.finditer(body):
-        token = found[1]
+    commas, closing, position = 0, list[bytes](), 0
+    # `match` and not `finditer`, which tries every later position if no token follows: quadratic time.
+    while (found := _UNTIL_TOKEN.match(body, position)) is not None:
+        token, position = found[1], found.end()
         if token == b",":
             commas += 1
             if commas > MAX_COMMAS:

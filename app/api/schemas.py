@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any, Generic, ParamSpec, TypeVar
 
 import msgspec
@@ -84,10 +85,22 @@ class RequestModel(BaseModel):
         return value
 
 
+@cache
+def _exclusions(model: type[BaseModel]) -> dict[str, Callable[[Any], bool]]:
+    """Return when each field that may be absent is."""
+    fields = model.model_fields.items()
+    return {name: it.exclude_if for name, it in fields if it.exclude_if is not None}
+
+
 def _fields(value: object) -> dict[str, Any]:
-    if isinstance(value, BaseModel):
+    if not isinstance(value, BaseModel):
+        raise TypeError
+    exclusions = _exclusions(type(value))
+    if not exclusions:
         return value.__dict__
-    raise TypeError
+    return {
+        name: it for name, it in value.__dict__.items() if name not in exclusions or not exclusions[name](it)
+    }
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_fields)

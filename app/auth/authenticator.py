@@ -85,7 +85,8 @@ class Authenticator:
         clock_skew_seconds: the tolerated difference between the issuer's clock and this one.
         cache_size: number of verified tokens in the cache; the least recently used one is evicted first.
         cache_size_per_organization: how many of them belong to one organization. Verifying a token again takes 0.2 ms,
-            which an organization with very many tokens must not impose on the others.
+            which an organization with very many tokens must not impose on the others. The organization's least recently
+            used one is evicted first. The tokens of internal services have no such limit.
         clock: returns seconds since the epoch.
     """
 
@@ -110,8 +111,8 @@ class Authenticator:
         self._clock = clock
         self._cache_size_per_organization = cache_size_per_organization
         self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
-        # The cached tokens of each organization. The first one was verified first.
-        self._digests: dict[str, dict[bytes, None]] = {}
+        # The cached tokens of each organization. The first one is the least recently used.
+        self._digests: dict[str, OrderedDict[bytes, None]] = {}
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """Verify the Authorization header and return its principal.
@@ -130,15 +131,18 @@ class Authenticator:
                 self._cache_verified(digest, verified)
         else:
             self._cache.move_to_end(digest)
+            self._digests[verified.principal.organization_id].move_to_end(digest)
         self._require_valid_now(verified)
         return verified.principal
 
     def _cache_verified(self, digest: bytes, verified: _Verified) -> None:
         self._evict(digest)  # a concurrent request may have verified the same token
         self._cache[digest] = verified
-        digests = self._digests.setdefault(verified.principal.organization_id, {})
+        principal = verified.principal
+        digests = self._digests.setdefault(principal.organization_id, OrderedDict())
         digests[digest] = None
-        if len(digests) > self._cache_size_per_organization:
+        # All internal services have the same organization, `*`.
+        if len(digests) > self._cache_size_per_organization and not principal.is_service:
             self._evict(next(iter(digests)))
         elif len(self._cache) > self._cache_size:
             self._evict(next(iter(self._cache)))

@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Sequence
 from contextlib import suppress
+from mmap import mmap
 
 from starlette.requests import ClientDisconnect
 
@@ -18,12 +19,14 @@ from app.usage.service import IngestionService
 from app.usage_events.batch_splitter import RawEvent, split_batch
 from app.usage_events.event_reader import MAX_BATCH_ITERATIONS, EventReader
 from app.usage_events.events import EventBatch, EventStatus, Ingested, NotAccepted
+from app.usage_events.value_scanner import BatchBody
 
 LINE_LIMIT_BYTES = 64 * 1024
 
 # A chunk of lines is committed together. It ends at whichever limit is reached first.
 _CHUNK_LINES = 1000
 _CHUNK_BYTES = 1024 * 1024
+_LARGEST_ARRAY = 256 * 1024
 
 
 class RequestIngestion:
@@ -125,8 +128,8 @@ class RequestIngestion:
         self._results.extend(not_accepted[:remaining])
 
 
-async def _receive(body: AsyncIterable[bytes]) -> bytearray:
-    """Return the whole body. Joining 16 MiB in one step would take 10 ms; an array that grows would take 64 MiB."""
+async def _receive(body: AsyncIterable[bytes]) -> BatchBody:
+    """Return the whole body. Joining 16 MiB in one step would take 10 to 40 ms; an array that grows would take 64 MiB."""
     parts, size, time_slice = deque[bytes](), 0, TimeSlice()
     time_slice.suspend()
     async for part in body:
@@ -135,7 +138,9 @@ async def _receive(body: AsyncIterable[bytes]) -> bytearray:
         size += len(part)
         await time_slice.pause_if_used()
         time_slice.suspend()
-    received, position = bytearray(size), 0
+    # Anonymous memory: an array of 16 MiB is filled with zeros first, which takes as long as joining.
+    received = mmap(-1, size) if size > _LARGEST_ARRAY else bytearray(size)
+    position = 0
     time_slice.resume()
     while parts:
         part = parts.popleft()

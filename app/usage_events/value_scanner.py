@@ -4,6 +4,7 @@ import re
 from array import array
 from collections.abc import Generator
 from itertools import accumulate
+from mmap import mmap
 from typing import Final, NamedTuple
 
 from app.core.errors import MalformedJson
@@ -18,7 +19,8 @@ _MAX_DEPTH: Final = 1000
 
 _BLANKS = re.compile(rb"[ \t\r\n]*+")
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_STRINGS = re.compile(_STRING, re.DOTALL)
+# Without escapes. A quote that opens no such string is the last one, so no position is tried in vain.
+_PLAIN_STRINGS = re.compile(rb'"[^"]*+"')
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _STRING_OR_BRACKET = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
 _UNTIL_DELIMITER = re.compile(rb'[^,"\[\]{}]*+')
@@ -27,7 +29,8 @@ _CHANGES = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _QUOTE, _OPENING = ord('"'), frozenset(b"[{")
 
-_Body = bytes | bytearray
+# `mmap` is memory without a file.
+BatchBody = bytes | bytearray | mmap
 
 
 class _State(NamedTuple):
@@ -38,7 +41,7 @@ class _State(NamedTuple):
     is_escaped: bool
 
 
-def skip_blank(body: _Body, position: int) -> Generator[None, None, int]:
+def skip_blank(body: BatchBody, position: int) -> Generator[None, None, int]:
     """Return the position of the next byte that is not blank."""
     while position < len(body) and body[position] in BLANK:
         found = _BLANKS.match(body, position, position + _LARGEST_BLANK_STEP)
@@ -48,7 +51,7 @@ def skip_blank(body: _Body, position: int) -> Generator[None, None, int]:
     return position
 
 
-def end_of_value(body: _Body, start: int) -> Generator[None, None, int]:
+def end_of_value(body: BatchBody, start: int) -> Generator[None, None, int]:
     """Return the position after the value that begins here. Yields after each step.
 
     Raises:
@@ -69,7 +72,7 @@ def end_of_value(body: _Body, start: int) -> Generator[None, None, int]:
     raise MalformedJson
 
 
-def _end_of_text(body: _Body, start: int) -> Generator[None, None, int]:
+def _end_of_text(body: BatchBody, start: int) -> Generator[None, None, int]:
     """Return the position after a string, an object or an array."""
     is_string = body[start] == _QUOTE
     state = _State(0 if is_string else 1, is_string, is_escaped=False)
@@ -98,14 +101,16 @@ def _after(piece: bytes, state: _State) -> _State | None:
             return _State(state.depth, in_string=True, is_escaped=is_escaped)
         if state.depth == 0:
             return None
-    rest = _STRINGS.sub(b"", piece[begin:])
-    outside, quote, string = rest.partition(b'"')
+    # Without escapes, of the same length. First those of backslashes: a quote after an escaped backslash ends the string.
+    plain = piece[begin:].replace(rb"\\", b"  ").replace(rb"\"", b"  ")
+    outside, quote, string = _PLAIN_STRINGS.sub(b"", plain).partition(b'"')
     changes = array("b", outside.translate(_CHANGES, _NO_BRACKETS))
     if state.depth + min(accumulate(changes), default=0) <= 0:
         return None
     depth = state.depth + sum(changes)
     if not quote:
         return _State(depth, in_string=False, is_escaped=False)
+    string = piece[len(piece) - len(string) :]
     _, _, is_escaped = _leave_string(string, _State(depth, in_string=True, is_escaped=False))
     return _State(depth, in_string=True, is_escaped=is_escaped)
 

@@ -198,7 +198,7 @@ class ValidationRunner:
             async with self._slot_for(location, record.organization_id):
                 return await self._probe_at(location, record, respond_by)
         except _NoProbeSlot:
-            return _result(Reason.TIMEOUT)
+            return _result(Reason.INTERRUPTED)  # and not `timeout`: the host was not asked
         except (SecretStoreUnavailable, SecretCorrupt):
             return _result(Reason.SECRET_STORE_UNAVAILABLE)
         except (SecretMissing, ByokError):

@@ -41,6 +41,13 @@ _FOR_FIELDS = {
     *("objects with a field", "one long float", "digits", "escapes", "halves of surrogate pairs"),
     *("wide characters", "many fields"),
 }
+# Bodies without an end, which only a whole body can be: many commas, half of them in a text, and then no delimiter. They are
+# large enough to show that their cost is not linear, and small enough to show it within seconds.
+_ENDLESS_BYTES = 64 * 1024
+_ENDLESS: dict[str, tuple[str, str]] = {
+    "commas, then letters": ('{"' + "," * 5001 + '":' + "," * 5000, "x"),
+    "commas, then blanks": ("[" + "0," * 5000 + '"' + "," * 5001 + '"', " "),
+}
 _DEEP = {"deep lists": ("[", "]"), "deep objects": ('{"a":', "}")}
 _VALUES = (*_WORST, *_DEEP, "many fields")
 
@@ -56,12 +63,18 @@ def worst_bodies(schema: Schema, schemas: Schema, size: int) -> Iterator[tuple[s
             if is_field and worst not in _FOR_FIELDS:
                 continue
             yield f"{name}: {worst}", partial(_with_value, before, worst, after, size)
+    for name, (start, unit) in _ENDLESS.items():
+        yield f"the body: {name}", partial(_filled, start, unit, min(size, _ENDLESS_BYTES))
     yield from _repeated_items(example, size)
     yield from _unknown_fields(example, size)
 
 
 def _with_value(before: str, worst: str, after: str, size: int) -> bytes:
     return (before + _value(worst, size - len(before) - len(after) - 1) + after).encode()
+
+
+def _filled(start: str, unit: str, size: int) -> bytes:
+    return (start + unit * (size - len(start))).encode()
 
 
 def _value(worst: str, size: int) -> str:

@@ -369,6 +369,38 @@ class TestJsonBatch:
 
         assert_problem(response, status, code)
 
+    @pytest.mark.parametrize("texts", [1, 4000], ids=["small", "large"])
+    @pytest.mark.parametrize(
+        ("end", "status", "code"),
+        [
+            (b', "source" : "x"}', 422, "unknown_field"),
+            (b',"\\u0073ource":[]}', 422, "unknown_field"),
+            (b',"source" "x"}', 400, "malformed_json"),
+            (b",source:1}", 400, "malformed_json"),
+            (b",}", 400, "malformed_json"),
+            (b"", 400, "malformed_json"),
+        ],
+    )
+    async def test_rejects_what_follows_the_events_whatever_their_size(
+        self, ledger: Ledger, texts: int, end: bytes, status: int, code: str
+    ) -> None:
+        events = b",".join([b'"' + b"x" * 100 + b'"'] * texts)
+
+        response = await ledger.service.post(
+            ledger.path, content=b'{"events":[' + events + b"]" + end, headers=JSON
+        )
+
+        assert_problem(response, status, code)
+
+    async def test_rejects_events_twice(self, ledger: Ledger) -> None:
+        events = b'"events":["' + b"x" * 400_000 + b'"]'
+
+        response = await ledger.service.post(
+            ledger.path, content=b"{" + events + b"," + events + b"}", headers=JSON
+        )
+
+        assert_problem(response, 400, "malformed_json")
+
     async def test_accepts_bodies_up_to_16_mib(self, ledger: Ledger) -> None:
         large = json.dumps({"events": [event()]}).encode().ljust(16 * 1024 * 1024)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,6 +17,7 @@ from app.validation.runner import CUSTOM_PROBES_PER_ORGANIZATION, ValidationRunn
 from tests.support.credentials.fixture_types import MakeCaller
 from tests.support.credentials.organization_harness import make_key
 from tests.support.credentials.periodic_validation import PeriodicValidationHarness
+from tests.support.database.rows import fetch
 from tests.support.polling import until
 
 
@@ -62,3 +64,22 @@ async def test_an_organization_probes_a_limited_number_of_custom_hosts_at_a_time
 
     keys = await until(probed, lambda keys: {default_endpoint, elsewhere} <= keys)
     assert len(keys & hanging) == CUSTOM_PROBES_PER_ORGANIZATION
+
+
+async def test_a_probe_that_was_not_sent_does_not_blame_the_host(
+    harness: PeriodicValidationHarness, own_superuser: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness.instance[ValidationRunner]._custom_probes, "queue_timeout_seconds", 0.1)
+    harness.prober.gate.clear()
+    for number in range(CUSTOM_PROBES_PER_ORGANIZATION + 1):
+        await save(harness, harness.caller, f"host-{number}.example.com")
+
+    async def unsent() -> list[dict[str, Any]]:
+        finished = (
+            "SELECT status, reason FROM credential_validation"
+            " WHERE organization_id = :organization AND status <> 'pending'"
+        )
+        return await fetch(own_superuser, finished, organization=harness.caller.organization_id)
+
+    results = await until(unsent, bool)
+    assert [(row["status"], row["reason"]) for row in results] == [("indeterminate", "interrupted")]

@@ -8,6 +8,8 @@ import pytest
 
 import app.composition.routes  # noqa: F401  # imports all models
 from app.api.schemas import Page, ResponseModel, unvalidated
+from app.usage.schemas import EventResult
+from app.usage_events.events import EventStatus
 
 
 class Colour(StrEnum):
@@ -73,6 +75,14 @@ class TestToJson:
         page = Page[Item](data=[item(), item()], has_more=False, next_page=None)
 
         assert page.to_json() == page.model_dump_json().encode()
+
+    @pytest.mark.parametrize("fields", [("model",), None], ids=["present", "absent"])
+    def test_leaves_out_what_pydantic_leaves_out(self, fields: tuple[str, ...] | None) -> None:
+        made = EventResult(
+            index=0, event_id=None, status=EventStatus.REJECTED, code="required", fields=fields
+        )
+
+        assert made.to_json() == made.model_dump_json().encode()
 
     @pytest.mark.parametrize("model", response_models(), ids=lambda model: model.__name__)
     def test_no_model_serializes_a_field_in_its_own_way(self, model: type[ResponseModel]) -> None:

@@ -133,6 +133,30 @@ class TestManyTokensOfOneOrganization:
         assert keys.lookups == lookups
         assert len(authenticator._cache) == 11
 
+    async def test_evict_the_least_recently_used_one(self, keys: Keys, clock: Clock) -> None:
+        authenticator = Authenticator(
+            keys, issuer=ISSUER, audience="byok", cache_size_per_organization=2, clock=clock
+        )
+        used, unused, third = (bearer(sub=f"user_{n}") for n in range(3))
+        for token in (used, unused, used, third):
+            await authenticator.authenticate(token)
+        lookups = keys.lookups
+
+        await authenticator.authenticate(used)
+        assert keys.lookups == lookups
+        await authenticator.authenticate(unused)
+        assert keys.lookups == lookups + 1
+
+    async def test_of_internal_services_are_not_limited(self, keys: Keys, clock: Clock) -> None:
+        authenticator = Authenticator(
+            keys, issuer=ISSUER, audience="byok", cache_size_per_organization=2, clock=clock
+        )
+        tokens = [bearer(sub=f"service_{n}", org="*") for n in range(10)]
+        for token in tokens * 2:
+            await authenticator.authenticate(token)
+
+        assert keys.lookups == 10
+
     async def test_leave_nothing_behind_when_they_are_evicted(self, keys: Keys, clock: Clock) -> None:
         authenticator = authenticator_of(keys, clock)
         for n in range(50):

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.core.errors import InvalidInput, MalformedJson
 from app.usage_events import batch_splitter, value_scanner
@@ -19,6 +21,11 @@ MEBIBYTE = 1024 * 1024
 STEP_SECONDS = 0.02
 TEXTS = ("a", "\\", '"', ']"[{},', '\\\\"', "é\u2028", "x" * 700, "\\" * 600, "")
 INSERTED = (b"[", b"]", b"{", b"}", b",", b'"', b" ", b"1", b"\\")
+JSON_TEXTS = st.text('"\\/[]{},:a€', max_size=40)
+JSON_VALUES = st.recursive(
+    JSON_TEXTS,
+    lambda inner: st.lists(inner | st.integers() | st.none()) | st.dictionaries(JSON_TEXTS, inner),
+)
 
 
 class Batch(msgspec.Struct, forbid_unknown_fields=True):
@@ -115,6 +122,17 @@ async def test_skips_an_event_that_is_too_large(large: bytes) -> None:
     assert await split(b'{"events":[1, ' + large + b' , {"a":2}]}') == [b"1", None, b'{"a":2}']
 
 
+@given(JSON_VALUES, st.booleans(), st.sampled_from(["", ",", "]", "}", '"', " "]))
+def test_finds_the_end_that_a_parser_finds(value: Any, ascii_only: bool, following: str) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    _, end = json.JSONDecoder().raw_decode(text + following)
+
+    for smallest in (1, 2, 7, 256):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(value_scanner, "_SMALLEST_STEP", smallest)
+            assert end_of((text + following).encode()) == len(text[:end].encode())
+
+
 async def test_stops_at_the_first_event_too_many() -> None:
     # What follows it is not JSON, but is not looked at.
     with pytest.raises(InvalidInput) as caught:
@@ -132,6 +150,8 @@ async def test_stops_at_the_first_event_too_many() -> None:
         b'{"events":[' + b"[" * (8 * MEBIBYTE) + b"]" * (8 * MEBIBYTE) + b"]}",
         b'{"events":[' + (b"[" * 900 + b'"",' * 4000 + b"1" + b"]" * 900 + b",") * 200 + b"1]}",
         b'{"events":[[' + b'"",' * (5 * MEBIBYTE) + b"1]]}",
+        b'{"events":[[' + b"1," * 20_000 + b'"' + b'\\"' * 100_000 + b'"]]}',
+        b'{"events":[[' + (b'"' + b'\\"' * 40_000 + b'x",') * 4 + b"1]]}",
         b'{"events":[1' + b" " * 16 * MEBIBYTE + b"]}",
         b'{"events":["' + b"\\" * 16 * MEBIBYTE + b'"]}',
         b'{"events":[' + b"1" * 16 * MEBIBYTE + b"]}",
@@ -145,6 +165,8 @@ async def test_stops_at_the_first_event_too_many() -> None:
         "deep",
         "deep events",
         "texts",
+        "escaped quotes",
+        "texts of escaped quotes",
         "blanks",
         "escapes",
         "digits",
