@@ -116,14 +116,15 @@ NULLABLE = (
     "rotation",
     "next_validation_at",
 )
+NOTHING: dict[str, Any] = dict.fromkeys(NULLABLE)
 RECORDS: dict[str, CredentialRecord] = {
     "everything": RECORD,
     "nothing": replace(
         RECORD,
-        **dict.fromkeys(NULLABLE),
+        **NOTHING,
         active_version=version(1, key_hint=None, result=PENDING, latest=PENDING),
     ),
-    **{f"without {name}": replace(RECORD, **{name: None}) for name in NULLABLE},
+    **{f"without {name}": replace(RECORD, **{name: NOTHING[name]}) for name in NULLABLE},
     **{state.value: replace(RECORD, state=state) for state in _PUBLIC_STATE},
     "previous without times": replace(
         RECORD,
