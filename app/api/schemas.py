@@ -104,7 +104,7 @@ class ResponseModel(BaseModel):
     def to_json(self) -> bytes:
         """Serialize the model to JSON in a fifth of pydantic's time.
 
-        The bytes are pydantic's, but for a float of 1e16 or more: `1e16` in place of `1e+16`, which is the same number.
+        The bytes are pydantic's, except for floats of 1e16 or more: `1e16` in place of `1e+16`, which is the same number.
         """
         return _encoder.encode(self)
 

@@ -31,7 +31,7 @@ _LEFT_BEHIND = f"""
 # locks the cell's row. If the cell is deleted, they begin again in another cell.
 _LOCK_CELL = "SELECT FROM cells.cell WHERE name = $1 FOR UPDATE"
 _COUNT_LISTED = "SELECT count(*) FROM cells.organization_cell WHERE cell = $1"
-# So many organizations a message names.
+# How many organizations a message names.
 _MAX_NAMED = 10
 _LISTED = f"""
     SELECT organization_id FROM cells.organization_cell WHERE cell = $1 ORDER BY organization_id LIMIT {_MAX_NAMED}
@@ -92,7 +92,7 @@ async def delete_cell(url: sa.URL, cell: str) -> None:
             await connection.execute("DELETE FROM cells.cell WHERE name = $1", cell)
     except asyncpg.LockNotAvailableError:
         msg = (
-            f"A transaction in the cell did not end in time. Nothing was changed. Run this command again; while new"
+            f"A transaction in the cell did not end within 3 seconds. Nothing was changed. Run this command again; while new"
             f" organizations arrive, run `byok cells close {cell}` before"
         )
         raise CellInUse(msg) from None

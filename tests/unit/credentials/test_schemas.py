@@ -81,7 +81,7 @@ def version(number: int = 2, **changed: Any) -> VersionRecord:
     return replace(made, **changed)
 
 
-# No value is None.
+# Without None.
 RECORD = CredentialRecord(
     organization_id="org_acme",
     id=UUID(int=1),
