@@ -115,7 +115,10 @@ class ResponseModel(BaseModel):
     )
 
     def to_json(self) -> bytes:
-        """Serialize the model to JSON: the same bytes as pydantic's, in a fifth of the time."""
+        """Serialize the model to JSON in a fifth of pydantic's time.
+
+        The bytes are pydantic's, except for floats of 1e16 or more: `1e16` in place of `1e+16`, which is the same number.
+        """
         return _encoder.encode(self)
 
     def split_json(self, field: str) -> tuple[bytes, bytes]:
@@ -129,9 +132,10 @@ class ResponseModel(BaseModel):
 
 
 def unvalidated(model: Callable[Fields, Model]) -> Callable[Fields, Model]:
-    """Return a constructor of a response model that does not validate, for the models of lists.
+    """Return a constructor of a response model that does not validate, for models that lists have many of.
 
-    It takes all fields by name, in their order, also those with a default. Their types are checked statically.
+    It takes all fields by name, in their order, also those with a default. Their types are checked statically, and
+    tests/architecture/test_unvalidated_models.py lists the models.
     """
     kind: Any = model
     set_attribute, new, names = object.__setattr__, object.__new__, set(kind.model_fields)

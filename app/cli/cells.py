@@ -20,8 +20,9 @@ def list_cells_command() -> None:
 
     settings = configured()
     for cell in with_database(settings, lambda access: asyncio.run(list_cells(settings, access))):
-        count = "all organizations" if cell.organizations is None else f"{cell.organizations} organizations"
-        click.echo(f"{cell.name}: {count}{'' if cell.takes_new else ', takes no new ones'}")
+        click.echo(
+            f"{cell.name}: {_count(cell.organizations)}{'' if cell.takes_new else ', takes no new ones'}"
+        )
 
 
 @cells.command("add")
@@ -61,7 +62,8 @@ def open_command(name: str) -> None:
 def delete_command(name: str) -> None:
     """Delete a cell in which no organization lives, with its tables.
 
-    It is refused while an organization lives there, or while rows of a stopped move are left.
+    It is refused while an organization lives there, or while rows of a stopped move are left. The message names up to 10
+    of these organizations.
     """
     import asyncio
 
@@ -95,6 +97,12 @@ def move_command(organization: str, cell: str) -> None:
         click.echo(f"The organization lives in {cell}.")
     else:
         click.echo(f"Moved {moved.rows} rows from {moved.source} to {cell}, and compared counts and sums.")
+
+
+def _count(organizations: int | None) -> str:
+    if organizations is None:
+        return "all organizations"
+    return "1 organization" if organizations == 1 else f"{organizations} organizations"
 
 
 def _let_take_new(name: str, *, takes_new: bool) -> None:

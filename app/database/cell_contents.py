@@ -27,9 +27,15 @@ _LEFT_BEHIND = f"""
     ) AS s JOIN cells.organization_cell o ON o.organization_id = s.organization_id
     WHERE o.cell <> '{{cell}}' ORDER BY 1
 """
-# Keeps organizations from being listed in the cell, and waits for transactions that list one.
+# Waits for transactions that list an organization in the cell, and lets new ones wait: the foreign key of the directory
+# locks the cell's row. If the cell is deleted, they begin again in another cell.
 _LOCK_CELL = "SELECT FROM cells.cell WHERE name = $1 FOR UPDATE"
 _COUNT_LISTED = "SELECT count(*) FROM cells.organization_cell WHERE cell = $1"
+# How many organizations a message names.
+_MAX_NAMED = 10
+_LISTED = f"""
+    SELECT organization_id FROM cells.organization_cell WHERE cell = $1 ORDER BY organization_id LIMIT {_MAX_NAMED}
+"""
 _TABLES = """
     SELECT c.relname AS name, c.relforcerowsecurity AS is_forced FROM pg_class c
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'organization_id'
@@ -67,25 +73,29 @@ async def secrets_left_behind(url: sa.URL) -> Sequence[LeftBehind]:
 async def delete_cell(url: sa.URL, cell: str) -> None:
     """Delete a cell in which no organization lives: its schema and its entry in the directory, in one transaction.
 
-    The first transaction lets the cell take no new organizations. If the second one is refused, it takes them again only
-    after `open_cell`.
+    If it is refused, nothing has changed.
 
     Args:
         url: the owner's login.
         cell: a cell, not the first one.
 
     Raises:
-        CellInUse: the cell holds rows of an organization.
+        CellInUse: the cell holds rows of an organization, or a transaction that uses it did not end within 3 seconds.
     """
     connection = await connect(url)
     try:
-        await connection.execute("UPDATE cells.cell SET takes_new = false WHERE name = $1", cell)
         async with connection.transaction():
             await connection.execute("SET LOCAL lock_timeout = '3s'")
             await connection.fetch(_LOCK_CELL, cell)
             await _require_empty(connection, cell)
             await connection.execute(f"DROP SCHEMA {cell} CASCADE")
             await connection.execute("DELETE FROM cells.cell WHERE name = $1", cell)
+    except asyncpg.LockNotAvailableError:
+        msg = (
+            f"A transaction in the cell did not end within 3 seconds. Nothing was changed. Run this command again; while new"
+            f" organizations arrive, run `byok cells close {cell}` before"
+        )
+        raise CellInUse(msg) from None
     finally:
         await connection.close()
 
@@ -104,8 +114,13 @@ async def set_takes_new(url: sa.URL, cell: str, *, takes_new: bool) -> bool:
 
 async def _require_empty(connection: _Connection, cell: str) -> None:
     assert cell != HOME
-    if listed := await connection.fetchval(_COUNT_LISTED, cell):
-        msg = f"{listed} organizations live in the cell. Next: byok cells move ORG CELL, for each of them"
+    if count := await connection.fetchval(_COUNT_LISTED, cell):
+        named = ", ".join(row["organization_id"] for row in await connection.fetch(_LISTED, cell))
+        if count == 1:
+            msg = f"The organization {named} lives in the cell. Next: byok cells move {named} CELL"
+        else:
+            others = f" and {count - _MAX_NAMED} more" if count > _MAX_NAMED else ""
+            msg = f"{count} organizations live in the cell: {named}{others}. Next: byok cells move ORG CELL, for each of them"
         raise CellInUse(msg)
     for table in await connection.fetch(_TABLES, cell):
         name = f"{cell}.{table['name']}"

@@ -42,8 +42,9 @@ ACTIVE_MODE = (
 _LAST = Query(
     sa.select(sa.func.max(t.c.effective_from).label("last")).where(t.c.organization_id == _ORGANIZATION)
 )
-# The row-level security policy of the table rejects every other deletion, also of a change that has become active since the
-# statement began. Citus accepts no volatile function here.
+# The row-level security policy of the table rejects every other deletion. Citus accepts no volatile function in either: the
+# organization's ledger lock is held before the statement begins, so no event can be counted by a change that becomes active
+# meanwhile.
 _CANCEL = Query(
     sa.delete(t)
     .where(

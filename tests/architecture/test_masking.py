@@ -8,7 +8,7 @@ import json
 import pkgutil
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from enum import Enum
 from functools import cache
@@ -72,6 +72,10 @@ def subclasses(model: type[Any]) -> Iterator[type[Any]]:
 
 def leaves(annotation: Any) -> Iterator[Any]:
     """The types that an annotation consists of."""
+    if isinstance(annotation, list):  # the arguments of a Callable
+        for argument in annotation:
+            yield from leaves(argument)
+        return
     arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
     if not arguments or typing.get_origin(annotation) is typing.Literal:
         yield annotation
@@ -166,7 +170,19 @@ class TestRepositories:
         assert checked > 20
 
     @pytest.mark.parametrize(
-        "returned", [ApiKey, SigningSecret, SecretStr, dict[str, ApiKey], ApiKey | None, Session, Any, Holder]
+        "returned",
+        [
+            ApiKey,
+            SigningSecret,
+            SecretStr,
+            dict[str, ApiKey],
+            ApiKey | None,
+            Callable[[ApiKey], int],
+            Callable[[], ApiKey],
+            Session,
+            Any,
+            Holder,
+        ],
     )
     def test_that_return_anything_else_are_found(self, returned: Any) -> None:
         assert not all(_is_masked(leaf) for leaf in leaves(returned))

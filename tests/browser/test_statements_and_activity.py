@@ -57,7 +57,9 @@ class TestStatements:
         response = await tenant.get(url, headers={"Accept": "text/csv"})
         assert path.read_bytes() == response.content
         assert (await started.value).suggested_filename == f"{tenant.organization}-{billed['month']}.csv"
-        await expect(visit.page.get_by_text("The download has started.")).to_be_focused()
+        await expect(
+            visit.page.get_by_text("The browser saves the file. If it reports a failure, download again.")
+        ).to_be_focused()
 
     async def test_of_another_month_are_one_click_away(
         self, visit: Visit, tenant: Tenant, superuser: AsyncEngine, make_token: MakeToken

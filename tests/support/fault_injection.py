@@ -53,11 +53,12 @@ def sampled(names: Iterable[str]) -> list[str]:
 def sampled_cases(cases: Iterable[Case], *, stride: int, of: str) -> Iterator[Case]:
     """Every `stride`-th case from one that the seed and the name `of` choose, or all with BYOK_TEST_CRASHES=all.
 
-    `stride` consecutive days test all of them. There must be at least `stride` cases, or none are tested on some days.
+    At least one, and `stride` consecutive days test all of them. There must be a case.
     """
     if ALL_CRASHES:
         return iter(cases)
-    return islice(cases, (SEED + crc32(of.encode())) % stride, None, stride)
+    found = list(cases)
+    return islice(found, (SEED + crc32(of.encode())) % min(stride, len(found)), None, stride)
 
 
 class Crash(BaseException):

@@ -19,6 +19,12 @@ from tests.support.database.own_database import DatabaseRoles, run_as_superuser
 from tests.support.polling import until
 from tests.support.requests.usage_events import event
 
+# The tables where row-level security also binds the owner.
+_FORCED = """
+    SELECT relname FROM pg_class
+    WHERE relnamespace = 'cell_1'::regnamespace AND relforcerowsecurity ORDER BY relname
+"""
+
 
 class TestAdd:
     async def test_lists_existing_organizations_in_the_first_cell(
@@ -121,11 +127,43 @@ class TestDelete:
     ) -> None:
         tenant = celled.tenant()
         await ingest(tenant, event())
+        before = await list_cells(settings, cell_access)
 
-        with pytest.raises(OperationRefused, match="1 organizations live in the cell"):
+        with pytest.raises(OperationRefused, match=f"The organization {tenant.organization} lives in"):
             await delete(settings, cell_access, "cell_1")
 
         assert await celled.count("cell_1", "usage_event", tenant) == 1
+        assert await list_cells(settings, cell_access) == before
+        assert [cell.takes_new for cell in before] == [False, True, False]
+
+    @pytest.mark.parametrize(("count", "more"), [(2, ""), (10, ""), (11, " and 1 more")])
+    async def test_names_up_to_ten_organizations_that_live_there(
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings, count: int, more: str
+    ) -> None:
+        names = [f"org_{number:02}" for number in range(count)]
+        await run_as_superuser(
+            celled.roles,
+            *(f"INSERT INTO cells.organization_cell VALUES ('{name}', 'cell_1')" for name in names),
+        )
+
+        with pytest.raises(OperationRefused) as refused:
+            await delete(settings, cell_access, "cell_1")
+
+        text = f"{count} organizations live in the cell: {', '.join(names[:10])}{more}. Next:"
+        assert str(refused.value).startswith(text)
+
+    async def test_changes_nothing_if_a_transaction_in_the_cell_does_not_end(
+        self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
+    ) -> None:
+        before = await list_cells(settings, cell_access)
+        async with celled.transaction("SELECT FROM cells.cell WHERE name = 'cell_1' FOR KEY SHARE"):
+            with pytest.raises(OperationRefused, match="byok cells close cell_1"):
+                await delete(settings, cell_access, "cell_1")
+        async with celled.transaction("LOCK TABLE cell_1.usage_event IN ACCESS SHARE MODE"):
+            with pytest.raises(OperationRefused, match="byok cells close cell_1"):
+                await delete(settings, cell_access, "cell_1")
+
+        assert await list_cells(settings, cell_access) == before
 
     async def test_is_refused_while_a_stopped_move_has_left_rows(
         self, celled: Celled, cell_access: DatabaseAccess, settings: Settings
@@ -137,13 +175,13 @@ class TestDelete:
             celled.roles, "INSERT INTO cell_1.usage_event_key SELECT * FROM cell_2.usage_event_key"
         )
 
+        before = await list_cells(settings, cell_access), await celled.rows(_FORCED)
+
         with pytest.raises(OperationRefused, match=f"byok cells move {tenant.organization}"):
             await delete(settings, cell_access, "cell_1")
 
-        forced = await celled.rows(
-            "SELECT relforcerowsecurity FROM pg_class WHERE oid = 'cell_1.usage_event_key'::regclass"
-        )
-        assert forced[0][0]
+        assert (await list_cells(settings, cell_access), await celled.rows(_FORCED)) == before
+        assert ("usage_event",) in before[1]
         await move(settings, cell_access, tenant.organization, "cell_2", lambda _: None)
         await delete(settings, cell_access, "cell_1")
 

@@ -64,6 +64,24 @@ class TestEnter:
         assert await celled.count("cell_1", "usage_event", tenant) == 1
         assert await celled.count("public", "usage_event", tenant) == 0
 
+    @pytest.mark.parametrize("organization", ["_operator", "_services", "_x"])
+    async def test_lists_a_reserved_organization_in_the_first_cell(
+        self, celled: Celled, organization: str
+    ) -> None:
+        assert await celled.rows("SELECT FROM cells.cell WHERE name = 'public' AND NOT takes_new")
+        tenant = Tenant(http=celled.http, organization=organization, token=celled.token)
+        # The start may have listed it.
+        await run_as_superuser(
+            celled.roles, f"DELETE FROM cells.organization_cell WHERE organization_id = '{organization}'"
+        )
+        database = Database(celled.roles.login)
+        async with database.session(organization) as session:
+            assert (await session.one(_SEARCH_PATH))["path"] == "public"
+            await session.commit()
+        await database.close()
+
+        assert await celled.cell_of(tenant) == "public"
+
     async def test_corrects_what_another_process_knew(self, celled: Celled) -> None:
         tenant, other = celled.tenant(), Database(celled.roles.login)
         await ingest(tenant, event())

@@ -1,5 +1,6 @@
 """Response models: the same JSON as pydantic's, also without validation."""
 
+import json
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from uuid import UUID
@@ -70,6 +71,13 @@ class TestToJson:
     @pytest.mark.parametrize("share", [0.0, 0.1, 1 / 3, 1.0, 12.5, 100.0, 1e6, 123456.789])
     def test_writes_fractions_as_pydantic_does(self, share: float) -> None:
         assert item(share=share).to_json() == item(share=share).model_dump_json().encode()
+
+    @pytest.mark.parametrize("share", [1e16, -1.5e20, 123456789012345680.0, 1e308])
+    def test_writes_large_fractions_as_the_same_numbers(self, share: float) -> None:
+        written = json.loads(item(share=share).to_json())
+
+        assert written == json.loads(item(share=share).model_dump_json())
+        assert written["share"] == share
 
     def test_writes_pages_as_pydantic_does(self) -> None:
         page = Page[Item](data=[item(), item()], has_more=False, next_page=None)

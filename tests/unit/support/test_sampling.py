@@ -9,10 +9,12 @@ CASES = range(23)
 STRIDE = 6
 
 
-def sampled_on(day: int, monkeypatch: pytest.MonkeyPatch, *, of: str = "createCredential") -> list[int]:
+def sampled_on(
+    day: int, monkeypatch: pytest.MonkeyPatch, *, of: str = "createCredential", cases: range = CASES
+) -> list[int]:
     monkeypatch.setattr(fault_injection, "ALL_CRASHES", False)
     monkeypatch.setattr(fault_injection, "SEED", day)
-    return list(sampled_cases(CASES, stride=STRIDE, of=of))
+    return list(sampled_cases(iter(cases), stride=STRIDE, of=of))
 
 
 class TestSampledCases:
@@ -29,6 +31,17 @@ class TestSampledCases:
             sampled = sampled_on(day, monkeypatch)
             assert sampled
             assert sampled == sampled_on(day, monkeypatch)
+
+    @pytest.mark.parametrize("count", [1, 3, 5, 6, 7])
+    @pytest.mark.parametrize("of", ["createCredential", "getReadiness"])
+    def test_are_never_empty_with_few_cases(
+        self, count: int, of: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cases = range(count)
+        days = [sampled_on(day, monkeypatch, of=of, cases=cases) for day in range(739_949, 739_949 + STRIDE)]
+
+        assert all(days)
+        assert {case for day in days for case in day} == set(cases)
 
     def test_differ_between_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
         starts = {sampled_on(1, monkeypatch, of=f"operation {number}")[0] for number in range(50)}

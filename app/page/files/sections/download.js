@@ -17,7 +17,7 @@ export function Download({ create }) {
       link.target = "_blank";
       link.rel = "noopener noreferrer";
       link.click();
-      return "The download has started. The browser saves the file.";
+      return "The browser saves the file. If it reports a failure, download again.";
     });
   return html`<button type="button" disabled=${write.isBusy} onClick=${download}>Download as CSV</button><${Outcome} write=${write} />`;
 }
