@@ -19,7 +19,7 @@ _MAX_DEPTH: Final = 1000
 
 _BLANKS = re.compile(rb"[ \t\r\n]*+")
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
-# Without escapes. A quote that opens no such string is the last one, so no position is tried in vain.
+# Without escapes. A quote that opens no such string is the last one, so no position is tried without effect.
 _PLAIN_STRINGS = re.compile(rb'"[^"]*+"')
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _STRING_OR_BRACKET = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)

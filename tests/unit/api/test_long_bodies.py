@@ -1,4 +1,4 @@
-"""A body with too many values is shortened in time that is linear in its size, whatever it contains."""
+"""The time to shorten a body with too many values is linear in its size, whatever it contains."""
 
 import json
 import time
