@@ -72,7 +72,7 @@ function filtersOf(focus) {
 function Chips({ filters, onRemove }) {
   if (filters.length === 0) return null;
   return html`<ul class="chips" aria-label="Filters">${filters.map((it) => html`<li key=${it.dimension}>
-    <button type="button" onClick=${() => onRemove(it)}>${titleOf(it.dimension)}: ${(it.dimension === "usage_mode" && MODES[it.value ?? ""]) || (it.value ?? "(none)")} <span aria-hidden="true">✕</span><span class="hidden">, remove this filter</span></button></li>`)}</ul>`;
+    <button type="button" onClick=${() => onRemove(it)}>${titleOf(it.dimension)}: ${(it.dimension === "usage_mode" && MODES[it.value ?? ""]) || (it.value ?? "(none)")}<span class="hidden">, remove this filter</span> <span aria-hidden="true">✕</span></button></li>`)}</ul>`;
 }
 
 /** @param {{data: any, measure: string}} props */
