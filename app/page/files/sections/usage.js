@@ -71,8 +71,11 @@ function filtersOf(focus) {
 /** @param {{filters: Filter[], onRemove: (filter: Filter) => void}} props */
 function Chips({ filters, onRemove }) {
   if (filters.length === 0) return null;
-  return html`<ul class="chips" aria-label="Filters">${filters.map((it) => html`<li key=${it.dimension}>
-    <button type="button" onClick=${() => onRemove(it)}>${titleOf(it.dimension)}: ${(it.dimension === "usage_mode" && MODES[it.value ?? ""]) || (it.value ?? "(none)")}<span class="hidden">, remove this filter</span> <span aria-hidden="true">✕</span></button></li>`)}</ul>`;
+  return html`<ul class="chips" aria-label="Filters">${filters.map((it) => {
+    const text = `${titleOf(it.dimension)}: ${(it.dimension === "usage_mode" && MODES[it.value ?? ""]) || (it.value ?? "(none)")}`;
+    return html`<li key=${it.dimension}>
+    <button type="button" aria-label=${`${text}, remove this filter`} onClick=${() => onRemove(it)}>${text} <span aria-hidden="true">✕</span></button></li>`;
+  })}</ul>`;
 }
 
 /** @param {{data: any, measure: string}} props */
