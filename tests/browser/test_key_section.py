@@ -161,9 +161,13 @@ class TestLeaked:
 
         await in_dialog(keys, "Usage of this key").click()
 
-        await expect(keys.main.get_by_role("button", name="Key version: 1, remove this filter")).to_be_visible()
+        await expect(
+            keys.main.get_by_role("button", name="Key version: 1, remove this filter")
+        ).to_be_visible()
         await keys.main.get_by_role("button", name="Key version: 1, remove this filter").click()
-        await expect(keys.main.get_by_role("button", name="Key version: 1, remove this filter")).to_have_count(0)
+        await expect(
+            keys.main.get_by_role("button", name="Key version: 1, remove this filter")
+        ).to_have_count(0)
         await keys.section("Key")
         await keys.button("It leaked").click()
         await in_dialog(keys, "Activity of this key").click()
