@@ -8,8 +8,8 @@ much (docs/explanation/adr/0004-statements-on-asyncpg.md).
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from app.database.connections import (
     is_pooled,
     session_settings,
 )
+from app.database.driver_errors import is_dead, translate_database_errors
 from app.database.pool_shares import PoolQuotas, PoolShares
 from app.database.sessions import AutocommitSelects, Session
 from app.database.statements import FixedStatement, Query, Row
@@ -34,33 +35,6 @@ from app.database.statements import FixedStatement, Query, Row
 log = structlog.get_logger("byok.database")
 
 _ORGANIZATION = re.compile(ORGANIZATION_PATTERN)
-
-# Errors that mean: the database is at fault, not the statement. The work may be repeated.
-_UNAVAILABLE = (
-    OSError,  # includes TimeoutError
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.exceptions.InsufficientResourcesError,
-    asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up, statement timeout
-    asyncpg.exceptions.LockNotAvailableError,
-    asyncpg.exceptions.DeadlockDetectedError,
-    asyncpg.exceptions.SerializationError,  # on a standby: replication removed rows that the statement might need
-    asyncpg.exceptions.ReadOnlySQLTransactionError,  # after a failover the connection leads to a standby
-    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
-    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
-    asyncpg.exceptions.InvalidCatalogNameError,
-    asyncpg.exceptions.TargetServerAttributeNotMatched,  # during a failover, no host may be the primary
-    asyncpg.exceptions.ObjectNotInPrerequisiteStateError,  # the operator stopped new connections to the database
-)
-# Of these, the ones after which the connection still works: a wait timed out or was cancelled.
-_TIMED_OUT = (
-    TimeoutError,
-    asyncpg.exceptions.QueryCanceledError,
-    asyncpg.exceptions.LockNotAvailableError,
-    asyncpg.exceptions.DeadlockDetectedError,
-    asyncpg.exceptions.SerializationError,
-)
-
 
 # How often a transaction begins again because its organization has moved to another cell.
 _ENTRIES = 3
@@ -225,7 +199,7 @@ class Database:
                 found: Sequence[Row] = await driver.fetch(text, *arguments)
             except BaseException as error:
                 _terminate(driver)  # a cancelled statement may still be running
-                if attempt == 1 and _is_dead(error):
+                if attempt == 1 and is_dead(error):
                     continue
                 raise
             else:
@@ -245,7 +219,7 @@ class Database:
                     await self._enter(driver, organization_id, begin, first)
                 except BaseException as error:
                     _terminate(driver)
-                    if attempt == 1 and _is_dead(error):
+                    if attempt == 1 and is_dead(error):
                         continue
                     raise
                 yield driver
@@ -350,29 +324,11 @@ class Database:
             self._pool = None
 
 
-@contextmanager
-def translate_database_errors() -> Iterator[None]:
-    """Raise DatabaseUnavailable in place of every driver error that means so, without its cause.
-
-    Driver messages contain hosts, users and statements, so they must not leave this module.
-    """
-    try:
-        yield
-    except _UNAVAILABLE as error:
-        log.warning("database_unavailable", error=type(error).__name__)
-        raise DatabaseUnavailable from None
-
-
 async def _read_cells(pool: asyncpg.Pool, timeout_seconds: float) -> CellDirectory | None:
     """A directory, or None if there are no cells."""
     async with pool.acquire(timeout=timeout_seconds) as driver, driver.transaction(readonly=True):
         has_cells = await driver.fetchval(HAVE_BEEN_ADDED) and await driver.fetch(_NAMES.text)
     return CellDirectory() if has_cells else None
-
-
-def _is_dead(error: BaseException) -> bool:
-    """Whether the connection broke, so that another one may work."""
-    return isinstance(error, _UNAVAILABLE) and not isinstance(error, _TIMED_OUT)
 
 
 def _begin(organization_id: str | None, *, read_only: bool, is_snapshot: bool) -> str:

@@ -16,7 +16,8 @@ import asyncpg
 import structlog
 
 from app.core.errors import DatabaseUnavailable
-from app.database.engine import Database, translate_database_errors
+from app.database.driver_errors import translate_database_errors
+from app.database.engine import Database
 
 _RETRY_SECONDS = 1.0
 _CLOSE_SECONDS = 2.0

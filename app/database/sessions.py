@@ -3,10 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-import asyncpg
 import structlog
 
-from app.core.errors import DatabaseUnavailable
 from app.database.statements import FixedStatement, Query, Row
 
 log = structlog.get_logger("byok.database")
@@ -53,19 +51,10 @@ class Session:
         return int(tag.rpartition(" ")[2])
 
     async def commit(self, *, last_statement: FixedStatement | None = None) -> None:
-        """Commit, and run a last statement before that in the same round trip.
-
-        Raises:
-            DatabaseUnavailable: the connection to a node of Citus broke. Whether the node committed is not known.
-        """
-        try:
-            await self._connection.execute(
-                "COMMIT" if last_statement is None else f"{last_statement.text}; COMMIT"
-            )
-        except asyncpg.InternalServerError as error:
-            # Citus reports a node that was lost with the same code as an internal error, and only while it commits.
-            log.warning("commit_failed", error=type(error).__name__)
-            raise DatabaseUnavailable from None
+        """Commit, and run a last statement before that in the same round trip."""
+        await self._connection.execute(
+            "COMMIT" if last_statement is None else f"{last_statement.text}; COMMIT"
+        )
         self.is_open = False
 
     async def roll_back(self) -> None:
