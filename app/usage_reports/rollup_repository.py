@@ -1,7 +1,7 @@
 """Rolls up ledger rows by hour and by day. Each row is rolled up exactly once, even after a crash.
 
 Rollups and watermark change in one transaction. Rows of transactions that some snapshot may not see yet (`ingest_xid`
-not below the oldest running transaction) stay unaggregated, and reports read them directly.
+not below the oldest transaction that runs, or that a worker of Citus has yet to commit) stay unaggregated, and reports read them directly.
 """
 
 from dataclasses import dataclass
@@ -41,6 +41,17 @@ _until = sa.bindparam("until", type_=sa.BigInteger)
 # comes before the snapshot of the statements that read the ledger: all transactions before this number are visible to them.
 _FIND_OLDEST = Query(
     sa.text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS oldest")
+)
+_IS_CITUS = Query(sa.text("SELECT to_regclass('pg_catalog.pg_dist_transaction') IS NOT NULL AS is_citus"))
+# Transactions that the coordinator has committed, and workers have prepared. A worker that was lost then commits its part after
+# its return, so its rows are visible later. Citus removes the record of a transaction once no part is left. A record has only
+# the lower 32 bits of the number, which is below the end of the snapshot.
+_FIND_OLDEST_PREPARED = Query(
+    sa.text("""
+        SELECT min(next - ((next - CAST(CAST(t.xmin AS text) AS bigint)) & 4294967295)) AS oldest
+        FROM pg_catalog.pg_dist_transaction t,
+            (SELECT CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS next) AS snapshot
+    """)
 )
 _oldest = sa.bindparam("oldest", type_=sa.BigInteger)
 _UTC: sa.ColumnElement[str] = sa.literal_column("'UTC'")
@@ -192,10 +203,11 @@ class RollupRepository(Repository):
         if claimed is None:
             return RollupStep(has_moved=False, has_more=False)
         since, ahead = (choose(claimed[name] for name in _TABLES) for choose in (min, max))
-        oldest: int = (await self._session.one(_FIND_OLDEST))["oldest"]
-        bounds = await self._session.one(_BOUNDS, **organization, since=since, oldest=oldest)
-        if ahead > oldest:
+        running: int = (await self._session.one(_FIND_OLDEST))["oldest"]
+        if ahead > running:
             raise WatermarkAhead
+        oldest = min(running, await self._oldest_prepared() or running)
+        bounds = await self._session.one(_BOUNDS, **organization, since=since, oldest=oldest)
         if not bounds["has_rows"]:
             return RollupStep(has_moved=False, has_more=False)
         # A rollup that lags behind catches up first, so that each later step reads the rows once for all of them.
@@ -208,7 +220,14 @@ class RollupRepository(Repository):
             raise RuntimeError("the watermark moved although this transaction has locked it")
         return RollupStep(has_moved=True, has_more=until < oldest)
 
-    async def has_unaggregated_rows(self) -> bool:
-        """Return whether rows exist that are not rolled up yet."""
+    async def _oldest_prepared(self) -> int | None:
+        """The first transaction that a worker of Citus may have prepared and not committed."""
+        if self._session.is_home or not (await self._session.one(_IS_CITUS))["is_citus"]:
+            return None
+        found: int | None = (await self._session.one(_FIND_OLDEST_PREPARED))["oldest"]
+        return found
+
+    async def may_have_unaggregated_rows(self) -> bool:
+        """Return whether rows that are not rolled up yet exist, or may become visible later."""
         found = await self._session.one(_HAS_UNAGGREGATED_ROWS, organization_id=self._organization_id)
-        return bool(found["has_unaggregated_rows"])
+        return bool(found["has_unaggregated_rows"]) or await self._oldest_prepared() is not None

@@ -91,7 +91,7 @@ class RollupWorker:
             await uow.commit()
 
     async def _remove_or_reschedule(self, organization_id: str) -> None:
-        """Remove the queue item if no unaggregated rows are left; else schedule it again soon.
+        """Remove the queue item if no unaggregated rows can be left; else schedule it again soon.
 
         An ingestion that finds the item in the queue does not add another one, so the item may be removed only while
         no ingestion runs. Ingestions hold the ledger lock shared until they commit. This transaction holds it
@@ -101,7 +101,7 @@ class RollupWorker:
         async with self._units.writing(organization_id) as uow:
             if (
                 await uow[LedgerLock].try_lock_exclusively()
-                and not await uow[RollupRepository].has_unaggregated_rows()
+                and not await uow[RollupRepository].may_have_unaggregated_rows()
             ):
                 await uow[QueueRepository].remove(item)
             else:

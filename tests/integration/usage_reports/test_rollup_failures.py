@@ -109,7 +109,7 @@ class TestCrash:
             assert await reported_totals(units, organization) == expected
             queued = await count_queue_items(superuser, organization)
             async with units.reading(organization) as uow:
-                assert queued or not await uow[RollupRepository].has_unaggregated_rows()
+                assert queued or not await uow[RollupRepository].may_have_unaggregated_rows()
 
         assert at > 15
         await services[RollupWorker].roll_up(organization)
