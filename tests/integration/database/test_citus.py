@@ -14,6 +14,7 @@ import pytest
 
 from app.composition.bootstrap import open_services
 from app.composition.database_access import DatabaseAccess
+from app.database.cell_moves import MoveRefused
 from app.database.cells import in_cell
 from app.database.migrations import create_cell, migrate
 from app.main import create_app
@@ -263,3 +264,18 @@ class TestOrganizations:
             assert await requests_of(tenant) == clients.sent[tenant.organization] + 1
         for cell in ("public", "cell_2"):
             assert await celled.count(cell, "usage_event", moving) == 0
+
+    async def test_do_not_leave_rows_that_a_worker_has_prepared(
+        self, celled: Cluster, cluster: CitusCluster
+    ) -> None:
+        tenant = await celled.tenant_in("cell_1")
+        worker = (await celled.worker(cluster, "cell_1")).superuser.set(database=celled.roles.name)
+        async with prepared_transactions_kept(cluster):
+            await run_on(worker, "BEGIN", "CREATE TABLE prepared ()", "PREPARE TRANSACTION 'citus_0_1_1_1'")
+            with pytest.raises(MoveRefused, match="prepared"):
+                await celled.move(tenant, "cell_2")
+            assert await celled.cell_of(tenant) == "cell_1"
+            await run_on(worker, "ROLLBACK PREPARED 'citus_0_1_1_1'")
+            await celled.move(tenant, "cell_2")
+
+        assert await requests_of(tenant) == 1
