@@ -62,7 +62,7 @@ def translate_database_errors() -> Iterator[None]:
 def _is_lost_node(error: asyncpg.InternalServerError) -> bool:
     """Whether the connection between the coordinator of Citus and a node broke while a statement ran.
 
-    Citus reports most of these as an internal error; only the place in its source tells them apart.
+    Citus reports most of these as an internal error; only the file of its source shows the difference.
     """
     return error.server_source_filename in _CITUS_CONNECTIONS
 
