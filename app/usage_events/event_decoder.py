@@ -16,7 +16,13 @@ import msgspec
 
 from app.core.keys.key_lookalike import looks_like_key, may_look_like_key
 from app.core.visible_text import is_blank, normalize
-from app.usage_events.anthropic_usage import MAX_EVENT_ITERATIONS, has_counters, has_message_counters
+from app.usage_events.anthropic_usage import (
+    MAX_EVENT_ITERATIONS,
+    UsageObject,
+    counts_input,
+    counts_output,
+    has_counters,
+)
 from app.usage_events.events import MAX_DIMENSION_LENGTH, EventCode, EventId, UsageEvent
 from app.usage_events.records import UsageFlag
 from app.usage_events.usage_reader import (
@@ -118,11 +124,9 @@ def decode_event(raw: bytes | memoryview) -> DecodedEvent:
         if not _has_plain_conditions(event):
             event, flags = _decode_leniently(raw)
     usage = bytes(_usage_decoder.decode(raw).usage)
-    if not has_message_counters(event.usage) and (
-        not has_counters(event.usage) or has_foreign_counters(usage)
-    ):
+    if not _is_recognized(event.usage, usage):
         raise _rejection(event, EventCode.USAGE_UNRECOGNIZED, known_fields(usage))
-    later_flags = _FIELD_IGNORED if has_foreign_details(usage) or has_unknown_time_to_live(usage) else 0
+    later_flags = _FIELD_IGNORED if _has_doubtful_total(event.usage, usage) else 0
     if not _is_in_utc(event.started_at) or not _is_in_utc(event.completed_at):
         event = _convert_to_utc(event)
     kept: bytes | None = usage
@@ -132,6 +136,23 @@ def decode_event(raw: bytes | memoryview) -> DecodedEvent:
     digest = blake2b(content, digest_size=_DIGEST_BYTES).digest()
     # After the digest: a client that repeats an event after an upgrade must not get a conflict.
     return DecodedEvent(_normalize_dimensions(event), digest, kept, flags | later_flags)
+
+
+def _is_recognized(usage: UsageObject, raw: bytes) -> bool:
+    """Whether the object is Anthropic's: of another provider's, only counters of cached tokens may have the same names."""
+    if counts_input(usage) or counts_output(usage):
+        return True
+    return has_counters(usage) and not has_foreign_counters(raw, of="any")
+
+
+def _has_doubtful_total(usage: UsageObject, raw: bytes) -> bool:
+    """Whether the cost may be too high or too low, because of tokens that are counted under other names."""
+    return (
+        has_foreign_details(raw)
+        or has_unknown_time_to_live(raw)
+        or (not counts_input(usage) and has_foreign_counters(raw, of="input"))
+        or (not counts_output(usage) and has_foreign_counters(raw, of="output"))
+    )
 
 
 def _decode(raw: bytes | memoryview) -> tuple[UsageEvent, int]:

@@ -6,7 +6,7 @@ unexpected form is left out and flagged. Errors name fields only by names that a
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -38,13 +38,18 @@ _TEXTS = {
 }
 _OWN_FIELDS = (*_COUNTERS, *_OBJECTS, *_TEXTS, "iterations")
 # Counters of other usage objects, of other providers and of SDKs that rename Anthropic's.
+_FOREIGN_INPUT = (
+    *("prompt_tokens", "inputTokens", "promptTokenCount", "input_token", "input"),
+    *("promptTokens", "prompt_eval_count", "INPUT_TOKENS"),
+)
+_FOREIGN_OUTPUT = (
+    *("completion_tokens", "outputTokens", "candidatesTokenCount", "output_token", "output"),
+    *("completionTokens", "eval_count", "OUTPUT_TOKENS"),
+)
 _FOREIGN_COUNTERS = (
-    *("prompt_tokens", "completion_tokens", "total_tokens"),
-    *("inputTokens", "outputTokens", "totalTokens", "cacheReadInputTokens", "cacheWriteInputTokens"),
-    *("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "cachedContentTokenCount"),
-    *("input_token", "output_token", "input", "output", "tokens", "usage", "usageMetadata"),
-    *("promptTokens", "completionTokens", "prompt_eval_count", "eval_count", "cached_tokens"),
-    *("INPUT_TOKENS", "OUTPUT_TOKENS"),
+    *(*_FOREIGN_INPUT, *_FOREIGN_OUTPUT, "total_tokens", "totalTokens", "totalTokenCount", "tokens"),
+    *("usage", "usageMetadata", "cacheReadInputTokens", "cacheWriteInputTokens"),
+    *("cachedContentTokenCount", "cached_tokens"),
 )
 # Where these exist, `input_tokens` may contain the cached tokens too.
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
@@ -139,10 +144,11 @@ def known_fields(raw: bytes) -> Sequence[str]:
     return [f"usage.{name}" for name in (*_OWN_FIELDS, *_FOREIGN_FIELDS) if name in names]
 
 
-def has_foreign_counters(raw: bytes) -> bool:
-    """Whether the object counts tokens under names of another provider or SDK."""
+def has_foreign_counters(raw: bytes, of: Literal["input", "output", "any"]) -> bool:
+    """Whether the object counts such tokens under names of another provider or SDK."""
+    names = {"input": _FOREIGN_INPUT, "output": _FOREIGN_OUTPUT, "any": _FOREIGN_COUNTERS}[of]
     found = _read(raw, _known_fields_decoder) or {}
-    return any(bytes(found[name]).strip() not in _NOTHING for name in _FOREIGN_COUNTERS if name in found)
+    return any(bytes(found[name]).strip() not in _NOTHING for name in names if name in found)
 
 
 def has_foreign_details(raw: bytes) -> bool:

@@ -140,9 +140,10 @@ def _expected_rejection(it: OrganizationClient, sent: SentEvent) -> str | None:
     event = sent.event
     started_at = datetime.fromisoformat(event["started_at"])
     is_in_time = sent.sent_at - timedelta(days=35) < started_at < sent.sent_at + timedelta(minutes=10)
-    is_one = (
-        "mode" not in event and event["outcome"] != "lost" and event["usage"].get("input_tokens", -1) >= 0
-    )
+    counters = [
+        count for name in ("input_tokens", "output_tokens") if (count := event["usage"].get(name)) is not None
+    ]
+    is_one = "mode" not in event and event["outcome"] != "lost" and min(counters, default=-1) >= 0
     is_of_known = event.get("credential_id", it.events.credentials[0]) in it.events.credentials
     return None if is_in_time and is_one and is_of_known else "rejected"
 

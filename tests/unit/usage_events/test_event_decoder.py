@@ -120,14 +120,35 @@ class TestUnrecognizedUsage:
         "usage",
         [
             {"cache_read_input_tokens": 3},
-            {"output_tokens": 3, "prompt_tokens": 4},
-            {"input_tokens": 3, "completion_tokens": 4},
             {"cache_read_input_tokens": 3, "prompt_tokens": None, "completion_tokens": 0},
             {"iterations": [{"type": "message", "output_tokens": 3}], "total_tokens": 3},
         ],
     )
     def test_is_not_one_with_counters_of_anthropic_too(self, usage: Any) -> None:
         assert decode(usage).flags == 0
+
+    @pytest.mark.parametrize(
+        "usage",
+        [
+            {"output_tokens": 40, "completion_tokens": 40},
+            {"output_tokens": 40, "prompt_tokens": 0},
+            {"input_tokens": 7, "completion_tokens": None, "total_tokens": 7},
+            {"input_tokens": 7, "iterations": [{"output_tokens": 3}], "completion_tokens": 3},
+        ],
+    )
+    def test_ignores_foreign_counters_of_what_is_counted_already(self, usage: Any) -> None:
+        assert decode(usage).flags == 0
+
+    @pytest.mark.parametrize(
+        "usage",
+        [
+            {"output_tokens": 3, "prompt_tokens": 4},
+            {"input_tokens": 3, "completion_tokens": 4},
+            {"output_tokens": None, "iterations": [{"output_tokens": 3}], "inputTokens": 5},
+        ],
+    )
+    def test_is_flagged_if_a_kind_of_tokens_is_counted_only_under_a_foreign_name(self, usage: Any) -> None:
+        assert decode(usage).flags == IGNORED
 
     @pytest.mark.parametrize(
         ("details", "flags"),
