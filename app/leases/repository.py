@@ -42,9 +42,14 @@ _active_credential = (
     .returning(c.c.id)
     .cte("active_credential")
 )
-_RECORD = Query(
-    sa.insert(t).from_select(list(_VALUES), sa.select(*_VALUES.values()).select_from(_active_credential))
+# In a CTE with RETURNING, because Citus writes the rows of another INSERT with COPY, which row-level security refuses.
+_recorded = (
+    sa.insert(t)
+    .from_select(list(_VALUES), sa.select(*_VALUES.values()).select_from(_active_credential))
+    .returning(t.c.id)
+    .cte("recorded")
 )
+_RECORD = Query(sa.select(_recorded.c.id))
 _UNEXPIRED = (
     t.c.organization_id == _ORGANIZATION,
     t.c.credential_id == sa.bindparam("credential_id", type_=t.c.credential_id.type),
@@ -76,7 +81,7 @@ class LeaseRepository(Repository):
 
     async def record(self, lease: LeaseRow) -> bool:
         """Store a lease and mark its key as used. Returns False if that key is no longer active."""
-        recorded = await self._session.execute(
+        recorded = await self._session.first(
             _RECORD,
             organization_id=self._organization_id,
             id=lease.id,
@@ -87,7 +92,7 @@ class LeaseRepository(Repository):
             created_by=lease.created_by,
             expires_at=lease.expires_at,
         )
-        return bool(recorded)
+        return recorded is not None
 
     async def unexpired_accessors(
         self, credential_id: UUID, key_version: int | None = None, *, now: datetime

@@ -86,13 +86,18 @@ _ADDED = (
     .returning(d.c.id)
     .cte("added")
 )
-# The deliveries and their queue items, however many, in one round trip.
-_ADD_DELIVERIES = Query(
-    sa.insert(q).from_select(
+# The deliveries and their queue items, however many, in one round trip. In a CTE with RETURNING, because Citus writes the
+# rows of another INSERT with COPY, which row-level security refuses.
+_QUEUED = (
+    sa.insert(q)
+    .from_select(
         ["organization_id", "kind", "id", "due_at"],
         sa.select(_ORGANIZATION, sa.literal_column(f"'{JobKind.DELIVER_WEBHOOK}'"), _ADDED.c.id, _NOW),
     )
+    .returning(q.c.id)
+    .cte("queued")
 )
+_ADD_DELIVERIES = Query(sa.select(sa.func.count().label("n")).select_from(_QUEUED))
 _IS_PENDING_DELIVERY = sa.and_(
     d.c.organization_id == _ORGANIZATION,
     d.c.id == sa.bindparam("id_", type_=d.c.id.type),
@@ -190,7 +195,7 @@ class WebhookRepository(Repository):
             body: the message.
             now: when it is due.
         """
-        await self._session.execute(
+        await self._session.first(
             _ADD_DELIVERIES,
             organization_id=self._organization_id,
             kind=kind,
