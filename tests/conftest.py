@@ -30,7 +30,7 @@ from app.settings.environment import load_settings
 from app.settings.settings import Settings
 from tests.support.credentials.interrupted_runs import INTERRUPTIONS
 from tests.support.database import citus, pooler
-from tests.support.database.cells import database_of_run
+from tests.support.database.cells import database_of_run, enter_cell
 from tests.support.database.migrated_cluster import copy_migrated_cluster
 from tests.support.database.own_database import (
     DatabaseRoles,
@@ -51,6 +51,8 @@ pytest_plugins = ["tests.support.vault.fixtures"]
 
 def pytest_configure() -> None:
     check_required()
+    if os.environ.get("BYOK_TEST_CELLS"):
+        enter_cell()  # for the background jobs that tests run themselves
 
 
 def pytest_report_header() -> str:

@@ -86,6 +86,8 @@ class Destinations:
         if payer.leased_until is not None and payer.leased_until >= needed_until:
             return destination
         async with self._units.writing(destination.organization_id) as uow:
-            extended = await uow[PayerRepository].extend_use(destination, seconds=seconds + _MARGIN_SECONDS)
+            extended = await uow[PayerRepository].extend_use(
+                destination, until=needed_until + timedelta(seconds=_MARGIN_SECONDS)
+            )
             await uow.commit()
         return destination if extended else None

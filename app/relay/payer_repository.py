@@ -72,13 +72,7 @@ _EXTEND_USE = Query(
         v.c.state == sa.literal_column("'active'"),
     )
     .values(
-        leased_until=sa.func.greatest(
-            v.c.leased_until,
-            sa.func.clock_timestamp()
-            + sa.func.make_interval(
-                *(sa.literal_column("0") for _ in range(6)), sa.bindparam("seconds", type_=sa.Float)
-            ),
-        )
+        leased_until=sa.func.greatest(v.c.leased_until, sa.bindparam("until", type_=v.c.leased_until.type))
     )
 )
 
@@ -109,14 +103,14 @@ class PayerRepository(Repository):
             await self._session.one(query, organization_id=self._organization_id), self._organization_id
         )
 
-    async def extend_use(self, destination: Destination, *, seconds: float) -> bool:
-        """Let the key version count as used for so long. Returns False if it is not active any more."""
+    async def extend_use(self, destination: Destination, *, until: datetime) -> bool:
+        """Let the key version count as used until then. Returns False if it is not active any more."""
         extended = await self._session.execute(
             _EXTEND_USE,
             organization_id=self._organization_id,
             credential_id=destination.credential_id,
             key_version_=destination.key_version,
-            seconds=seconds,
+            until=until,
         )
         return bool(extended)
 

@@ -2,16 +2,25 @@
 
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
+from app.database.cells import in_cell
 from app.database.migrations import create_cell, migrate
 from tests.support.database.citus import citus_cluster, citus_database
 from tests.support.database.own_database import DatabaseRoles, copied_database, run_as_superuser
 
+CELL = "cell_1"
+_entered = ExitStack()
+
+
+def enter_cell() -> None:
+    """Let the transactions without an organization use the cell of the tests, until the process ends."""
+    _entered.enter_context(in_cell(CELL))
+
 
 @asynccontextmanager
 async def database_of_run(
-    template: DatabaseRoles, *, cells: Sequence[str] = ("cell_1",)
+    template: DatabaseRoles, *, cells: Sequence[str] = (CELL,)
 ) -> AsyncIterator[DatabaseRoles]:
     """A new database, a copy of this one.
 
