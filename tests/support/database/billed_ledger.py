@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.billing.month import BillingMonth
 from app.usage.tables import usage_event
+from tests.support.database.ledger import create_partitions
 
 PICO = 10**12
 _COUNTERS = (
@@ -74,17 +75,15 @@ def correction_of(event: dict[str, Any], cost: int, *, number: int = 1) -> dict[
 
 
 async def insert_rows(superuser: AsyncEngine, *rows: dict[str, Any]) -> None:
+    # In a separate transaction: on Citus, tables that a function of the owner changed cannot be used by another role.
+    times = [row["started_at"] for row in rows]
+    await create_partitions(superuser, min(times), max(times))
     async with superuser.begin() as connection:
         await insert_rows_within(connection, rows)
 
 
 async def insert_rows_within(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows in the caller's transaction, which holds the ledger lock until it ends."""
-    first = min(row["started_at"] for row in rows)
-    last = max(row["started_at"] for row in rows)
-    await connection.execute(
-        sa.text("SELECT ensure_usage_partitions(:first, :last)"), {"first": first, "last": last}
-    )
+    """Insert rows, whose partitions exist, in the caller's transaction, which holds the ledger lock until it ends."""
     await connection.execute(_LOCK_SHARED, {"organization_id": rows[0]["organization_id"]})
     xid = sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger)
     for one in rows:
