@@ -162,7 +162,9 @@ class TestStatements:
 
         assert is_copied_by_citus(Query(copied).text)
         assert not is_copied_by_citus(Query(copied.returning(version.c.key_hint)).text)
-        assert not is_copied_by_citus(Query(sa.select(copied.returning(version.c.key_hint).cte().c.key_hint)).text)
+        assert not is_copied_by_citus(
+            Query(sa.select(copied.returning(version.c.key_hint).cte().c.key_hint)).text
+        )
 
     @pytest.mark.parametrize("name", sorted({name for name, _ in statements()} - UNSCOPED))
     def test_restrict_every_table_to_the_organization(self, name: str) -> None:
