@@ -22,6 +22,14 @@ from tests.support.requests.usage_events import event
 from tests.support.tenant import MakeTenant, MakeToken, Tenant
 
 
+def copied(table: str, select: str) -> str:
+    """A statement that inserts the rows of a SELECT, in a form that Citus accepts."""
+    return (
+        f"WITH found AS MATERIALIZED ({select}), copied AS (INSERT INTO {table} SELECT * FROM found RETURNING 1)"
+        " SELECT count(*) FROM copied"
+    )
+
+
 @pytest.fixture
 async def two(
     make_tenant: MakeTenant,
@@ -40,8 +48,11 @@ async def two(
         await tenant.request("PUT", f"{tenant.path}/usage-mode", json={"mode": "byo"})
         await change(
             superuser,
-            "INSERT INTO credential_lease SELECT organization_id, gen_random_uuid(), credential_id, key_version,"
-            " 'accessor', now(), 'relay', now() FROM credential_version WHERE organization_id = :organization",
+            copied(
+                "credential_lease",
+                "SELECT organization_id, gen_random_uuid(), credential_id, key_version, 'accessor', now(), 'relay',"
+                " now() FROM credential_version WHERE organization_id = :organization",
+            ),
             organization=tenant.organization,
         )
         reported = await replace(tenant, token=make_token("service")).post(
@@ -53,8 +64,11 @@ async def two(
             await change(superuser, statement, organization=tenant.organization)
         await change(
             superuser,
-            "INSERT INTO secret_rewrap SELECT organization_id, intent_id, credential_id, key_version, 'intent', 1, 1"
-            " FROM credential_version WHERE organization_id = :organization AND state = 'active'",
+            copied(
+                "secret_rewrap",
+                "SELECT organization_id, intent_id, credential_id, key_version, 'intent', 1, 1"
+                " FROM credential_version WHERE organization_id = :organization AND state = 'active'",
+            ),
             organization=tenant.organization,
         )
     return tenants
@@ -62,23 +76,30 @@ async def two(
 
 CIPHERTEXT_COLUMN = "sealed"
 PRICE_STATEMENTS = (
-    """WITH list AS (INSERT INTO price_override_list VALUES (:organization, 1, now(), now(), 'x') RETURNING number)
-        INSERT INTO price_override SELECT :organization, number, 'x', 1, 1, 1, 1, 1, 1 FROM list""",
+    "INSERT INTO price_override_list VALUES (:organization, 1, now(), now(), 'x')",
+    "INSERT INTO price_override VALUES (:organization, 1, 'x', 1, 1, 1, 1, 1, 1)",
 )
 # A limit with a counter and an alert, a reservation, a webhook endpoint and a delivery.
 SPENDING_STATEMENTS = (
     """INSERT INTO spend_limit VALUES (:organization, gen_random_uuid(), 'Budget', 1, 'total', 'any',
         NULL, NULL, NULL, 'block', '{100}', now(), 1, now(), 'admin', now())""",
-    """INSERT INTO spend_counter SELECT organization_id, id, now(), 1, 0, 0, 0
-        FROM spend_limit WHERE organization_id = :organization""",
-    """INSERT INTO spend_alert SELECT organization_id, id, now(), 100, now(), 1
-        FROM spend_limit WHERE organization_id = :organization""",
+    copied(
+        "spend_counter",
+        "SELECT organization_id, id, now(), 1, 0, 0, 0 FROM spend_limit WHERE organization_id = :organization",
+    ),
+    copied(
+        "spend_alert",
+        "SELECT organization_id, id, now(), 100, now(), 1 FROM spend_limit WHERE organization_id = :organization",
+    ),
     """INSERT INTO spend_reservation VALUES (:organization, gen_random_uuid(), 1, 'managed',
         NULL, NULL, NULL, 'open', now(), 'service', now())""",
     """INSERT INTO webhook_endpoint VALUES (:organization, gen_random_uuid(), 'https://hooks.example.com',
         'active', gen_random_uuid(), now(), 'admin')""",
-    """INSERT INTO webhook_delivery SELECT organization_id, gen_random_uuid(), id, 'x', '{}', 'pending',
-        0, NULL, now(), NULL FROM webhook_endpoint WHERE organization_id = :organization""",
+    copied(
+        "webhook_delivery",
+        "SELECT organization_id, gen_random_uuid(), id, 'x', '{}', 'pending', 0, NULL, now(), NULL::timestamptz"
+        " FROM webhook_endpoint WHERE organization_id = :organization",
+    ),
 )
 BILLING_STATEMENTS = (
     "INSERT INTO export_link VALUES (:organization, 'x', '/', '', 'usage:read', 'admin', now())",
