@@ -1,9 +1,9 @@
 """Tests of the rule that decides when a replaced key may be revoked at the provider."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from app.credentials.records import PreviousVersionRecord
 

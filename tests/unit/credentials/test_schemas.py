@@ -1,11 +1,11 @@
 """Credentials are made without validation: they must be what validation makes."""
 
-from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import fields, replace
 from pydantic import BaseModel
 
 from app.credentials.records import (
