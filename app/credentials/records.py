@@ -1,9 +1,13 @@
-"""Credentials and their key versions as masked records, and the allowed transitions between version states."""
+"""Credentials and their key versions as masked records, and the allowed transitions between version states.
 
-from dataclasses import dataclass
+A list makes a hundred records. That takes a third of the time for a `Struct` as for a dataclass.
+"""
+
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
+
+from msgspec import Struct
 
 from app.credentials.validation_results import ValidationResult
 from app.provider_url.endpoint import ProviderEndpoint
@@ -85,8 +89,7 @@ PUBLIC_VERSION_STATE: dict[VersionState, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionRecord:
+class VersionRecord(Struct, frozen=True, kw_only=True):
     """One key version, masked."""
 
     credential_id: UUID
@@ -107,8 +110,43 @@ class VersionRecord:
     leased_until: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingRotationRecord:
+class PreviousVersionRecord(Struct, frozen=True, kw_only=True):
+    """The version that a rollback would restore, and what shows whether a consumer may still use its key.
+
+    Attributes:
+        replaced_at: when it was replaced; None if an older release replaced it, which did not record the time.
+        leased_until: when its last lease expires.
+        validation_deadline: when the running validation of it ends at the latest; None if none is running.
+        has_open_calls: whether a relayed call with it has not ended.
+    """
+
+    key_version: int
+    retires_at: datetime | None
+    last_used_at: datetime | None
+    replaced_at: datetime | None
+    leased_until: datetime | None
+    validation_deadline: datetime | None
+    has_open_calls: bool
+
+    def is_safe_to_revoke(self, now: datetime) -> bool:
+        """Whether, according to the records, no consumer can still use the replaced key.
+
+        No instance of this service keeps keys. It reads a key for one validation or one relayed call, or wraps it for
+        one lease, and records each before it reads or hands over the key. So no consumer uses the replaced key any
+        more once the last lease from before the replacement has expired (until then its consumer may unwrap and use
+        the key), no validation of it is running, and no relayed call with it is open. A later recorded use shows that
+        a consumer kept the key: then it is never safe.
+        """
+        if self.replaced_at is None:
+            return False
+        last_expected_use = max(self.replaced_at, self.leased_until or self.replaced_at)
+        is_kept_by_consumer = self.last_used_at is not None and self.last_used_at > last_expected_use
+        is_being_validated = self.validation_deadline is not None and self.validation_deadline > now
+        is_in_use = is_kept_by_consumer or is_being_validated or self.has_open_calls
+        return now >= last_expected_use and not is_in_use
+
+
+class PendingRotationRecord(Struct, frozen=True, kw_only=True):
     """A rotation that is not decided yet, with its key version, masked."""
 
     id: UUID
@@ -119,17 +157,13 @@ class PendingRotationRecord:
     version: VersionRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialRecord:
+class CredentialRecord(Struct, frozen=True, kw_only=True):
     """The masked metadata of a credential. It has no field for a key.
 
     Attributes:
         revision: counts changes of the visible fields except `last_used_at`; becomes the ETag.
         active_version: the active version; after deletion, the version that was active last.
         previous_version: the version that a rollback would restore.
-        previous_validation_deadline: when the running validation of the previous version ends at the
-            latest; None if no validation of it is running.
-        has_previous_open_calls: whether a relayed call with the previous version has not ended.
         rotation: the pending rotation.
         next_validation_at: when the next validation is due; None if none is.
     """
@@ -141,9 +175,7 @@ class CredentialRecord:
     state: CredentialState
     revision: int
     active_version: VersionRecord
-    previous_version: VersionRecord | None
-    previous_validation_deadline: datetime | None
-    has_previous_open_calls: bool
+    previous_version: PreviousVersionRecord | None
     created_at: datetime
     created_by: str
     updated_at: datetime
@@ -151,33 +183,3 @@ class CredentialRecord:
     last_used_at: datetime | None
     rotation: PendingRotationRecord | None
     next_validation_at: datetime | None
-
-
-def is_safe_to_revoke(
-    previous: VersionRecord,
-    *,
-    validation_deadline: datetime | None,
-    has_open_calls: bool,
-    now: datetime,
-) -> bool:
-    """Whether, according to the records, no consumer can still use a replaced key.
-
-    No instance of this service keeps keys. It reads a key for one validation or one relayed call, or wraps it for
-    one lease, and records each before it reads or hands over the key. So no consumer uses the replaced key any
-    more once the last lease from before the replacement has expired (until then its consumer may unwrap and use
-    the key), no validation of it is running, and no relayed call with it is open. A later recorded use shows that
-    a consumer kept the key: then it is never safe.
-
-    Args:
-        previous: the replaced version.
-        validation_deadline: when the running validation of it ends at the latest; None if none is running.
-        has_open_calls: whether a relayed call with it has not ended.
-        now: the current time.
-    """
-    if previous.replaced_at is None:
-        return False  # replaced by an older release, which did not record the time
-    last_expected_use = max(previous.replaced_at, previous.leased_until or previous.replaced_at)
-    is_kept_by_consumer = previous.last_used_at is not None and previous.last_used_at > last_expected_use
-    is_being_validated = validation_deadline is not None and validation_deadline > now
-    is_in_use = is_kept_by_consumer or is_being_validated or has_open_calls
-    return now >= last_expected_use and not is_in_use

@@ -17,6 +17,7 @@ from app.credentials.records import (
     CredentialState,
     DestroyPrevious,
     PendingRotationRecord,
+    PreviousVersionRecord,
 )
 from app.credentials.tables import credential_rotation as r
 from app.credentials.tables import credential_validation as _check
@@ -29,7 +30,7 @@ from app.jobs.tables import job_queue
 
 c = provider_credential
 _active = credential_version.alias("v")
-_previous = credential_version.alias("p")
+_replaced = credential_version.alias("p")
 
 
 def _joined(version: Any, number: sa.Column[Any]) -> sa.ColumnElement[bool]:
@@ -43,15 +44,15 @@ def _joined(version: Any, number: sa.Column[Any]) -> sa.ColumnElement[bool]:
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _ID = sa.bindparam("id", type_=c.c.id.type)
 # At most one validation per version is pending, and an index finds it.
-_PREVIOUS_VALIDATION_DEADLINE = (
+_VALIDATION_DEADLINE = (
     sa.select(_check.c.deadline_at)
     .where(
-        _check.c.organization_id == c.c.organization_id,
-        _check.c.credential_id == c.c.id,
-        _check.c.key_version == c.c.previous_key_version,
+        _check.c.organization_id == _replaced.c.organization_id,
+        _check.c.credential_id == _replaced.c.credential_id,
+        _check.c.key_version == _replaced.c.key_version,
         _check.c.status == sa.literal_column("'pending'"),
     )
-    .correlate(c)
+    .correlate(_replaced)
     .scalar_subquery()
 )
 # The relay's journal of calls is above this package, so its columns are named as text. Not by the database's function
@@ -59,13 +60,31 @@ _PREVIOUS_VALIDATION_DEADLINE = (
 _open = sa.table(
     "spend_reservation", *map(sa.column, ("organization_id", "credential_id", "key_version", "state"))
 )
-_HAS_OPEN_CALLS = sa.exists(
-    sa.select(sa.literal_column("1")).where(
-        _open.c.organization_id == c.c.organization_id,
-        _open.c.credential_id == c.c.id,
-        _open.c.key_version == c.c.previous_key_version,
+_HAS_OPEN_CALLS = (
+    sa.select(sa.literal_column("1"))
+    .where(
+        _open.c.organization_id == _replaced.c.organization_id,
+        _open.c.credential_id == _replaced.c.credential_id,
+        _open.c.key_version == _replaced.c.key_version,
         _open.c.state == sa.literal_column("'open'"),
     )
+    .correlate(_replaced)
+    .exists()
+)
+# Most credentials have no previous version. OFFSET keeps PostgreSQL from joining all versions to find that out.
+_previous = (
+    sa.select(
+        _replaced.c.key_version,
+        _replaced.c.retires_at,
+        _replaced.c.last_used_at,
+        _replaced.c.replaced_at,
+        _replaced.c.leased_until,
+        _VALIDATION_DEADLINE.label("validation_deadline"),
+        _HAS_OPEN_CALLS.label("has_open_calls"),
+    )
+    .where(c.c.previous_key_version.is_not(None), _joined(_replaced, c.c.previous_key_version))
+    .offset(sa.literal_column("0"))
+    .lateral("previous")
 )
 # Rotations are rarely pending, so only the id is read here, from an index.
 _PENDING_ROTATION = (
@@ -121,25 +140,15 @@ _OWN_COLUMNS = (
     c.c.updated_at,
     c.c.rotated_at,
     c.c.last_used_at,
-    _previous.c.key_version,  # null without a previous version
     _PENDING_ROTATION.label("pending_rotation"),
     _NEXT_VALIDATION.label("next_validation_at"),
-    # Most credentials have no previous version: then the subquery does not run.
-    sa.case((c.c.previous_key_version.is_not(None), _PREVIOUS_VALIDATION_DEADLINE)).label(
-        "previous_validation_deadline"
-    ),
-    sa.case((c.c.previous_key_version.is_not(None), _HAS_OPEN_CALLS)).label("has_previous_open_calls"),
 )
-_ACTIVE_COLUMNS = version_columns(_active, "active_")
-_ACTIVE_VERSION = slice(len(_OWN_COLUMNS), len(_OWN_COLUMNS) + len(_ACTIVE_COLUMNS))
-_PREVIOUS_VERSION = slice(_ACTIVE_VERSION.stop, None)
+_PREVIOUS_COLUMNS = [column.label(f"previous_{column.name}") for column in _previous.c]
+_PREVIOUS_VERSION = slice(len(_OWN_COLUMNS), len(_OWN_COLUMNS) + len(_PREVIOUS_COLUMNS))
+_ACTIVE_VERSION = slice(_PREVIOUS_VERSION.stop, None)
 _READ = (
-    sa.select(*_OWN_COLUMNS, *_ACTIVE_COLUMNS, *version_columns(_previous, "previous_"))
-    .select_from(
-        c.join(_active, _joined(_active, c.c.current_key_version)).outerjoin(
-            _previous, _joined(_previous, c.c.previous_key_version)
-        )
-    )
+    sa.select(*_OWN_COLUMNS, *_PREVIOUS_COLUMNS, *version_columns(_active, "active_"))
+    .select_from(c.join(_active, _joined(_active, c.c.current_key_version)).outerjoin(_previous, sa.true()))
     .where(c.c.organization_id == _ORGANIZATION)
 )
 _FIND = Query(_READ.where(c.c.id == _ID, c.c.state != sa.literal_column("'creating'")))
@@ -463,11 +472,8 @@ def _credential(row: Row, rotation: PendingRotationRecord | None) -> CredentialR
         updated_at,
         rotated_at,
         last_used_at,
-        previous_key_version,
         _,
         next_validation_at,
-        previous_validation_deadline,
-        has_previous_open_calls,
     ) = values[: len(_OWN_COLUMNS)]
     return CredentialRecord(
         organization_id=organization_id,
@@ -477,9 +483,7 @@ def _credential(row: Row, rotation: PendingRotationRecord | None) -> CredentialR
         state=_STATES[state],
         revision=revision,
         active_version=version_record(values[_ACTIVE_VERSION]),
-        previous_version=None if previous_key_version is None else version_record(values[_PREVIOUS_VERSION]),
-        previous_validation_deadline=previous_validation_deadline,
-        has_previous_open_calls=bool(has_previous_open_calls),
+        previous_version=_previous_version(values[_PREVIOUS_VERSION]),
         created_at=created_at,
         created_by=created_by,
         updated_at=updated_at,
@@ -487,6 +491,30 @@ def _credential(row: Row, rotation: PendingRotationRecord | None) -> CredentialR
         last_used_at=last_used_at,
         rotation=rotation,
         next_validation_at=next_validation_at if state == CredentialState.ACTIVE else None,
+    )
+
+
+def _previous_version(values: Sequence[Any]) -> PreviousVersionRecord | None:
+    """The record of the values of `_PREVIOUS_COLUMNS`, which are all null without a previous version."""
+    (
+        key_version,
+        retires_at,
+        last_used_at,
+        replaced_at,
+        leased_until,
+        validation_deadline,
+        has_open_calls,
+    ) = values
+    if key_version is None:
+        return None
+    return PreviousVersionRecord(
+        key_version=key_version,
+        retires_at=retires_at,
+        last_used_at=last_used_at,
+        replaced_at=replaced_at,
+        leased_until=leased_until,
+        validation_deadline=validation_deadline,
+        has_open_calls=has_open_calls,
     )
 
 

@@ -29,7 +29,6 @@ from app.credentials.records import (
     CredentialRecord,
     DestroyPrevious,
     PendingRotationRecord,
-    is_safe_to_revoke,
 )
 from app.credentials.records import CredentialState as State
 from app.credentials.rotations import ROTATION_RETRY_PERIOD
@@ -270,12 +269,7 @@ class Credential(ResponseModel):
                 key_version=previous.key_version,
                 retires_at=previous.retires_at,
                 last_used_at=previous.last_used_at,
-                safe_to_revoke=is_safe_to_revoke(
-                    previous,
-                    validation_deadline=record.previous_validation_deadline,
-                    has_open_calls=record.has_previous_open_calls,
-                    now=now(),
-                ),
+                safe_to_revoke=previous.is_safe_to_revoke(now()),
             ),
             rotation=None if record.rotation is None else PendingRotation.of(record.rotation),
             next_validation_at=record.next_validation_at,

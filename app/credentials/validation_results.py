@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from msgspec import Struct
+
 from app.core.notifications import CredentialResult
 from app.provider_url.endpoint import AuthStyle
 
@@ -75,8 +77,7 @@ def status_of(reason: Reason) -> ValidationStatus:
     return ValidationStatus.INVALID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationResult:
+class ValidationResult(Struct, frozen=True, kw_only=True):
     """The outcome of one validation. `reason` and `checked_at` are `None` while it is pending.
 
     The last three fields are those of a new result; they are not stored.

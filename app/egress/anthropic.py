@@ -7,11 +7,12 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
 import httpx
+from msgspec.structs import replace
 
 from app.core.clock import now
 from app.core.keys.api_key import ApiKey

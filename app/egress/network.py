@@ -170,7 +170,7 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         # The pool calls this for every idle connection at every request. Finding the socket is ten times slower.
         if info == "is_readable":
-            return _is_readable(self._socket)
+            return is_readable(self._socket)
         return self._inner.get_extra_info(info)
 
     @cached_property
@@ -190,7 +190,7 @@ def interleave_families(addresses: Iterable[Address]) -> list[Address]:
     return [address for address in chain.from_iterable(zip_longest(*families)) if address is not None]
 
 
-def _is_readable(connection: socket.socket | None) -> bool:
+def is_readable(connection: socket.socket | None) -> bool:
     """Whether an idle connection is readable, which means that the peer closed it. True if the socket is missing."""
     if connection is None or connection.fileno() < 0:
         return True

@@ -1,7 +1,8 @@
 """Provider endpoints: where a key may be sent, and in which header."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class AuthStyle(StrEnum):
@@ -11,8 +12,7 @@ class AuthStyle(StrEnum):
     BEARER = "bearer"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderEndpoint:
+class ProviderEndpoint(Struct, frozen=True, kw_only=True):
     """Where a key version may be sent. Bound to the version: only a rotation changes it."""
 
     base_url: str | None

@@ -18,6 +18,8 @@ import uvicorn
 MODEL = "claude-haiku-5-5"
 EVENTS = 100
 PACE_SECONDS = 0.02
+# Longer than any client here keeps an idle connection. A request fails if it meets the end of its connection.
+KEEP_ALIVE_SECONDS = 75
 _MESSAGE = json.dumps(
     {
         "id": "msg_1",
@@ -146,6 +148,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         lifespan="off",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ssl_certfile=options.certificate,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import uvicorn
 
-from bench.relay.peers import MODEL, asks_for_stream, body_of, event, respond
+from bench.relay.peers import KEEP_ALIVE_SECONDS, MODEL, asks_for_stream, body_of, event, respond
 
 FAILS_EVERY = 100
 DELTAS = 20
@@ -94,6 +94,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         lifespan="off",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ssl_certfile=options.certificate,
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec import Struct
 from pydantic import SecretStr
 
 import app
@@ -158,6 +159,14 @@ class Holder:
     keys: tuple[ApiKey, ...]
 
 
+class StructHolder(Struct):
+    """A record of the other kind that must not be returned."""
+
+    __module__ = "app.records"
+    name: str
+    keys: tuple[ApiKey, ...]
+
+
 class TestRepositories:
     def test_return_only_plain_values_enums_and_records(self) -> None:
         checked = 0
@@ -182,6 +191,7 @@ class TestRepositories:
             Session,
             Any,
             Holder,
+            StructHolder,
         ],
     )
     def test_that_return_anything_else_are_found(self, returned: Any) -> None:
@@ -204,7 +214,7 @@ class TestRecords:
                 "statements",
                 "modes",
             )
-            for _, member in inspect.getmembers(module, dataclasses.is_dataclass)
+            for _, member in inspect.getmembers(module, _is_record)
             if member.__module__ == module.__name__
         ]
 
@@ -227,18 +237,26 @@ class TestRecords:
 
 
 def _is_masked(leaf: Any) -> bool:
-    """Whether a type is a plain value, an enum, or a dataclass of `app` that consists of such types."""
+    """Whether a type is a plain value, an enum, or a record of `app` that consists of such types."""
     if leaf in PLAIN or typing.get_origin(leaf) is typing.Literal:
         return True
     if not isinstance(leaf, type):
         return False
     if issubclass(leaf, Enum):
         return True
-    is_record = dataclasses.is_dataclass(leaf) or (issubclass(leaf, tuple) and hasattr(leaf, "_fields"))
+    is_record = _is_record(leaf)
     if not leaf.__module__.startswith("app.") or not (is_record or leaf in MADE_OF_RECORDS):
         return False
     hints = typing.get_type_hints(leaf if is_record else leaf.__init__)
     return all(_is_masked(part) for hint in hints.values() for part in leaves(hint))
+
+
+def _is_record(kind: object) -> bool:
+    """Whether a class consists of the fields that it declares."""
+    if not isinstance(kind, type):
+        return False
+    is_named_tuple = issubclass(kind, tuple) and hasattr(kind, "_fields")
+    return dataclasses.is_dataclass(kind) or issubclass(kind, Struct) or is_named_tuple
 
 
 def _repository_methods() -> Iterator[Any]:

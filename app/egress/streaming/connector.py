@@ -11,22 +11,27 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 
 from app.egress.exceptions import ResponseTooLarge
+from app.egress.network import is_readable
 from app.egress.response_head import ResponseHeadLimit
 from app.egress.streaming.connections import ConnectionCount, keep_alive
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_INFORMATIONAL: Final = 8
-IDLE_SECONDS: Final = 15.0
 
 
 def streaming_connector(
-    tls: ssl.SSLContext, count: ConnectionCount, *, resolver: AbstractResolver | None = None
+    tls: ssl.SSLContext,
+    count: ConnectionCount,
+    *,
+    reuse_seconds: float,
+    resolver: AbstractResolver | None = None,
 ) -> TCPConnector:
     """Create a connector. It must be created inside the event loop.
 
     Args:
         tls: verifies the certificate by the host's name.
         count: follows the open connections.
+        reuse_seconds: how long an idle connection may be used again. A request fails if the peer closes it meanwhile.
         resolver: None resolves by the system, for the operator's endpoint.
     """
     return _StreamingConnector(
@@ -35,7 +40,7 @@ def streaming_connector(
         resolver=resolver,
         use_dns_cache=False,
         limit=0,  # the relay's slots bound the connections
-        keepalive_timeout=IDLE_SECONDS,
+        keepalive_timeout=reuse_seconds,
         socket_factory=_socket_with_keep_alive,
     )
 
@@ -69,6 +74,15 @@ class _BoundedResponseHandler(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._count.open -= 1
         super().connection_lost(exc)
+
+    def is_connected(self) -> bool:
+        """Called before an idle connection is reused. The peer may have closed it, although no task has run since."""
+        transport = self.transport
+        return (
+            transport is not None
+            and not transport.is_closing()
+            and not is_readable(transport.get_extra_info("socket"))
+        )
 
     def close(self) -> None:
         """Close at once. A graceful close would first wait until the peer took what is still to be written."""

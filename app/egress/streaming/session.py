@@ -17,6 +17,9 @@ from app.egress.streaming.resolver import PinnedResolver
 # aiohttp pauses reading at twice this.
 _BUFFERED_BYTES: Final = 32 * 1024
 _WRITE_BYTES: Final = 64 * 1024
+_REUSE_SECONDS: Final = 15.0
+# Gateways on uvicorn or Node close idle connections after 5 s.
+_CUSTOM_REUSE_SECONDS: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +72,10 @@ def open_sessions(
     )
     pinned = PinnedResolver(guard, route=route)
     return Sessions(
-        operator=_session(streaming_connector(tls, count), timeout),
-        custom=_session(streaming_connector(tls, count, resolver=pinned), timeout),
+        operator=_session(streaming_connector(tls, count, reuse_seconds=_REUSE_SECONDS), timeout),
+        custom=_session(
+            streaming_connector(tls, count, reuse_seconds=_CUSTOM_REUSE_SECONDS, resolver=pinned), timeout
+        ),
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import hashlib
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +23,13 @@ from app.relay.transport import (
 from tests.support.network.scripted_servers import (
     ADDRESS,
     HOST,
+    URL,
     FixedResolver,
     Reader,
     Script,
     ScriptedServer,
     Writer,
+    certificate,
     http_response,
     never_respond,
     respond_always,
@@ -38,6 +41,7 @@ from tests.support.relay.provider_client import body_of, get, post, provider_cli
 OK = respond_always(http_response())
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 KEY = "sk-ant-api03-a-key-that-nothing-else-contains"
+FIN_WAS_RECEIVED = 5  # Linux's number of the state FIN-WAIT-2
 
 
 def hangs_after(data: bytes) -> Script:
@@ -77,6 +81,15 @@ class Uploads:
 
 async def closed(server: ScriptedServer) -> None:
     await until(server.open_sockets, lambda count: count == 0)
+
+
+def close_behind_the_event_loop(writer: Writer) -> None:
+    """Close the connection, and return when the kernel of the peer knows, but no task has run since."""
+    connection = writer.get_extra_info("socket")
+    connection.shutdown(socket.SHUT_RDWR)
+    give_up_at = time.monotonic() + 5
+    while connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != FIN_WAS_RECEIVED:
+        assert time.monotonic() < give_up_at
 
 
 async def received_before(error: type[TransportError], response: ProviderResponse) -> bytes:
@@ -145,6 +158,40 @@ class TestRequest:
 
         assert (served, len(server.requests), server.connections) == (2, 2, 1)
         assert caught.value.was_sent
+
+    async def test_connection_that_the_provider_closed_meanwhile_is_not_reused(self) -> None:
+        served: list[Writer] = []
+
+        async def script(_reader: Reader, writer: Writer) -> None:
+            served.append(writer)
+            writer.write(http_response())
+
+        async with scripted_server(script) as server, provider_client(server) as client:
+            await body_of(await client.open(post()))
+            close_behind_the_event_loop(served[0])
+
+            assert await body_of(await client.open(post())) == b"{}"
+
+        assert server.connections == 2
+
+    @pytest.mark.parametrize(
+        ("is_custom", "idle_seconds", "connections"),
+        [(True, 2, 1), (True, 4.5, 2), (False, 10, 1), (False, 15.5, 2)],
+    )
+    async def test_idle_connection_is_reused_for_a_time(
+        self, monkeypatch: pytest.MonkeyPatch, is_custom: bool, idle_seconds: float, connections: int
+    ) -> None:
+        async with (
+            scripted_server(OK, certificate(HOST, "127.0.0.1")) as server,
+            provider_client(server, operator_base_url=f"https://127.0.0.1:{server.port}") as client,
+        ):
+            url = URL if is_custom else f"https://127.0.0.1:{server.port}/v1/messages"
+            await body_of(await client.open(post(url, is_custom=is_custom)))
+            released_at = time.monotonic()
+            monkeypatch.setattr("aiohttp.connector.monotonic", lambda: released_at + idle_seconds)
+            await body_of(await client.open(post(url, is_custom=is_custom)))
+
+        assert server.connections == connections
 
     async def test_neither_key_nor_body_is_kept_while_waiting_for_the_head(self) -> None:
         body = b'{"prompt": "' + b"p" * 100_000 + b'"}'

@@ -1,39 +1,21 @@
 """Tests of the rule that decides when a replaced key may be revoked at the provider."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
-from app.core.clock import new_id
-from app.credentials.records import VersionRecord, VersionState, is_safe_to_revoke
-from app.credentials.validation_results import PENDING
-from app.provider_url.endpoint import AuthStyle, ProviderEndpoint
+from app.credentials.records import PreviousVersionRecord
 
 REPLACED_AT = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-PREVIOUS = VersionRecord(
-    credential_id=new_id(),
+PREVIOUS = PreviousVersionRecord(
     key_version=1,
-    state=VersionState.PREVIOUS,
-    endpoint=ProviderEndpoint(
-        base_url=None,
-        messages_url="https://api.anthropic.com/v1/messages",
-        auth_style=AuthStyle.X_API_KEY,
-        workspace_id=None,
-        probe_model=None,
-    ),
-    key_hint=None,
-    fingerprint="v1:00",
-    result=PENDING,
-    latest=PENDING,
-    created_at=REPLACED_AT - timedelta(days=1),
-    created_by="ada@acme.example",
-    activated_at=REPLACED_AT - timedelta(days=1),
     retires_at=REPLACED_AT + timedelta(hours=72),
-    destroyed_at=None,
     last_used_at=None,
     replaced_at=REPLACED_AT,
     leased_until=None,
+    validation_deadline=None,
+    has_open_calls=False,
 )
 
 
@@ -86,26 +68,18 @@ class TestSafeToRevoke:
             PREVIOUS,
             last_used_at=None if last_used is None else after(last_used),
             leased_until=None if leased_until is None else after(leased_until),
-        )
-
-        found = is_safe_to_revoke(
-            previous,
             validation_deadline=None if validation_deadline is None else after(validation_deadline),
-            has_open_calls=False,
-            now=after(now),
         )
 
-        assert found is is_safe
+        assert previous.is_safe_to_revoke(after(now)) is is_safe
 
     def test_is_not_safe_while_a_call_with_it_is_open(self) -> None:
         late = after(1_000_000)
 
-        assert is_safe_to_revoke(PREVIOUS, validation_deadline=None, has_open_calls=False, now=late)
-        assert not is_safe_to_revoke(PREVIOUS, validation_deadline=None, has_open_calls=True, now=late)
+        assert PREVIOUS.is_safe_to_revoke(late)
+        assert not replace(PREVIOUS, has_open_calls=True).is_safe_to_revoke(late)
 
     def test_is_not_safe_if_the_time_of_the_replacement_is_unknown(self) -> None:
         without_time = replace(PREVIOUS, replaced_at=None)
 
-        assert not is_safe_to_revoke(
-            without_time, validation_deadline=None, has_open_calls=False, now=after(1_000_000)
-        )
+        assert not without_time.is_safe_to_revoke(after(1_000_000))

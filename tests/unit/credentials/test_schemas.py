@@ -1,11 +1,11 @@
 """Credentials are made without validation: they must be what validation makes."""
 
-from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import fields, replace
 from pydantic import BaseModel
 
 from app.credentials.records import (
@@ -14,6 +14,7 @@ from app.credentials.records import (
     CredentialState,
     DestroyPrevious,
     PendingRotationRecord,
+    PreviousVersionRecord,
     VersionRecord,
     VersionState,
 )
@@ -81,6 +82,15 @@ def version(number: int = 2, **changed: Any) -> VersionRecord:
     return replace(made, **changed)
 
 
+PREVIOUS = PreviousVersionRecord(
+    key_version=1,
+    retires_at=AT,
+    last_used_at=AT,
+    replaced_at=AT,
+    leased_until=AT,
+    validation_deadline=AT,
+    has_open_calls=True,
+)
 # Without None.
 RECORD = CredentialRecord(
     organization_id="org_acme",
@@ -90,9 +100,7 @@ RECORD = CredentialRecord(
     state=CredentialState.ACTIVE,
     revision=1,
     active_version=version(),
-    previous_version=version(1),
-    previous_validation_deadline=AT,
-    has_previous_open_calls=True,
+    previous_version=PREVIOUS,
     created_at=AT,
     created_by="ada",
     updated_at=AT,
@@ -110,7 +118,6 @@ RECORD = CredentialRecord(
 )
 NULLABLE = (
     "previous_version",
-    "previous_validation_deadline",
     "rotated_at",
     "last_used_at",
     "rotation",
@@ -128,8 +135,15 @@ RECORDS: dict[str, CredentialRecord] = {
     **{state.value: replace(RECORD, state=state) for state in _PUBLIC_STATE},
     "previous without times": replace(
         RECORD,
-        previous_version=version(1, key_hint=None, retires_at=None, last_used_at=None, replaced_at=None),
-        has_previous_open_calls=False,
+        previous_version=replace(
+            PREVIOUS,
+            retires_at=None,
+            last_used_at=None,
+            replaced_at=None,
+            leased_until=None,
+            validation_deadline=None,
+            has_open_calls=False,
+        ),
     ),
     **{
         f"{name}, {result.status.value}, {latest.status.value}": replace(
