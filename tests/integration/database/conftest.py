@@ -18,23 +18,45 @@ from tests.support.tenant import MakeToken
 
 
 @pytest.fixture
-async def cell_roles(template_database: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
-    async with copied_database(template_database) as roles:
+def cell_template(request: pytest.FixtureRequest, template_database: DatabaseRoles) -> DatabaseRoles:
+    """With two cells if the test requests `celled`, and otherwise without cells."""
+    if "celled" not in request.fixturenames:
+        return template_database
+    with_cells: DatabaseRoles = request.getfixturevalue("template_with_cells")
+    return with_cells
+
+
+@pytest.fixture
+async def cell_roles(cell_template: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
+    async with copied_database(cell_template) as roles:
         yield roles
 
 
 @pytest.fixture
 def cell_access(cell_roles: DatabaseRoles) -> DatabaseAccess:
-    return DatabaseAccess(owner=cell_roles.owner, login=cell_roles.login)
+    return access_to(cell_roles)
+
+
+@pytest.fixture(scope="session")
+async def template_with_cells(
+    template_database: DatabaseRoles, settings: Settings
+) -> AsyncIterator[DatabaseRoles]:
+    """A database with two cells, to copy: to add the cells takes longer. Nothing connects to it."""
+    async with copied_database(template_database) as roles:
+        for name in ("cell_1", "cell_2"):
+            await add_cell(settings, access_to(roles), name)
+        await run_as_superuser(roles, "UPDATE cells.cell SET takes_new = (name = 'cell_1')")
+        yield roles
+
+
+def access_to(roles: DatabaseRoles) -> DatabaseAccess:
+    return DatabaseAccess(owner=roles.owner, login=roles.login)
 
 
 @pytest.fixture
 async def celled(
     cell_roles: DatabaseRoles, cell_access: DatabaseAccess, settings: Settings, make_token: MakeToken
 ) -> AsyncIterator[Celled]:
-    for name in ("cell_1", "cell_2"):
-        await add_cell(settings, cell_access, name)
-    await run_as_superuser(cell_roles, "UPDATE cells.cell SET takes_new = (name = 'cell_1')")
     async with open_services(settings, cell_access) as services:
 
         class _Opened(AsyncExitStack):
