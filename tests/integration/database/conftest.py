@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cell_commands import add_cell
 from app.composition.bootstrap import open_services
 from app.composition.database_access import DatabaseAccess
 from app.main import create_app
@@ -37,18 +36,6 @@ def cell_access(cell_roles: DatabaseRoles) -> DatabaseAccess:
     return access_to(cell_roles)
 
 
-@pytest.fixture(scope="session")
-async def template_with_cells(
-    template_database: DatabaseRoles, settings: Settings
-) -> AsyncIterator[DatabaseRoles]:
-    """A database with two cells, to copy: to add the cells takes longer. Nothing connects to it."""
-    async with copied_database(template_database) as roles:
-        for name in ("cell_1", "cell_2"):
-            await add_cell(settings, access_to(roles), name)
-        await run_as_superuser(roles, "UPDATE cells.cell SET takes_new = (name = 'cell_1')")
-        yield roles
-
-
 def access_to(roles: DatabaseRoles) -> DatabaseAccess:
     return DatabaseAccess(owner=roles.owner, login=roles.login)
 
@@ -57,6 +44,7 @@ def access_to(roles: DatabaseRoles) -> DatabaseAccess:
 async def celled(
     cell_roles: DatabaseRoles, cell_access: DatabaseAccess, settings: Settings, make_token: MakeToken
 ) -> AsyncIterator[Celled]:
+    await run_as_superuser(cell_roles, "UPDATE cells.cell SET takes_new = (name = 'cell_1')")
     async with open_services(settings, cell_access) as services:
 
         class _Opened(AsyncExitStack):
