@@ -8,6 +8,7 @@ tracer doubles the CPU time. Temporary files are in memory if there is enough of
 import os
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def main() -> int:
             ]
             runs = [covered, [*parallel(), *EXHAUSTIVE]]
             os.environ["BYOK_TEST_CRASHES"] = "all"
+            # The image may need more room than there is in memory.
+            os.environ.setdefault("TMPDIR", tempfile.gettempdir())
         case given:
             runs = [given]
     with temporary_directory():
