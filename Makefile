@@ -31,7 +31,7 @@ test: .venv/.dev-installed ## Run all tests
 	@$(BIN)/python -m tests.run $(PYTEST_ARGS)
 
 .PHONY: test-fast
-test-fast: .venv/.dev-installed ## Run the unit and API tests, in about two minutes
+test-fast: .venv/.dev-installed ## Run the unit and API tests, in about two minutes on two quiet cores
 	@$(BIN)/python -m tests.run --fast
 
 .PHONY: test-exhaustive

@@ -2,14 +2,17 @@
 
 Each worker process has its own PostgreSQL server and database. The tests of a file stay in one worker. With
 arguments, pytest runs with these arguments in one process. Coverage is measured only where it is asked for, because its
-tracer doubles the CPU time.
+tracer doubles the CPU time. Temporary files are in memory if there is enough of it; TMPDIR names another place.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+
+from tests.support.memory_directory import temporary_directory
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,9 +60,12 @@ def main() -> int:
             ]
             runs = [covered, [*parallel(), *EXHAUSTIVE]]
             os.environ["BYOK_TEST_CRASHES"] = "all"
+            # The image may need more room than there is in memory.
+            os.environ.setdefault("TMPDIR", tempfile.gettempdir())
         case given:
             runs = [given]
-    codes = [run_pytest(arguments) for arguments in runs]
+    with temporary_directory():
+        codes = [run_pytest(arguments) for arguments in runs]
     code = next((code for code in codes if code != 0), 0)
     print("Next: make check" if code == 0 else "Next: make test PYTEST_ARGS='--last-failed -x'")
     return code

@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cell_commands import add_cell
 from app.composition.bootstrap import open_services
 from app.composition.database_access import DatabaseAccess
 from app.main import create_app
@@ -18,22 +17,33 @@ from tests.support.tenant import MakeToken
 
 
 @pytest.fixture
-async def cell_roles(template_database: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
-    async with copied_database(template_database) as roles:
+def cell_template(request: pytest.FixtureRequest, template_database: DatabaseRoles) -> DatabaseRoles:
+    """With two cells if the test requests `celled`, and otherwise without cells."""
+    if "celled" not in request.fixturenames:
+        return template_database
+    with_cells: DatabaseRoles = request.getfixturevalue("template_with_cells")
+    return with_cells
+
+
+@pytest.fixture
+async def cell_roles(cell_template: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
+    async with copied_database(cell_template) as roles:
         yield roles
 
 
 @pytest.fixture
 def cell_access(cell_roles: DatabaseRoles) -> DatabaseAccess:
-    return DatabaseAccess(owner=cell_roles.owner, login=cell_roles.login)
+    return access_to(cell_roles)
+
+
+def access_to(roles: DatabaseRoles) -> DatabaseAccess:
+    return DatabaseAccess(owner=roles.owner, login=roles.login)
 
 
 @pytest.fixture
 async def celled(
     cell_roles: DatabaseRoles, cell_access: DatabaseAccess, settings: Settings, make_token: MakeToken
 ) -> AsyncIterator[Celled]:
-    for name in ("cell_1", "cell_2"):
-        await add_cell(settings, cell_access, name)
     await run_as_superuser(cell_roles, "UPDATE cells.cell SET takes_new = (name = 'cell_1')")
     async with open_services(settings, cell_access) as services:
 

@@ -14,7 +14,6 @@ from app.core.errors import Unavailable
 from app.core.services import Services
 from app.database.cells import in_cell
 from app.database.engine import Database
-from app.database.migrations import create_cell
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import JobKind, QueueRepository
 from app.secret_maintenance.move_to_vault import MoveToVault
@@ -43,10 +42,8 @@ _STEPS = 400
 
 
 @pytest.fixture
-async def roles(template_database: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
-    async with copied_database(template_database) as roles:
-        for cell in CELLS[1:]:
-            await create_cell(roles.owner, cell)
+async def roles(template_with_cells: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
+    async with copied_database(template_with_cells) as roles:
         await run_as_superuser(roles, "UPDATE cells.cell SET takes_new = (name = 'public')")
         yield roles
 

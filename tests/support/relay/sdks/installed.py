@@ -1,6 +1,7 @@
 """Anthropic's own SDKs, each version installed apart from the tests, from PyPI and npm."""
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -54,29 +55,47 @@ class Sdk:
 
 
 def install(name: str, directory: Path) -> Sdk:
-    """Install the SDK with this name, or skip the test: not every machine reaches a registry."""
+    """Install the SDK with this name, or skip the test: not every machine reaches a registry.
+
+    Several processes may share the directory. The first one installs, and the others wait for it.
+    """
     language, _, version = name.partition("-")
-    return (
-        _install_python(name, version, directory)
-        if language == "python"
-        else _install_typescript(name, version, directory)
-    )
+    directory.mkdir(exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if language == "python":
+            command = (str(_python(directory)), str(_DRIVERS / "python_driver.py"))
+            install_once = _install_python
+        else:
+            command = (_node(), str(_DRIVERS / "typescript_driver.mjs"))
+            install_once = _install_typescript
+        installed = directory / ".installed"
+        if not installed.exists():
+            install_once(version, directory)
+            installed.touch()
+    return Sdk(name=name, directory=directory, command=command)
 
 
-def _install_python(name: str, version: str, directory: Path) -> Sdk:
-    python = directory / "venv" / "bin" / "python"
+def _python(directory: Path) -> Path:
+    return directory / "venv" / "bin" / "python"
+
+
+def _install_python(version: str, directory: Path) -> None:
+    python = str(_python(directory))
     _run([str(_UV), "venv", "--quiet", "--python", sys.executable, str(directory / "venv")], directory)
-    _run([str(_UV), "pip", "install", "--quiet", "--python", str(python), f"anthropic=={version}"], directory)
-    return Sdk(name=name, directory=directory, command=(str(python), str(_DRIVERS / "python_driver.py")))
+    _run([str(_UV), "pip", "install", "--quiet", "--python", python, f"anthropic=={version}"], directory)
 
 
-def _install_typescript(name: str, version: str, directory: Path) -> Sdk:
+def _node() -> str:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is missing (Debian package nodejs)")
+    return node
+
+
+def _install_typescript(version: str, directory: Path) -> None:
     (directory / "package.json").write_text("{}")
     _run(["npm", "install", "--no-audit", "--no-fund", f"@anthropic-ai/sdk@{version}"], directory)
-    return Sdk(name=name, directory=directory, command=(node, str(_DRIVERS / "typescript_driver.mjs")))
 
 
 def _run(command: Sequence[str], directory: Path) -> None:
