@@ -55,6 +55,11 @@ class DayCount:
     day: date
     endpoints: int
 
+    @property
+    def revision(self) -> int:
+        """The count is the whole resource, so it is also its revision. 0 is left for a day without a count."""
+        return self.endpoints + 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageTotals:

@@ -94,15 +94,13 @@ class SubscriptionRepository(Repository):
         )
         return [DayCount(day=row["day"], endpoints=row["endpoints"]) for row in found]
 
-    async def set_endpoint_count(
-        self, day: date, endpoints: int, *, updated_at: datetime, updated_by: str
-    ) -> None:
+    async def set_endpoint_count(self, count: DayCount, *, updated_at: datetime, updated_by: str) -> None:
         """Set the endpoint count of a day. It replaces an earlier count."""
         await self._session.execute(
             _SET_ENDPOINT_COUNT,
             organization_id=self._organization_id,
-            day=day,
-            endpoints=endpoints,
+            day=count.day,
+            endpoints=count.endpoints,
             updated_at=updated_at,
             updated_by=updated_by,
         )

@@ -104,14 +104,12 @@ async def list_endpoint_counts(caller: BillingReader, services: AppServices, pag
     operation_id="getEndpointCount",
     summary="Get the endpoint count of a day",
     response_description="The endpoint count.",
-    responses=problems(InsufficientScope, NotFound),
+    responses=response_headers("ETag") | problems(InsufficientScope, NotFound),
 )
 async def get_endpoint_count(day: Day, caller: BillingReader, services: AppServices) -> Response:
     """Get how many endpoints the organization had on a day. 404 if no count was set for it."""
-    return respond(
-        EndpointCount.of(
-            await services[SubscriptionService].endpoint_count(caller.organization_id, _parse(day))
-        )
+    return _respond_count(
+        await services[SubscriptionService].endpoint_count(caller.organization_id, _parse(day))
     )
 
 
@@ -121,26 +119,36 @@ async def get_endpoint_count(day: Day, caller: BillingReader, services: AppServi
     operation_id="setEndpointCount",
     summary="Set the endpoint count for a day",
     response_description="The endpoint count.",
-    responses=problems(
+    responses=response_headers("ETag")
+    | problems(
         InvalidInput,
         InsufficientScope,
         ServiceOnly,
         NotFound,
         StatementClosed,
+        PreconditionFailed,
         *BODY_ERRORS,
         codes={422: ("unknown_field", "date_in_future")},
     ),
 )
 async def set_endpoint_count(
-    day: Day, body: EndpointCountChange, caller: InternalBillingWriter, services: AppServices
+    day: Day,
+    body: EndpointCountChange,
+    caller: InternalBillingWriter,
+    services: AppServices,
+    revisions: Revisions,
 ) -> Response:
     """Set how many endpoints the organization had on a day. It replaces an earlier count. For internal services.
 
     The highest count of a month is billed. The month must have begun, and its statement must be open.
     """
-    parsed = _parse(day)
-    await services[SubscriptionService].set_endpoint_count(caller, parsed, body.endpoints)
-    return respond(EndpointCount(date=parsed, endpoints=body.endpoints))
+    count = DayCount(day=_parse(day), endpoints=body.endpoints)
+    await services[SubscriptionService].set_endpoint_count(caller, count, revisions=revisions)
+    return _respond_count(count)
+
+
+def _respond_count(count: DayCount) -> Response:
+    return respond(EndpointCount.of(count), headers={"ETag": etag(count.revision)})
 
 
 def _parse(day: str) -> date:

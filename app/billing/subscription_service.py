@@ -83,14 +83,16 @@ class SubscriptionService:
             await uow.commit()
         return record
 
-    async def set_endpoint_count(self, caller: Caller, day: date, endpoints: int) -> None:
+    async def set_endpoint_count(
+        self, caller: Caller, count: DayCount, *, revisions: frozenset[int] | None = None
+    ) -> None:
         """Set the endpoint count of a day. It replaces an earlier count.
 
         Raises:
             InvalidInput: the month of the day has not begun.
-            StatementClosed, DatabaseUnavailable
+            StatementClosed, PreconditionFailed, DatabaseUnavailable
         """
-        month = BillingMonth.of_day(day)
+        month = BillingMonth.of_day(count.day)
         async with self._units.writing(caller.organization_id) as uow:
             await uow[LedgerLock].lock_exclusively()
             now = await uow[UsageModeRepository].clock()
@@ -98,15 +100,18 @@ class SubscriptionService:
                 raise InvalidInput.of("date", "date_in_future", "Must be in a month that has begun.")
             if month in await uow[StatementRepository].closed():
                 raise StatementClosed
+            if revisions is not None:
+                current = await uow[SubscriptionRepository].find_endpoint_count(count.day)
+                require_revision(0 if current is None else current.revision, revisions)
             await uow[SubscriptionRepository].set_endpoint_count(
-                day, endpoints, updated_at=now, updated_by=caller.subject
+                count, updated_at=now, updated_by=caller.subject
             )
             await audit.record(
                 uow,
                 caller,
                 AuditAction.ENDPOINTS_COUNTED,
                 None,
-                day=day.isoformat(),
-                endpoints=endpoints,
+                day=count.day.isoformat(),
+                endpoints=count.endpoints,
             )
             await uow.commit()

@@ -122,8 +122,11 @@ def page(organization: str, role: str, ttl: str, subject: str) -> None:
     lifetime = lifetime_of(ttl)
     from app.composition.development_issuer import embedded_issuer
     from app.page.sign_in import issue_code
+    from app.settings.environment import SettingsRefused
 
     settings = configured()
+    if not settings.is_page_enabled:
+        raise SettingsRefused.of("PAGE__ENABLED", "the billing page is off, so a link would lead nowhere")
     issuer = embedded_issuer(settings)
     code = issue_code(issuer, subject=subject, organization_id=organization, role=role, ttl=lifetime)
     click.echo(f"{address_of(settings)}/billing#code={code}")

@@ -27,15 +27,22 @@ class RelayError(Exception):
         kind: what to response.
         message: replaces the kind's message. A constant: never input of the client or the provider.
         details: more members of `error.details`, such as `blockers` or `limit_id`.
+        allow: the header `Allow`, which a 405 must have (RFC 9110).
     """
 
     def __init__(
-        self, kind: ErrorKind, *, message: str | None = None, details: Mapping[str, Any] | None = None
+        self,
+        kind: ErrorKind,
+        *,
+        message: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(kind.code)
         self.kind = kind
         self.message = message or kind.message
         self.details: Mapping[str, Any] = details or {}
+        self.allow = allow
 
 
 def error_body(error: RelayError, request_id: str) -> bytes:
@@ -67,6 +74,8 @@ def error_headers(error: RelayError, request_id: str) -> list[tuple[bytes, bytes
         headers.append((b"retry-after", str(kind.retry_after_seconds).encode()))
     if kind.status == UNAUTHENTICATED.status:
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.allow is not None:
+        headers.append((b"allow", error.allow.encode()))
     return headers
 
 

@@ -226,7 +226,7 @@ def _route_of(scope: Message) -> _Route:
             raise RelayError(NOT_FOUND)
         route, method = _Route(f"{PREFIX}/v1/models/{{model_id}}", Operation.MODELS, match[1]), "GET"
     if scope["method"] != method:
-        raise RelayError(METHOD_NOT_ALLOWED)
+        raise RelayError(METHOD_NOT_ALLOWED, allow=method)
     return route
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.database.billed_ledger import current_month, months_ago
@@ -128,6 +129,25 @@ class TestSetEndpointCount:
 
         assert response.json() == {"date": f"{month}-01", "endpoints": 4}
         assert (await statement_of(service, month))["total"] == usd("4.00")
+
+    async def test_changes_only_the_count_that_the_etag_names(self, service: Tenant) -> None:
+        path = f"{service.path}/endpoint-counts/{current_month()}-01"
+
+        async def set_if(etag: str, endpoints: int) -> httpx.Response:
+            return await service.request(
+                "PUT", path, json={"endpoints": endpoints}, headers={"If-Match": etag}
+            )
+
+        on_nothing = await set_if('"r1"', 5)
+        created = await set_if("*", 0)
+        replaced = await set_if(created.headers["ETag"], 9)
+        stale = await set_if(created.headers["ETag"], 4)
+
+        assert status_and_code(on_nothing) == (412, "precondition_failed")
+        assert (created.status_code, replaced.status_code) == (200, 200)
+        assert status_and_code(stale) == (412, "precondition_failed")
+        read = await service.get(path)
+        assert (read.json()["endpoints"], read.headers["ETag"]) == (9, replaced.headers["ETag"])
 
     async def test_does_not_bill_included_endpoints(self, service: Tenant) -> None:
         await subscribe(service, fee="7", included=3)

@@ -146,6 +146,25 @@ class TestPaths:
 
         assert error_of(response)[0] == status
 
+    @pytest.mark.parametrize(
+        ("method", "path", "allowed"),
+        [
+            ("GET", "/v1/messages", "POST"),
+            ("PUT", "/v1/messages/count_tokens", "POST"),
+            ("POST", "/v1/models", "GET"),
+            ("DELETE", "/v1/models/claude-haiku-5-5", "GET"),
+        ],
+    )
+    async def test_another_method_gets_the_one_that_is_served(
+        self, unsent: RelayUser, method: str, path: str, allowed: str
+    ) -> None:
+        response = await unsent.admin.http.request(
+            method, f"/relay/anthropic{path}", headers={"x-api-key": unsent.token}
+        )
+
+        assert error_of(response)[0] == 405
+        assert response.headers.get("Allow") == allowed
+
     async def test_no_browser_may_call(self, unsent: RelayUser) -> None:
         response = await post(unsent, {"origin": "https://app.example", "x-api-key": "x"})
 

@@ -60,3 +60,10 @@ class TestRejects:
 
         assert result.exit_code == 2
         assert "an external issuer is configured" in result.stderr
+
+    def test_a_page_that_is_off(self, page: Page) -> None:
+        result = page(PAGE__ENABLED="false")
+
+        assert result.exit_code == 2
+        assert "BYOK_PAGE__ENABLED" in result.stderr
+        assert "#code=" not in result.stdout
