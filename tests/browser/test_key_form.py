@@ -28,11 +28,25 @@ class TestRefusal:
         await visit.button("Use your own key").click()
         await save(visit)
         await expect(visit.main.get_by_text("Paste the key.")).to_be_visible()
+        await expect(visit.field("Anthropic API key")).to_be_focused()
 
         await paste_key(visit, make_key())
         await save(visit)
 
         await expect(visit.main.get_by_text("Enter a label.")).to_be_visible()
+        await expect(visit.field("Label")).to_be_focused()
+        assert saved(visit) == []
+
+    async def test_of_a_key_in_another_field_is_shown_at_that_field(self, visit: Visit) -> None:
+        await fill_key_form(visit, make_key())
+        await visit.main.get_by_text("Advanced").click()
+        await visit.field("Workspace id").fill(make_key())
+        await visit.main.get_by_text("Advanced").click()
+        await save(visit)
+
+        await expect(visit.field("Workspace id")).to_be_focused()
+        await expect(visit.field("Workspace id")).to_have_attribute("aria-invalid", "true")
+        await expect(visit.main.get_by_text("This holds a key.")).to_have_count(1)
         assert saved(visit) == []
 
 

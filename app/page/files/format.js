@@ -12,7 +12,29 @@ export const LOCAL_ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone || "U
 export function money(value) {
   if (!value) return "–";
   const amount = Number(value.amount);
-  return amount > 0 && amount < 0.01 ? "< $0.01" : USD.format(amount);
+  return amount > 0 && amount < 0.01 ? "<\u00a0$0.01" : USD.format(amount);
+}
+
+/** An amount that someone chose, with all its digits. @param {Money} value */
+export function exactMoney(value) {
+  const shown = money(value);
+  return shown.startsWith("<") ? `$${value.amount}` : shown;
+}
+
+/** A value of a scale in USD, with the digits that its steps need. @param {number} value @param {number} step */
+export function moneyMark(value, step) {
+  const digits = step % 1 === 0 ? 0 : Math.max(2, 1 - Math.floor(Math.log10(step)));
+  const fraction = step < 1000 ? { minimumFractionDigits: Math.min(digits, 2), maximumFractionDigits: digits } : { notation: /** @type {const} */ ("compact"), maximumFractionDigits: 1 };
+  return new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", ...fraction }).format(value);
+}
+
+/**
+ * A name that someone chose, as a part of a sentence. Right-to-left text would reorder the numbers beside it, so names
+ * beyond Latin, Greek and Cyrillic are enclosed in the isolates of Unicode.
+ * @param {string} name
+ */
+export function isolated(name) {
+  return [...name].some((it) => it >= "\u0590") ? `\u2068${name}\u2069` : name;
 }
 
 /** The number behind an amount, for the length of a bar only. @param {Money | null | undefined} value */
@@ -30,9 +52,9 @@ export function compact(value) {
   return COMPACT.format(value);
 }
 
-/** @param {number} n @param {string} one */
-export function plural(n, one) {
-  return `${count(n)} ${one}${n === 1 ? "" : "s"}`;
+/** @param {number} n @param {string} one @param {string} [many] */
+export function plural(n, one, many = `${one}s`) {
+  return `${count(n)} ${n === 1 ? one : many}`;
 }
 
 /** A time in a zone that is named. @param {string | null | undefined} iso @param {string} [zone] */

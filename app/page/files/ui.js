@@ -57,20 +57,49 @@ export function Outcome({ write }) {
  * @param {{title: string, loaded: import("./loading.js").Loaded<unknown>, empty?: unknown, children?: unknown}} props
  */
 export function Section({ title, loaded, empty, children }) {
-  const [isSlow, setIsSlow] = useState(false);
   const isFirst = loaded.isLoading && loaded.data === null;
-  useEffect(() => {
-    if (!isFirst) return setIsSlow(false);
-    const timer = setTimeout(() => setIsSlow(true), 300);
-    return () => clearTimeout(timer);
-  }, [isFirst]);
+  const isSlow = useSlow(isFirst);
   return html`<section aria-busy=${isFirst ? "true" : "false"}>
     <h2 tabindex="-1">${title}</h2>
     ${isFirst && isSlow && html`<div class="skeleton"><p>Loading…</p></div>`}
     ${loaded.error && html`<${Failure} error=${loaded.error} onRetry=${loaded.reload} focus=${false} />`}
-    ${loaded.error && loaded.data !== null && html`<p class="small">This is the state of ${time(loaded.at)}.</p>`}
+    ${loaded.error && loaded.data !== null && html`<p class="small">${loaded.isStale ? "What is shown belongs to the choice before." : `This is the state of ${time(loaded.at)}.`}</p>`}
     ${loaded.data !== null && (empty || children)}
   </section>`;
+}
+
+/** Whether something takes so long that it should be shown. @param {boolean} isBusy */
+function useSlow(isBusy) {
+  const [isSlow, setIsSlow] = useState(false);
+  useEffect(() => {
+    if (!isBusy) return setIsSlow(false);
+    const timer = setTimeout(() => setIsSlow(true), 300);
+    return () => clearTimeout(timer);
+  }, [isBusy]);
+  return isBusy && isSlow;
+}
+
+/** A form whose first wrong field gets focus when it is refused before it is sent. @param {unknown} refused */
+export function useRefusal(refused) {
+  const form = useRef(/** @type {HTMLFormElement | null} */ (null));
+  useEffect(() => {
+    const wrong = refused ? /** @type {HTMLElement | null | undefined} */ (form.current?.querySelector("[aria-invalid]")) : null;
+    const details = wrong?.closest("details");
+    if (details) details.open = true;
+    wrong?.focus();
+  }, [refused]);
+  return form;
+}
+
+/**
+ * What follows from a choice. While another choice loads, what was there stays in its place, dimmed, with a sign over it.
+ * @param {{loaded: import("./loading.js").Loaded<unknown>, children?: unknown}} props
+ */
+export function Results({ loaded, children }) {
+  const isBusy = loaded.isStale && (loaded.isLoading || !loaded.error);
+  const isSlow = useSlow(isBusy);
+  return html`<p class="sign" role="status">${isSlow ? html`<span>Loading…</span>` : null}</p>
+    <div class=${isSlow ? "results dim" : "results"} aria-busy=${isBusy ? "true" : "false"}>${children}</div>`;
 }
 
 /** @param {{label: string, hint?: unknown, error?: string | null, children?: unknown, type?: string, [more: string]: unknown}} props */
