@@ -50,6 +50,22 @@ class TestRefusal:
         assert saved(visit) == []
 
 
+class TestFocus:
+    async def test_is_on_the_title_when_the_form_opens_and_returns_when_it_closes(self, visit: Visit) -> None:
+        await visit.button("Use your own key").press("Enter")
+        await expect(visit.page.get_by_role("heading", name="Use your own Anthropic key")).to_be_focused()
+        await visit.button("Cancel").press("Enter")
+        await expect(visit.page.get_by_role("heading", name="Overview")).to_be_focused()
+
+    async def test_returns_to_the_section_after_the_result(self, visit: Visit) -> None:
+        await fill_key_form(visit, make_key())
+        await save(visit)
+        await expect(visit.main.get_by_role("status").filter(has_text="Valid, and in use")).to_be_focused()
+        await visit.button("Done").press("Enter")
+
+        await expect(visit.page.get_by_role("heading", name="Overview")).to_be_focused()
+
+
 class TestUrl:
     async def test_that_is_accepted_is_shown_as_requests_go_there(self, visit: Visit) -> None:
         await visit.button("Use your own key").click()

@@ -39,6 +39,9 @@ class TestStatements:
 
         await expect(article).to_contain_text("Open, as of")
         await expect(article.get_by_role("table", name="Billed by Pharaoh")).to_contain_text("Subscription")
+        await expect(article.get_by_role("row", name="Managed usage, claude-haiku-5-5")).to_contain_text(
+            "18 tokens"
+        )
         apart = article.locator(".framed")
         await expect(apart).to_contain_text("For information, not billed")
         await expect(apart.get_by_role("table", name="BYO usage: you pay Anthropic")).to_be_visible()

@@ -23,7 +23,7 @@ export function exactMoney(value) {
 
 /** A value of a scale in USD, with the digits that its steps need. @param {number} value @param {number} step */
 export function moneyMark(value, step) {
-  const digits = step % 1 === 0 ? 0 : Math.max(2, 1 - Math.floor(Math.log10(step)));
+  const digits = step % 1 === 0 || value === 0 ? 0 : Math.max(2, 1 - Math.floor(Math.log10(step)));
   const fraction = step < 1000 ? { minimumFractionDigits: Math.min(digits, 2), maximumFractionDigits: digits } : { notation: /** @type {const} */ ("compact"), maximumFractionDigits: 1 };
   return new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", ...fraction }).format(value);
 }

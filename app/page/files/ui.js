@@ -1,6 +1,6 @@
 // Parts that every section uses. Plain elements: button, dialog, details, table.
 import { html } from "./html.js";
-import { useEffect, useId, useRef, useState } from "./vendor/hooks.js";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "./vendor/hooks.js";
 import { time } from "./format.js";
 import { useCountdown } from "./loading.js";
 import { errorText } from "./words.js";
@@ -59,10 +59,12 @@ export function Outcome({ write }) {
 export function Section({ title, loaded, empty, children }) {
   const isFirst = loaded.isLoading && loaded.data === null;
   const isSlow = useSlow(isFirst);
+  const heading = useRef(/** @type {HTMLElement | null} */ (null));
+  const retry = () => (heading.current?.focus(), loaded.reload());
   return html`<section aria-busy=${isFirst ? "true" : "false"}>
-    <h2 tabindex="-1">${title}</h2>
+    <h2 tabindex="-1" ref=${heading}>${title}</h2>
     ${isFirst && isSlow && html`<div class="skeleton"><p>Loading…</p></div>`}
-    ${loaded.error && html`<${Failure} error=${loaded.error} onRetry=${loaded.reload} focus=${false} />`}
+    ${loaded.error && html`<${Failure} error=${loaded.error} onRetry=${retry} focus=${false} />`}
     ${loaded.error && loaded.data !== null && html`<p class="small">${loaded.isStale ? "What is shown belongs to the choice before." : `This is the state of ${time(loaded.at)}.`}</p>`}
     ${loaded.data !== null && (empty || children)}
   </section>`;
@@ -77,6 +79,17 @@ function useSlow(isBusy) {
     return () => clearTimeout(timer);
   }, [isBusy]);
   return isBusy && isSlow;
+}
+
+/** A heading that gets focus when it takes the place of a button; when it closes, the heading of the section gets it. */
+export function useOpened() {
+  const heading = useRef(/** @type {HTMLElement | null} */ (null));
+  useLayoutEffect(() => {
+    const section = heading.current?.closest("section")?.querySelector("h2");
+    heading.current?.focus();
+    return () => section?.focus();
+  }, []);
+  return heading;
 }
 
 /** A form whose first wrong field gets focus when it is refused before it is sent. @param {unknown} refused */

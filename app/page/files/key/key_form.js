@@ -2,7 +2,7 @@
 import { html } from "../html.js";
 import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { useCountdown, shown, useShared } from "../loading.js";
-import { Check, Failure, Field, Status, useRefusal } from "../ui.js";
+import { Check, Failure, Field, Status, useOpened, useRefusal } from "../ui.js";
 import { CONSOLE, errorText, reasonText } from "../words.js";
 import { ANTHROPIC, DestinationFields, destinationProblem, given } from "./destination.js";
 import { holdsKey, lookAt } from "./key_checks.js";
@@ -20,6 +20,7 @@ export function KeyForm({ onClose }) {
   const { api, status, refresh, go } = useShared();
   const form = useForm();
   const place = useRefusal(form.refused);
+  const heading = useOpened();
   const [progress, setProgress] = useState(/** @type {Progress} */ ({ step: "editing" }));
   const send = async () => {
     const saved = await save(api, form, setProgress);
@@ -37,7 +38,7 @@ export function KeyForm({ onClose }) {
     return html`<${Result} progress=${progress} onClose=${onClose} onRotate=${() => go("key", `rotate:${progress.credential?.id}`)} />`;
   }
   return html`<form ref=${place} onSubmit=${submit} aria-label="Add a key" autocomplete="off">
-    <h3>Use your own Anthropic key</h3>
+    <h3 tabindex="-1" ref=${heading}>Use your own Anthropic key</h3>
     <p>Create an API key in the <a href=${CONSOLE} target="_blank" rel="noreferrer noopener">Anthropic Console</a> and paste it here. Anthropic
       then bills your account. Nothing changes until the key is valid. There is no fallback to managed usage.</p>
     <${KeyField} handle=${form.handle} isCustom=${form.isCustom} onChange=${form.changed} onLook=${form.setLook}

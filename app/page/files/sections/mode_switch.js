@@ -2,7 +2,7 @@
 import { html } from "../html.js";
 import { useState } from "../vendor/hooks.js";
 import { readAll, useLoad, useShared, useWrite } from "../loading.js";
-import { Check, Choice, Failure, Field, Outcome, Table } from "../ui.js";
+import { Check, Choice, Failure, Field, Outcome, Table, useOpened } from "../ui.js";
 import { LOCAL_ZONE, isolated, money, time, utcAndLocal } from "../format.js";
 import { ifMatch } from "../key/waiting.js";
 import { BLOCKERS, MODES } from "../words.js";
@@ -11,6 +11,7 @@ import { BLOCKERS, MODES } from "../words.js";
 export function ModeSwitch({ onClose }) {
   const { api, status, refresh } = useShared();
   const write = useWrite();
+  const heading = useOpened();
   const isManaged = status.mode?.mode === "managed";
   const [target, setTarget] = useState(isManaged ? status.credentials[0]?.id ?? "none" : "managed");
   const [when, setWhen] = useState("");
@@ -38,7 +39,7 @@ export function ModeSwitch({ onClose }) {
     ...status.credentials.map((it) => [it.id, `BYO with ${isolated(it.label)}`]), ...(status.credentials.length === 0 ? [["none", "BYO, without a key yet"]] : [])]);
   const changed = (/** @type {() => void} */ set) => (set(), setAccepts(false), write.clear());
   return html`<form class="card" aria-label="Switch the usage mode" onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), send())}>
-    <h3>Switch the usage mode</h3>
+    <h3 tabindex="-1" data-focus ref=${heading}>Switch the usage mode</h3>
     <${Choice} label="To" value=${target} options=${options} onChange=${(/** @type {string} */ it) => changed(() => setTarget(it))} />
     <${Field} label=${`When (${LOCAL_ZONE})`} type="datetime-local" value=${when} onInput=${(/** @type {any} */ event) => changed(() => setWhen(event.currentTarget.value))}
       hint=${body.effective_at ? utcAndLocal(body.effective_at) : "Leave it empty to switch now. Only future usage is affected."} />
