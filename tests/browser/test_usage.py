@@ -151,7 +151,8 @@ class TestScale:
         visit: Visit = await visits(timezone_id="UTC")
         await open_usage(visit, make_code())
         await visit.field("Measure").select_option(measure)
-        await table_rows(visit)
+        title = {"cost": "Cost in USD per day", "requests": "Requests per day"}[measure]
+        await expect(visit.page.locator(".chart figcaption")).to_contain_text(title)
         days = await get_json(
             used.tenant,
             f"{used.tenant.path}/usage-report?bucket_width=1d&include_empty=true&group_by[]=usage_mode"
@@ -306,6 +307,7 @@ class TestWhileAnotherChoiceLoads:
 
         await expect(visit.page.locator("[aria-busy=true]")).to_have_count(0)
         held.release()
+        await visit.page.unroute_all(behavior="wait")
 
 
 @pytest.mark.usefixtures("used")
@@ -469,7 +471,7 @@ class TestNames:
         await ledger.accepted(event(feature="f" * 128, model="m" * 128))
         visit: Visit = await visits()
         await open_usage(visit, make_code())
-        tables = visit.page.locator("section section .scroll, .scroll")
+        tables = visit.page.locator(".scroll")
         await visit.page.get_by_text("Table of the same numbers").click()
 
         hidden = "(all) => all.map((it) => it.scrollWidth - it.clientWidth)"

@@ -95,7 +95,7 @@ export function useOpened() {
 /** A form whose first wrong field gets focus when it is refused before it is sent. @param {unknown} refused */
 export function useRefusal(refused) {
   const form = useRef(/** @type {HTMLFormElement | null} */ (null));
-  useEffect(() => {
+  useLayoutEffect(() => {
     const wrong = refused ? /** @type {HTMLElement | null | undefined} */ (form.current?.querySelector("[aria-invalid]")) : null;
     const details = wrong?.closest("details");
     if (details) details.open = true;

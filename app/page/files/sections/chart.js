@@ -39,7 +39,7 @@ export function Chart({ days, dimension, measure, zone, isPartial }) {
   const [at, setAt] = useState(days.length - 1);
   const { size: sizeOf, text, title, mark } = MEASURES[measure];
   const names = [...new Set(days.flatMap((day) => day.results.map((row) => seriesOf(row, dimension))))].sort();
-  const tallest = Math.max(...days.map((day) => day.results.reduce((sum, row) => sum + sizeOf(row), 0)));
+  const tallest = Math.max(0, ...days.map((day) => day.results.reduce((sum, row) => sum + sizeOf(row), 0)));
   const { step, steps } = scaleOf(tallest, !mark);
   const marks = Array.from({ length: steps + 1 }, (_, index) => index * step).reverse();
   const width = 100 / days.length;

@@ -1,6 +1,6 @@
 // Usage: two figures that are never one, a chart, a table of the same numbers, and the way down to single requests.
 import { html } from "../html.js";
-import { useEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
+import { useLayoutEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
 import { useLoad, useShared } from "../loading.js";
 import { Choice, Field, Results, Section, Table } from "../ui.js";
 import { LOCAL_ZONE, count, dateIn, isolated, time } from "../format.js";
@@ -68,7 +68,7 @@ export function Usage({ focus }) {
 function useMovedFocus() {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const [moved, setMoved] = useState({ to: "" });
-  useEffect(() => {
+  useLayoutEffect(() => {
     const from = moved.to === "down" ? place.current : moved.to === "top" ? place.current?.parentElement : null;
     from?.querySelector("h2")?.focus();
   }, [moved]);
