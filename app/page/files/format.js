@@ -15,24 +15,14 @@ export function money(value) {
   return amount > 0 && amount < 0.01 ? "<\u00a0$0.01" : USD.format(amount);
 }
 
-/** An amount that someone chose, with all its digits. @param {Money} value */
-export function exactMoney(value) {
-  const shown = money(value);
-  return shown.startsWith("<") ? `$${value.amount}` : shown;
-}
-
-/** A value of a scale in USD, with the digits that its steps need. @param {number} value @param {number} step */
+/** A value of a scale, with the digits of its steps. @param {number} value @param {number} step */
 export function moneyMark(value, step) {
   const digits = step % 1 === 0 || value === 0 ? 0 : Math.max(2, 1 - Math.floor(Math.log10(step)));
-  const fraction = step < 1000 ? { minimumFractionDigits: Math.min(digits, 2), maximumFractionDigits: digits } : { notation: /** @type {const} */ ("compact"), maximumFractionDigits: 1 };
-  return new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", ...fraction }).format(value);
+  if (step >= 1000) return `$${compact(value)}`;
+  return new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", minimumFractionDigits: Math.min(digits, 2), maximumFractionDigits: digits }).format(value);
 }
 
-/**
- * A name that someone chose, as a part of a sentence. Right-to-left text would reorder the numbers beside it, so names
- * beyond Latin, Greek and Cyrillic are enclosed in the isolates of Unicode.
- * @param {string} name
- */
+/** A name in a sentence. Right-to-left text would reorder the numbers beside it, so it is isolated. @param {string} name */
 export function isolated(name) {
   return [...name].some((it) => it >= "\u0590") ? `\u2068${name}\u2069` : name;
 }

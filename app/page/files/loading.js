@@ -32,8 +32,8 @@ export function shown(error) {
 }
 
 /**
- * Load data, and again when `inputs` or `also` change. What was loaded before stays until the next response; it is stale
- * while it belongs to other inputs.
+ * Load data, and again when `inputs` or `also` change. What was loaded before stays until the next response: stale, if
+ * `inputs` changed.
  * @template T
  * @param {() => Promise<T>} load
  * @param {readonly unknown[]} inputs

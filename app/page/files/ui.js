@@ -70,7 +70,7 @@ export function Section({ title, loaded, empty, children }) {
   </section>`;
 }
 
-/** Whether something takes so long that it should be shown. @param {boolean} isBusy */
+/** Whether it takes so long that it is shown. @param {boolean} isBusy */
 function useSlow(isBusy) {
   const [isSlow, setIsSlow] = useState(false);
   useEffect(() => {
@@ -81,7 +81,7 @@ function useSlow(isBusy) {
   return isBusy && isSlow;
 }
 
-/** A heading that gets focus when it takes the place of a button; when it closes, the heading of the section gets it. */
+/** A heading that gets focus when it opens; when it closes, the heading of the section gets it. */
 export function useOpened() {
   const heading = useRef(/** @type {HTMLElement | null} */ (null));
   useLayoutEffect(() => {
@@ -92,7 +92,7 @@ export function useOpened() {
   return heading;
 }
 
-/** A form whose first wrong field gets focus when it is refused before it is sent. @param {unknown} refused */
+/** A form whose first wrong field gets focus when it is refused. @param {unknown} refused */
 export function useRefusal(refused) {
   const form = useRef(/** @type {HTMLFormElement | null} */ (null));
   useLayoutEffect(() => {
@@ -105,14 +105,14 @@ export function useRefusal(refused) {
 }
 
 /**
- * What follows from a choice. While another choice loads, what was there stays in its place, dimmed, with a sign over it.
+ * What follows from a choice. While another one loads, it stays in its place, dimmed, with a sign over it.
  * @param {{loaded: import("./loading.js").Loaded<unknown>, children?: unknown}} props
  */
 export function Results({ loaded, children }) {
   const isBusy = loaded.isStale && (loaded.isLoading || !loaded.error);
   const isSlow = useSlow(isBusy);
   return html`<p class="sign" role="status">${isSlow ? html`<span>Loading…</span>` : null}</p>
-    <div class=${isSlow ? "results dim" : "results"} aria-busy=${isBusy ? "true" : "false"}>${children}</div>`;
+    <div class=${isSlow ? "dim" : null} aria-busy=${isBusy ? "true" : "false"}>${children}</div>`;
 }
 
 /** @param {{label: string, hint?: unknown, error?: string | null, children?: unknown, type?: string, [more: string]: unknown}} props */

@@ -10,7 +10,6 @@ import { MODES } from "../words.js";
 const HEIGHT = 120;
 const COLOURS = 6;
 const MOST_STEPS = 4;
-const MOST_NAMES = 24;
 
 /** @type {Record<string, {title: string, size: (row: ReportRow) => number, text: (row: ReportRow) => string, mark?: typeof moneyMark}>} */
 export const MEASURES = {
@@ -66,12 +65,12 @@ export function Chart({ days, dimension, measure, zone, isPartial }) {
     </svg>
     <p class="ends small" aria-hidden="true"><span>${dateIn(days[0].starting_at, zone)}</span><span>${dateIn(days[days.length - 1].starting_at, zone)}</span></p></div>
     <p class="reading" role="status">${dateIn(day.starting_at, zone)}${isPartial(day) ? " (so far)" : ""}: ${day.results.map((row) => `${seriesOf(row, dimension)} ${text(row)}`).join("; ") || "no usage"}</p>
-    <ul class="legend">${names.slice(0, MOST_NAMES).map((name, index) => html`<li key=${name}><span class=${`swatch ${colourOf(name, index)}`}></span> ${name}</li>`)}</ul>
-    ${names.length > COLOURS ? html`<p class="small">${names.length > MOST_NAMES ? `${plural(names.length - MOST_NAMES, "more part")}. ` : ""}Colors repeat. The table has every part.</p>` : null}
+    <ul class="legend">${names.slice(0, 24).map((name, index) => html`<li key=${name}><span class=${`swatch ${colourOf(name, index)}`}></span> ${name}</li>`)}</ul>
+    ${names.length > COLOURS ? html`<p class="small">Colors repeat. The table has every part.</p>` : null}
   </figure>`;
 }
 
-/** A scale up to at least `tallest`, in at most four steps of 1, 2, 2.5 or 5 times a power of ten. @param {number} tallest @param {boolean} isWhole whether only whole numbers make sense */
+/** A scale that holds `tallest` in at most four rounded steps. @param {number} tallest @param {boolean} isWhole */
 export function scaleOf(tallest, isWhole) {
   const most = tallest || 1;
   for (let power = Math.floor(Math.log10(most)) - 1; ; power++) {

@@ -2,15 +2,16 @@
 import { html } from "../html.js";
 import { useId } from "../vendor/hooks.js";
 import { Status } from "../ui.js";
-import { exactMoney, money, size, time, utcAndLocal } from "../format.js";
+import { money, size, time, utcAndLocal } from "../format.js";
 
 /** @param {{limit: import("../types.js").Limit}} props */
 export function LimitBar({ limit }) {
   const isFull = size(limit.spent) >= size(limit.amount);
   const counts = limit.scope.usage_mode === "any" ? "managed and BYO usage" : limit.scope.usage_mode === "byo" ? "BYO usage" : "managed usage";
+  const amount = money(limit.amount);
   const parts = [["model", limit.scope.model], ["endpoint", limit.scope.endpoint_id], ["feature", limit.scope.feature]].filter(([, value]) => value);
   return html`<div class="limit">
-    <p><strong><bdi>${limit.name}</bdi></strong>: ${money(limit.spent)} of ${exactMoney(limit.amount)} ${limit.period === "total" ? "in total" : `per ${limit.period}`}.${" "}
+    <p><strong><bdi>${limit.name}</bdi></strong>: ${money(limit.spent)} of ${amount.startsWith("<") ? `$${limit.amount.amount}` : amount} ${limit.period === "total" ? "in total" : `per ${limit.period}`}.${" "}
       ${isFull ? html`<${Status} kind=${limit.enforcement === "block" ? "bad" : "unsure"}>Full${limit.enforcement === "block" ? ": work that counts is refused" : ""}</${Status}>` : null}</p>
     <${Bar} limit=${limit} />
     <p class="small">Counts ${counts}${parts.map(([name, value], at) => html`${at ? ", " : " of "}${name} <bdi>${value}</bdi>`)}: ${limit.scope.usage_mode === "byo" ? "" : `managed ${money(limit.spent_managed)}`}${

@@ -15,6 +15,8 @@ import { Breakdown, Rows } from "./breakdown.js";
 
 const ZONES = [...new Set(["UTC", LOCAL_ZONE, "Europe/Berlin", "America/New_York", "America/Los_Angeles", "Asia/Kolkata", "Asia/Tokyo"])];
 const STACKS = DIMENSIONS.slice(0, 4);
+// Earlier dates are years that are not typed to their end.
+const EARLIEST = "2020-01-01";
 
 /** @param {{focus: string}} props */
 export function Usage({ focus }) {
@@ -36,6 +38,7 @@ export function Usage({ focus }) {
   }, [question, stacked], [status.loaded.at]);
   const data = loaded.data;
   const [place, move] = useMovedFocus();
+  const pick = (/** @type {(date: string) => typeof range} */ next) => (/** @type {any} */ { currentTarget: { value } }) => value >= EARLIEST && setRange(next(value));
   const choose = (/** @type {string} */ dimension, /** @type {string | null} */ value) => {
     setFilters([...filters.filter((it) => it.dimension !== dimension), { dimension, value }]);
     setDown(BELOW[dimension] ?? "rows");
@@ -45,8 +48,8 @@ export function Usage({ focus }) {
   const back = () => (setDown("feature"), move("down"));
   return html`<${Section} title="Usage" loaded=${loaded}>
     <div class="filters">
-      <${Field} label="From" type="date" value=${range.from} max=${range.to} onChange=${(/** @type {any} */ event) => event.currentTarget.value && setRange({ ...range, from: event.currentTarget.value })} />
-      <${Field} label="To" type="date" value=${range.to} min=${range.from} onChange=${(/** @type {any} */ event) => event.currentTarget.value && setRange({ ...range, to: event.currentTarget.value })} />
+      <${Field} label="From" type="date" value=${range.from} min=${EARLIEST} onChange=${pick((it) => ({ from: it, to: it > range.to ? it : range.to }))} />
+      <${Field} label="To" type="date" value=${range.to} min=${EARLIEST} onChange=${pick((it) => ({ from: it < range.from ? it : range.from, to: it }))} />
       <${Choice} label="Time zone" value=${zone} onChange=${setZone} options=${ZONES.map((it) => [it, it])} />
       <${Choice} label="Stacked by" value=${stacked} onChange=${setStacked} options=${STACKS} />
       <${Choice} label="Measure" value=${measure} onChange=${setMeasure} options=${Object.entries(MEASURES).map(([name, it]) => [name, it.title])} /></div>
@@ -61,8 +64,7 @@ export function Usage({ focus }) {
 }
 
 /**
- * A button that changes what is shown leaves the document with it. Focus then moves to the heading of what is shown next:
- * below, or of the whole section.
+ * A button that leaves the document gives its focus to the heading of what is shown next, or of the section.
  * @returns {[{current: HTMLElement | null}, (to: "down" | "top") => void]}
  */
 function useMovedFocus() {
