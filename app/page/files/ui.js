@@ -154,11 +154,17 @@ export function Check({ label, checked, onChange, disabled }) {
 export function Dialog({ title, onClose, children }) {
   const id = useId();
   const place = useRef(/** @type {HTMLDialogElement | null} */ (null));
-  useEffect(() => {
-    const root = /** @type {ShadowRoot | Document | undefined} */ (place.current?.getRootNode());
-    const opener = /** @type {HTMLElement | null} */ (root?.activeElement ?? null);
+  const opener = useRef(/** @type {HTMLElement | null} */ (null));
+  const root = () => /** @type {ShadowRoot | Document | undefined} */ (place.current?.getRootNode());
+  // In the same frame: what is in a dialog that is not shown yet takes no focus.
+  useLayoutEffect(() => {
+    opener.current = /** @type {HTMLElement | null} */ (root()?.activeElement ?? null);
     place.current?.showModal();
-    return () => returnFocus(opener, /** @type {HTMLElement | null} */ (root?.querySelector("main h2") ?? null));
+  }, []);
+  // After the dialog has left the document: until then, the rest of the page takes no focus.
+  useEffect(() => {
+    const heading = /** @type {HTMLElement | null} */ (root()?.querySelector("main h2") ?? null);
+    return () => returnFocus(opener.current, heading);
   }, []);
   return html`<dialog ref=${place} aria-labelledby=${id} onClose=${onClose}>
     <header><h2 id=${id}>${title}</h2>
