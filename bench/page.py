@@ -27,7 +27,7 @@ from tests.support.processes.service import Service, running
 
 VISITS = 15
 MAX_RATIO = 10
-_STYLE = Path(app.page.__file__).parent / "files" / "style.css"
+_FILES = Path(app.page.__file__).parent / "files"
 # Notes the first frame in which the whole first screen is there. It runs before the page's own scripts.
 _WATCH = """
 const look = () => {
@@ -50,7 +50,7 @@ async def run() -> list[Measure]:
         with tempfile.TemporaryDirectory() as directory:
             screen = await _screen(browser, service)
             (Path(directory) / "index.html").write_text(_static(screen), encoding="utf-8")
-            (Path(directory) / "style.css").write_bytes(_STYLE.read_bytes())
+            _write_style(Path(directory))
             async with _serving(Path(directory)) as static:
                 return await _measure(browser, service, static)
 
@@ -110,6 +110,12 @@ def _link(service: Service) -> str:
         ttl=timedelta(hours=1),
     )
     return f"{service.url}/billing#code={code}"
+
+
+def _write_style(directory: Path) -> None:
+    """Write the style of the document and of the element as one sheet."""
+    sheets = [(_FILES / name).read_bytes() for name in ("document.css", "style.css")]
+    (directory / "style.css").write_bytes(b"".join(sheets))
 
 
 def _static(screen: str) -> str:

@@ -39,5 +39,5 @@ def _html(title: str, head: str, body: str) -> bytes:
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
-        f'<link rel="stylesheet" href="{page}style.css">\n{head}\n</head>\n<body>{body}</body>\n</html>\n'
+        f'<link rel="stylesheet" href="{page}document.css">\n{head}\n</head>\n<body>{body}</body>\n</html>\n'
     ).encode()

@@ -3,7 +3,8 @@
 States visited: sign-in, refused link, waiting for a host, signed out; each section shown, empty, loading, failed and
 read-only; banners of both modes, of each blocker, of a schedule and without a response; the form for a key empty,
 refused, with a URL, encrypting, waiting, valid, invalid, unknown and without a response; each dialog and its results;
-the switch with a preview, with blockers and after a conflict; single requests.
+the switch with a preview, with blockers and after a conflict; single requests. `test_usage.py` has usage while another
+choice loads.
 """
 
 import asyncio

@@ -28,12 +28,42 @@ class TestRefusal:
         await visit.button("Use your own key").click()
         await save(visit)
         await expect(visit.main.get_by_text("Paste the key.")).to_be_visible()
+        await expect(visit.field("Anthropic API key")).to_be_focused()
 
         await paste_key(visit, make_key())
         await save(visit)
 
         await expect(visit.main.get_by_text("Enter a label.")).to_be_visible()
+        await expect(visit.field("Label")).to_be_focused()
         assert saved(visit) == []
+
+    async def test_of_a_key_in_another_field_is_shown_at_that_field(self, visit: Visit) -> None:
+        await fill_key_form(visit, make_key())
+        await visit.main.get_by_text("Advanced").click()
+        await visit.field("Workspace id").fill(make_key())
+        await visit.main.get_by_text("Advanced").click()
+        await save(visit)
+
+        await expect(visit.field("Workspace id")).to_be_focused()
+        await expect(visit.field("Workspace id")).to_have_attribute("aria-invalid", "true")
+        await expect(visit.main.get_by_text("This holds a key.")).to_have_count(1)
+        assert saved(visit) == []
+
+
+class TestFocus:
+    async def test_is_on_the_title_when_the_form_opens_and_returns_when_it_closes(self, visit: Visit) -> None:
+        await visit.button("Use your own key").press("Enter")
+        await expect(visit.page.get_by_role("heading", name="Use your own Anthropic key")).to_be_focused()
+        await visit.button("Cancel").press("Enter")
+        await expect(visit.page.get_by_role("heading", name="Overview")).to_be_focused()
+
+    async def test_returns_to_the_section_after_the_result(self, visit: Visit) -> None:
+        await fill_key_form(visit, make_key())
+        await save(visit)
+        await expect(visit.main.get_by_role("status").filter(has_text="Valid, and in use")).to_be_focused()
+        await visit.button("Done").press("Enter")
+
+        await expect(visit.page.get_by_role("heading", name="Overview")).to_be_focused()
 
 
 class TestUrl:

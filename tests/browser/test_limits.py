@@ -58,6 +58,9 @@ class TestLimits:
 
         await expect(visit.page.get_by_role("alert")).to_contain_text("amount")
         await expect(visit.field("Name")).to_have_value("Team budget")
+        await expect(visit.field("Amount in USD")).to_have_attribute("aria-invalid", "true")
+        await expect(visit.page.get_by_text("Enter an amount such as 250 or 250.00")).to_be_visible()
+        await expect(visit.page.locator("dialog [aria-invalid]")).to_have_count(1)
 
     async def test_that_another_admin_changed_are_shown_before_they_are_replaced(
         self, visit: Visit, tenant: Tenant
@@ -116,6 +119,36 @@ class TestBar:
 
         await expect(visit.main.get_by_role("article")).to_have_count(4)
 
+    async def test_names_what_a_narrower_limit_counts(self, visit: Visit, tenant: Tenant) -> None:
+        await create_limit(
+            tenant, scope={"usage_mode": "managed", "model": "claude-haiku-5-5", "feature": "chat"}
+        )
+        await visit.section("Limits")
+
+        await expect(
+            visit.main.get_by_text("Counts managed usage of model claude-haiku-5-5, feature chat:")
+        ).to_be_visible()
+
+    async def test_of_less_than_a_cent_has_all_digits_of_the_amount(
+        self, visit: Visit, tenant: Tenant
+    ) -> None:
+        await create_limit(tenant, amount={"amount": "0.00042", "currency": "USD"})
+        await visit.section("Limits")
+
+        await expect(visit.main.get_by_text("$0.00 of $0.00042 per month")).to_be_visible()
+
+    async def test_of_the_fullest_limits_are_on_the_overview(
+        self, visit: Visit, tenant: Tenant, ledger: Ledger
+    ) -> None:
+        for name, amount in (("Nothing", "0"), ("Small", "13"), ("Medium", "20"), ("Large", "5000")):
+            await create_limit(tenant, name=name, amount={"amount": amount, "currency": "USD"})
+        await ledger.accepted(event(usage=USAGE))
+        await visit.refresh()
+
+        names = visit.main.locator(".limit bdi")
+        await expect(names).to_have_text(["Nothing", "Small", "Medium"])
+        await expect(visit.main.get_by_role("img").first).to_have_attribute("aria-label", "Nothing: full")
+
 
 class TestWebhooks:
     async def test_show_the_secret_once(self, visit: Visit, tenant: Tenant) -> None:
@@ -128,6 +161,7 @@ class TestWebhooks:
         assert secret.startswith("whsec_")
         await expect(in_dialog(visit, "Add")).to_be_disabled()
         await in_dialog(visit, "Close").click()
+        await expect(visit.page.locator("dialog")).to_have_count(0)
 
         await expect(visit.main.get_by_text("https://gw.example.com/hooks").first).to_be_visible()
         assert [name for name, texts in (await readable(visit.page)).items() if secret in str(texts)] == []

@@ -126,6 +126,12 @@ class TestBanner:
 
 
 class TestSwitch:
+    async def test_has_focus_on_its_title_and_returns_it(self, admin: Visit) -> None:
+        await admin.button("Switch the usage mode").press("Enter")
+        await expect(admin.page.get_by_role("heading", name="Switch the usage mode")).to_be_focused()
+        await admin.button("Close").press("Enter")
+        await expect(admin.page.get_by_role("heading", name="Overview")).to_be_focused()
+
     async def test_is_previewed_scheduled_and_cancelled(self, admin: Visit, tenant: Tenant) -> None:
         await admin.button("Switch the usage mode").click()
         await expect(admin.main.get_by_text("Statement of")).to_be_visible()

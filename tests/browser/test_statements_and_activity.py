@@ -1,10 +1,11 @@
 """Statements and the audit log, as the page shows them."""
 
+import asyncio
 import re
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.billing.month import BillingMonth
@@ -38,6 +39,9 @@ class TestStatements:
 
         await expect(article).to_contain_text("Open, as of")
         await expect(article.get_by_role("table", name="Billed by Pharaoh")).to_contain_text("Subscription")
+        await expect(article.get_by_role("row", name="Managed usage, claude-haiku-5-5")).to_contain_text(
+            "18 tokens"
+        )
         apart = article.locator(".framed")
         await expect(apart).to_contain_text("For information, not billed")
         await expect(apart.get_by_role("table", name="BYO usage: you pay Anthropic")).to_be_visible()
@@ -118,3 +122,27 @@ class TestActivity:
 
         await expect(rows).to_have_count(len(events))
         await expect(visit.button("Show older")).to_have_count(0)
+        shown = visit.main.get_by_text(re.compile(rf"^{len(events) - 50} older entr(y|ies) shown\.$"))
+        await expect(shown).to_be_focused()
+        await visit.field("What").select_option("credential.created")
+        await expect(rows).to_have_count(1)
+        await expect(shown).to_have_count(0)
+
+    async def test_keeps_what_it_showed_while_another_choice_loads(self, admin: Visit) -> None:
+        await admin.section("Activity")
+        rows = admin.page.get_by_role("table", name="Newest first").locator("tbody tr")
+        await expect(rows.first).to_be_visible()
+        before, release = await rows.count(), asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            await release.wait()
+            await route.continue_()
+
+        await admin.page.route("**/audit-events?**", hold)
+        await admin.field("What").select_option("credential.created")
+        await expect(admin.page.locator("[aria-busy=true] tbody tr")).to_have_count(before)
+        await expect(admin.main.get_by_text("Loading…")).to_be_visible()
+        release.set()
+
+        await expect(rows).to_have_count(1)
+        await expect(admin.main.get_by_text("Loading…")).to_have_count(0)

@@ -77,6 +77,7 @@ class TestSections:
         await alert.get_by_role("button", name="Try again").click()
 
         await expect(visit.main.get_by_text(text)).to_be_visible()
+        await expect(visit.page.locator("section h2:focus")).to_have_count(1)
 
     async def test_of_the_month_fail_without_the_banner(self, signed_in: Callable[..., Any]) -> None:
         visit: Visit = await signed_in("**/billing-statements/*", lambda route: route.abort())

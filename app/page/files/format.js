@@ -12,7 +12,19 @@ export const LOCAL_ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone || "U
 export function money(value) {
   if (!value) return "–";
   const amount = Number(value.amount);
-  return amount > 0 && amount < 0.01 ? "< $0.01" : USD.format(amount);
+  return amount > 0 && amount < 0.01 ? "<\u00a0$0.01" : USD.format(amount);
+}
+
+/** A value of a scale, with the digits of its steps. @param {number} value @param {number} step */
+export function moneyMark(value, step) {
+  const digits = step % 1 === 0 || value === 0 ? 0 : Math.max(2, 1 - Math.floor(Math.log10(step)));
+  if (step >= 1000) return `$${compact(value)}`;
+  return new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", minimumFractionDigits: Math.min(digits, 2), maximumFractionDigits: digits }).format(value);
+}
+
+/** A name in a sentence. Right-to-left text would reorder the numbers beside it, so it is isolated. @param {string} name */
+export function isolated(name) {
+  return [...name].some((it) => it >= "\u0590") ? `\u2068${name}\u2069` : name;
 }
 
 /** The number behind an amount, for the length of a bar only. @param {Money | null | undefined} value */
@@ -30,9 +42,9 @@ export function compact(value) {
   return COMPACT.format(value);
 }
 
-/** @param {number} n @param {string} one */
-export function plural(n, one) {
-  return `${count(n)} ${one}${n === 1 ? "" : "s"}`;
+/** @param {number} n @param {string} one @param {string} [many] */
+export function plural(n, one, many = `${one}s`) {
+  return `${count(n)} ${n === 1 ? one : many}`;
 }
 
 /** A time in a zone that is named. @param {string | null | undefined} iso @param {string} [zone] */

@@ -23,7 +23,7 @@ export function useShared() {
 
 /**
  * @template T
- * @typedef {{data: T | null, error: ApiError | null, isLoading: boolean, at: string | null, reload: () => void}} Loaded
+ * @typedef {{data: T | null, error: ApiError | null, isLoading: boolean, isStale: boolean, at: string | null, reload: () => void}} Loaded
  */
 
 /** Any thrown value as an error that may be shown. The value itself is dropped. @param {unknown} error */
@@ -32,28 +32,33 @@ export function shown(error) {
 }
 
 /**
- * Load data, and again when `inputs` change. What was loaded before stays until the next response.
+ * Load data, and again when `inputs` or `also` change. What was loaded before stays until the next response: stale, if
+ * `inputs` changed.
  * @template T
  * @param {() => Promise<T>} load
  * @param {readonly unknown[]} inputs
+ * @param {readonly unknown[]} [also]
  * @returns {Loaded<T>}
  */
-export function useLoad(load, inputs) {
-  const [state, setState] = useState(/** @type {Omit<Loaded<T>, "reload">} */ ({ data: null, error: null, isLoading: true, at: null }));
+export function useLoad(load, inputs, also = []) {
+  const [state, setState] = useState(
+    /** @type {Omit<Loaded<T>, "reload" | "isStale"> & {of: readonly unknown[]}} */ ({ data: null, error: null, isLoading: true, at: null, of: inputs }),
+  );
   const [turn, setTurn] = useState(0);
   const reload = useCallback(() => setTurn((before) => before + 1), []);
   useEffect(() => {
     let isCurrent = true;
     setState((before) => ({ ...before, isLoading: true }));
     load().then(
-      (data) => isCurrent && setState({ data, error: null, isLoading: false, at: new Date().toISOString() }),
+      (data) => isCurrent && setState({ data, error: null, isLoading: false, at: new Date().toISOString(), of: inputs }),
       (error) => isCurrent && setState((before) => ({ ...before, error: shown(error), isLoading: false })),
     );
     return () => {
       isCurrent = false;
     };
-  }, [turn, ...inputs]);
-  return { ...state, reload };
+  }, [turn, ...inputs, ...also]);
+  const isStale = state.data !== null && inputs.some((it, index) => it !== state.of[index]);
+  return { ...state, isStale, reload };
 }
 
 /**

@@ -1,6 +1,6 @@
 // Parts that every section uses. Plain elements: button, dialog, details, table.
 import { html } from "./html.js";
-import { useEffect, useId, useRef, useState } from "./vendor/hooks.js";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "./vendor/hooks.js";
 import { time } from "./format.js";
 import { useCountdown } from "./loading.js";
 import { errorText } from "./words.js";
@@ -57,20 +57,62 @@ export function Outcome({ write }) {
  * @param {{title: string, loaded: import("./loading.js").Loaded<unknown>, empty?: unknown, children?: unknown}} props
  */
 export function Section({ title, loaded, empty, children }) {
-  const [isSlow, setIsSlow] = useState(false);
   const isFirst = loaded.isLoading && loaded.data === null;
-  useEffect(() => {
-    if (!isFirst) return setIsSlow(false);
-    const timer = setTimeout(() => setIsSlow(true), 300);
-    return () => clearTimeout(timer);
-  }, [isFirst]);
+  const isSlow = useSlow(isFirst);
+  const heading = useRef(/** @type {HTMLElement | null} */ (null));
+  const retry = () => (heading.current?.focus(), loaded.reload());
   return html`<section aria-busy=${isFirst ? "true" : "false"}>
-    <h2 tabindex="-1">${title}</h2>
+    <h2 tabindex="-1" ref=${heading}>${title}</h2>
     ${isFirst && isSlow && html`<div class="skeleton"><p>Loading…</p></div>`}
-    ${loaded.error && html`<${Failure} error=${loaded.error} onRetry=${loaded.reload} focus=${false} />`}
-    ${loaded.error && loaded.data !== null && html`<p class="small">This is the state of ${time(loaded.at)}.</p>`}
+    ${loaded.error && html`<${Failure} error=${loaded.error} onRetry=${retry} focus=${false} />`}
+    ${loaded.error && loaded.data !== null && html`<p class="small">${loaded.isStale ? "What is shown belongs to the choice before." : `This is the state of ${time(loaded.at)}.`}</p>`}
     ${loaded.data !== null && (empty || children)}
   </section>`;
+}
+
+/** Whether it takes so long that it is shown. @param {boolean} isBusy */
+function useSlow(isBusy) {
+  const [isSlow, setIsSlow] = useState(false);
+  useEffect(() => {
+    if (!isBusy) return setIsSlow(false);
+    const timer = setTimeout(() => setIsSlow(true), 300);
+    return () => clearTimeout(timer);
+  }, [isBusy]);
+  return isBusy && isSlow;
+}
+
+/** A heading that gets focus when it opens; when it closes, the heading of the section gets it. */
+export function useOpened() {
+  const heading = useRef(/** @type {HTMLElement | null} */ (null));
+  useLayoutEffect(() => {
+    const section = heading.current?.closest("section")?.querySelector("h2");
+    heading.current?.focus();
+    return () => section?.focus();
+  }, []);
+  return heading;
+}
+
+/** A form whose first wrong field gets focus when it is refused. @param {unknown} refused */
+export function useRefusal(refused) {
+  const form = useRef(/** @type {HTMLFormElement | null} */ (null));
+  useLayoutEffect(() => {
+    const wrong = refused ? /** @type {HTMLElement | null | undefined} */ (form.current?.querySelector("[aria-invalid]")) : null;
+    const details = wrong?.closest("details");
+    if (details) details.open = true;
+    wrong?.focus();
+  }, [refused]);
+  return form;
+}
+
+/**
+ * What follows from a choice. While another one loads, it stays in its place, dimmed, with a sign over it.
+ * @param {{loaded: import("./loading.js").Loaded<unknown>, children?: unknown}} props
+ */
+export function Results({ loaded, children }) {
+  const isBusy = loaded.isStale && (loaded.isLoading || !loaded.error);
+  const isSlow = useSlow(isBusy);
+  return html`<p class="sign" role="status">${isSlow ? html`<span>Loading…</span>` : null}</p>
+    <div class=${isSlow ? "dim" : null} aria-busy=${isBusy ? "true" : "false"}>${children}</div>`;
 }
 
 /** @param {{label: string, hint?: unknown, error?: string | null, children?: unknown, type?: string, [more: string]: unknown}} props */
@@ -112,11 +154,17 @@ export function Check({ label, checked, onChange, disabled }) {
 export function Dialog({ title, onClose, children }) {
   const id = useId();
   const place = useRef(/** @type {HTMLDialogElement | null} */ (null));
-  useEffect(() => {
-    const root = /** @type {ShadowRoot | Document | undefined} */ (place.current?.getRootNode());
-    const opener = /** @type {HTMLElement | null} */ (root?.activeElement ?? null);
+  const opener = useRef(/** @type {HTMLElement | null} */ (null));
+  const root = () => /** @type {ShadowRoot | Document | undefined} */ (place.current?.getRootNode());
+  // In the same frame: what is in a dialog that is not shown yet takes no focus.
+  useLayoutEffect(() => {
+    opener.current = /** @type {HTMLElement | null} */ (root()?.activeElement ?? null);
     place.current?.showModal();
-    return () => returnFocus(opener, /** @type {HTMLElement | null} */ (root?.querySelector("main h2") ?? null));
+  }, []);
+  // After the dialog has left the document: until then, the rest of the page takes no focus.
+  useEffect(() => {
+    const heading = /** @type {HTMLElement | null} */ (root()?.querySelector("main h2") ?? null);
+    return () => returnFocus(opener.current, heading);
   }, []);
   return html`<dialog ref=${place} aria-labelledby=${id} onClose=${onClose}>
     <header><h2 id=${id}>${title}</h2>

@@ -146,5 +146,8 @@ export const LINES = {
   adjustment: "Adjustment",
 };
 
+/** What the quantity of a line counts. @type {Record<string, string>} */
+export const LINE_UNITS = { endpoint_overage: "endpoint", managed_usage: "token", adjustment: "token" };
+
 /** @type {Record<string, string>} */
 export const MODES = { managed: "Managed", byo: "BYO key" };

@@ -77,10 +77,10 @@ export function DestinationFields({ value, onChange, isKeyOfAnthropic, isConfirm
   const host = foreignHost(value.base_url, isKeyOfAnthropic);
   const set = (/** @type {keyof Destination} */ name) => (/** @type {any} */ event) =>
     onChange({ ...value, [name]: event.currentTarget.value });
-  const leaked = holdsKey(value.base_url) ? HOLDS_KEY : null;
+  const leaked = (/** @type {keyof Destination} */ name) => (holdsKey(value[name]) ? HOLDS_KEY : null);
   return html`
     <${Field} label="Provider URL (empty: Anthropic)" value=${value.base_url} onInput=${set("base_url")} inputmode="url"
-      autocomplete="off" spellcheck=${false} placeholder="https://" error=${leaked ?? error ?? (check.kind === "bad" ? check.text : null)}
+      autocomplete="off" spellcheck=${false} placeholder="https://" error=${leaked("base_url") ?? (error === HOLDS_KEY ? null : error) ?? (check.kind === "bad" ? check.text : null)}
       hint=${check.kind === "good" || check.kind === "quiet" ? html`<span role="status">${check.text}</span>` : null} />
     ${host
       ? html`<${Check} label=${`Send this Anthropic key to ${host}`} checked=${isConfirmed} onChange=${onConfirm} />`
@@ -88,7 +88,7 @@ export function DestinationFields({ value, onChange, isKeyOfAnthropic, isConfirm
     <${Choice} label="Auth style" value=${value.auth_style} onChange=${(/** @type {string} */ text) => onChange({ ...value, auth_style: text })}
       options=${[["", "Chosen for the host"], ["x_api_key", "x-api-key header"], ["bearer", "Bearer token"]]} />
     <${Field} label="Workspace id (only for keys without a workspace)" value=${value.workspace_id} onInput=${set("workspace_id")}
-      autocomplete="off" spellcheck=${false} />
+      autocomplete="off" spellcheck=${false} error=${leaked("workspace_id")} />
     <${Field} label="Model for validation (custom URLs only)" value=${value.probe_model} onInput=${set("probe_model")}
-      autocomplete="off" spellcheck=${false} />`;
+      autocomplete="off" spellcheck=${false} error=${leaked("probe_model")} />`;
 }

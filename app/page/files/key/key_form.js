@@ -2,7 +2,7 @@
 import { html } from "../html.js";
 import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { useCountdown, shown, useShared } from "../loading.js";
-import { Check, Failure, Field, Status } from "../ui.js";
+import { Check, Failure, Field, Status, useOpened, useRefusal } from "../ui.js";
 import { CONSOLE, errorText, reasonText } from "../words.js";
 import { ANTHROPIC, DestinationFields, destinationProblem, given } from "./destination.js";
 import { holdsKey, lookAt } from "./key_checks.js";
@@ -19,6 +19,8 @@ const MAY_REPEAT = ["no_response", "database_unavailable", "secret_store_unavail
 export function KeyForm({ onClose }) {
   const { api, status, refresh, go } = useShared();
   const form = useForm();
+  const place = useRefusal(form.refused);
+  const heading = useOpened();
   const [progress, setProgress] = useState(/** @type {Progress} */ ({ step: "editing" }));
   const send = async () => {
     const saved = await save(api, form, setProgress);
@@ -35,8 +37,8 @@ export function KeyForm({ onClose }) {
   if (progress.step === "checking" || progress.step === "checked") {
     return html`<${Result} progress=${progress} onClose=${onClose} onRotate=${() => go("key", `rotate:${progress.credential?.id}`)} />`;
   }
-  return html`<form onSubmit=${submit} aria-label="Add a key" autocomplete="off">
-    <h3>Use your own Anthropic key</h3>
+  return html`<form ref=${place} onSubmit=${submit} aria-label="Add a key" autocomplete="off">
+    <h3 tabindex="-1" ref=${heading}>Use your own Anthropic key</h3>
     <p>Create an API key in the <a href=${CONSOLE} target="_blank" rel="noreferrer noopener">Anthropic Console</a> and paste it here. Anthropic
       then bills your account. Nothing changes until the key is valid. There is no fallback to managed usage.</p>
     <${KeyField} handle=${form.handle} isCustom=${form.isCustom} onChange=${form.changed} onLook=${form.setLook}
@@ -169,7 +171,7 @@ function Result({ progress, onClose, onRotate }) {
   return html`<div class=${`notice ${kind}`} role="status" tabindex="-1" ref=${place}>
     <p><${Status} kind=${kind}>${resultTitle(isUsed, isValid, result)}</${Status}></p>
     <p>${reasonText(result)}</p>
-    <p>Saved as ${credential.label}, <code>${credential.key_hint ?? "no hint"}</code>. You may clear your clipboard.</p>
+    <p>Saved as <bdi>${credential.label}</bdi>, <code>${credential.key_hint ?? "no hint"}</code>. You may clear your clipboard.</p>
     ${!isUsed && html`<p>The usage mode is the same as before.</p>`}
     ${progress.switchError && html`<p>The switch failed: ${errorText(progress.switchError)} Code <code>${progress.switchError.code}</code></p>`}
     <div class="buttons">

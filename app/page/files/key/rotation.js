@@ -2,7 +2,7 @@
 import { html } from "../html.js";
 import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { shown, useShared, useWrite } from "../loading.js";
-import { Choice, Dialog, Failure, Outcome, Status } from "../ui.js";
+import { Choice, Dialog, Failure, Outcome, Status, useRefusal } from "../ui.js";
 import { time } from "../format.js";
 import { reasonText } from "../words.js";
 import { ANTHROPIC, DestinationFields, destinationProblem, given } from "./destination.js";
@@ -31,6 +31,7 @@ export function RotationForm({ credential, onClose, leaked = false }) {
   const [activate, setActivate] = useState(/** @type {Rotation["activate"]} */ (leaked ? "immediately" : "when_valid"));
   const [destroy, setDestroy] = useState(/** @type {Rotation["destroy_previous"]} */ (leaked ? "immediately" : "after_retention"));
   const [refused, setRefused] = useState(/** @type {{code?: string, destination?: string} | null} */ (null));
+  const place = useRefusal(refused);
   const [state, setState] = useState(/** @type {{step: string, error: any, rotation: Rotation | null}} */ ({ step: "editing", error: null, rotation: null }));
   const isCustom = where === "other" || (where === "same" && credential.base_url !== null);
   const changed = () => {
@@ -66,7 +67,7 @@ export function RotationForm({ credential, onClose, leaked = false }) {
     }
   };
   if (state.rotation) return html`<${RotationResult} credential=${credential} rotation=${state.rotation} onClose=${onClose} />`;
-  return html`<form onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), send())} aria-label="Rotate the key">
+  return html`<form ref=${place} onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), send())} aria-label="Rotate the key">
     <p>The key in use stays in use until the new one takes over.</p>
     <${KeyField} handle=${handle} isCustom=${isCustom} onChange=${changed} disabled=${state.step === "encrypting"}
       error=${refused?.code ?? codeOf(state.error)}

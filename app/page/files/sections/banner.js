@@ -2,7 +2,7 @@
 import { html } from "../html.js";
 import { useShared, useWrite } from "../loading.js";
 import { Outcome, Status } from "../ui.js";
-import { time, utcAndLocal } from "../format.js";
+import { isolated, time, utcAndLocal } from "../format.js";
 import { ifMatch } from "../key/waiting.js";
 import { BLOCKERS, MODES, reasonText } from "../words.js";
 
@@ -33,7 +33,7 @@ function Headline({ readiness, credential, onAddKey, onSwitch }) {
   if (readiness.ready) {
     const latest = credential?.validation.latest;
     return html`<p class="headline"><${Status} kind="good">BYO key. Your Anthropic account pays.</${Status}></p>
-      <p>${credential ? html`${credential.label}, <code>${credential.key_hint ?? ""}</code>, validated ${time(credential.validation.checked_at)}.` : null} There is no fallback to managed usage.</p>
+      <p>${credential ? html`<bdi>${credential.label}</bdi>, <code>${credential.key_hint ?? ""}</code>, validated ${time(credential.validation.checked_at)}.` : null} There is no fallback to managed usage.</p>
       ${latest?.status === "indeterminate" ? html`<p>${reasonText(latest)} The result of ${time(credential?.validation.checked_at)} stands.</p>` : null}`;
   }
   return html`<p class="headline"><${Status} kind="bad">Work is stopped: ${readiness.blockers.map((code) => BLOCKERS[code] ?? code).join("; ")}.</${Status}></p>
@@ -49,7 +49,7 @@ function Blocker({ code, readiness, credential, onAddKey, onSwitch }) {
   const key = readiness.credential_id ?? "";
   const switchBack = canWrite ? html`<button type="button" onClick=${onSwitch}>Switch back to managed</button>` : null;
   if (code === "spend_limit_reached") {
-    return html`<p>${detail?.limit_name ?? "A blocking spend limit"} is full${detail?.period_ends_at ? ` until ${utcAndLocal(detail.period_ends_at)}` : ""}.</p>
+    return html`<p><bdi>${detail?.limit_name ?? "A blocking spend limit"}</bdi> is full${detail?.period_ends_at ? ` until ${utcAndLocal(detail.period_ends_at)}` : ""}.</p>
       <button type="button" onClick=${() => go("limits")}>${canWrite ? "Change the limit" : "Show the limits"}</button>`;
   }
   if (code === "credential_missing") {
@@ -61,7 +61,7 @@ function Blocker({ code, readiness, credential, onAddKey, onSwitch }) {
       <button type="button" onClick=${() => go("key", `credential:${key}`)}>${canWrite ? "Validate again" : "Show the key"}</button> ${switchBack}`;
   }
   if (code === "credential_disabled") {
-    return html`<p>${credential?.label ?? "The key"} is disabled.</p><button type="button" onClick=${() => go("key", `credential:${key}`)}>${canWrite ? "Enable it" : "Show the key"}</button> ${switchBack}`;
+    return html`<p><bdi>${credential?.label ?? "The key"}</bdi> is disabled.</p><button type="button" onClick=${() => go("key", `credential:${key}`)}>${canWrite ? "Enable it" : "Show the key"}</button> ${switchBack}`;
   }
   return html`<p>The key is deleted.</p>${canWrite ? html`<button type="button" onClick=${onAddKey}>Add a key</button>` : null} ${switchBack}`;
 }
@@ -78,7 +78,7 @@ function ScheduledStrip({ scheduled, onMove }) {
     });
   if (!scheduled) return html`<${Outcome} write=${write} />`;
   const label = status.credentials.find((it) => it.id === scheduled.credential_id)?.label;
-  return html`<div class="banner scheduled"><p class="headline">Scheduled: ${MODES[scheduled.mode]}${label ? ` with ${label}` : ""}, ${utcAndLocal(scheduled.effective_at)}${scheduled.changed_by ? `, by ${scheduled.changed_by}` : ""}.</p>
+  return html`<div class="banner scheduled"><p class="headline">Scheduled: ${MODES[scheduled.mode]}${label ? ` with ${isolated(label)}` : ""}, ${utcAndLocal(scheduled.effective_at)}${scheduled.changed_by ? `, by ${scheduled.changed_by}` : ""}.</p>
     ${may("billing:write") ? html`<div class="buttons"><button type="button" onClick=${onMove}>Move it, or see what changes</button>
       <button type="button" disabled=${write.isBusy} onClick=${cancel}>Cancel it</button></div>` : null}
     <${Outcome} write=${write} /></div>`;

@@ -8,11 +8,13 @@ import { money, size, time, utcAndLocal } from "../format.js";
 export function LimitBar({ limit }) {
   const isFull = size(limit.spent) >= size(limit.amount);
   const counts = limit.scope.usage_mode === "any" ? "managed and BYO usage" : limit.scope.usage_mode === "byo" ? "BYO usage" : "managed usage";
+  const amount = money(limit.amount);
+  const parts = [["model", limit.scope.model], ["endpoint", limit.scope.endpoint_id], ["feature", limit.scope.feature]].filter(([, value]) => value);
   return html`<div class="limit">
-    <p><strong>${limit.name}</strong>: ${money(limit.spent)} of ${money(limit.amount)} ${limit.period === "total" ? "in total" : `per ${limit.period}`}.${" "}
+    <p><strong><bdi>${limit.name}</bdi></strong>: ${money(limit.spent)} of ${amount.startsWith("<") ? `$${limit.amount.amount}` : amount} ${limit.period === "total" ? "in total" : `per ${limit.period}`}.${" "}
       ${isFull ? html`<${Status} kind=${limit.enforcement === "block" ? "bad" : "unsure"}>Full${limit.enforcement === "block" ? ": work that counts is refused" : ""}</${Status}>` : null}</p>
     <${Bar} limit=${limit} />
-    <p class="small">Counts ${counts}: ${limit.scope.usage_mode === "byo" ? "" : `managed ${money(limit.spent_managed)}`}${
+    <p class="small">Counts ${counts}${parts.map(([name, value], at) => html`${at ? ", " : " of "}${name} <bdi>${value}</bdi>`)}: ${limit.scope.usage_mode === "byo" ? "" : `managed ${money(limit.spent_managed)}`}${
         limit.scope.usage_mode === "any" ? ", " : ""}${limit.scope.usage_mode === "managed" ? "" : `BYO ${money(limit.spent_byo)} (estimated)`}.
       ${size(limit.reserved) > 0 ? ` Reserved ${money(limit.reserved)}.` : ""}
       ${size(limit.overrun) > 0 ? ` Overrun ${money(limit.overrun)}.` : ""}
@@ -31,7 +33,7 @@ function Bar({ limit }) {
   const managed = at(size(limit.spent_managed));
   const byo = at(size(limit.spent_byo));
   return html`<svg class="bar" viewBox="0 0 100 12" preserveAspectRatio="none" role="img"
-    aria-label=${`${limit.name}: ${limit.percent_used ?? 0} percent used`}>
+    aria-label=${`${limit.name}: ${limit.percent_used === null ? "full" : `${limit.percent_used} percent used`}`}>
     <defs><pattern id=${hatch} width="1.2" height="4" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect class="hatch" width="0.5" height="4" /></pattern></defs>
     <rect class="track" x="0" y="2" width=${at(amount)} height="8" />
     <rect class="managed" x="0" y="2" width=${managed} height="8" />

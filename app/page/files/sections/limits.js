@@ -54,16 +54,18 @@ function LimitDialog({ limit, onDone, onClose }) {
       return "Saved.";
     });
   const there = current.data?.data;
+  const wrong = (/** @type {string} */ field, /** @type {string} */ text) => (write.error?.fields.some((it) => it.field.startsWith(field)) ? text : null);
   return html`<${Dialog} title=${limit ? `Change ${limit.name}` : "Add a limit"} onClose=${onClose}>
     <form onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), save())}>
-      <${Field} label="Name" value=${form.name} maxlength="80" onInput=${set("name")} />
-      <${Field} label="Amount in USD" value=${form.amount} inputmode="decimal" autocomplete="off" onInput=${set("amount")} />
+      <${Field} label="Name" value=${form.name} maxlength="80" autocomplete="off" onInput=${set("name")} error=${wrong("name", "Enter a name of visible characters.")} />
+      <${Field} label="Amount in USD" value=${form.amount} inputmode="decimal" autocomplete="off" onInput=${set("amount")} error=${wrong("amount", "Enter an amount such as 250 or 250.00, at most 9000000.")} />
       <${Choice} label="Per" value=${form.period} onChange=${choose("period")} options=${[["day", "UTC day"], ["month", "UTC month"], ["total", "All time"]]} />
       <${Choice} label="Counts" value=${form.usage_mode} onChange=${choose("usage_mode")}
         options=${[["managed", "Managed usage"], ["byo", "BYO usage (estimated)"], ["any", "Both, shown apart"]]} />
       <${Choice} label="When it is full" value=${form.enforcement} onChange=${choose("enforcement")}
         options=${[["block", "Refuse work (there is no fallback)"], ["notify", "Only notify"]]} />
       <${Field} label="Thresholds in percent" value=${form.thresholds} autocomplete="off" onInput=${set("thresholds")}
+        error=${wrong("thresholds", "Enter up to 10 different whole numbers from 1 to 1000, with commas between them.")}
         hint="Webhooks receive a message when spend crosses one of these percentages of the amount." />
       ${write.error?.code === "precondition_failed" && there ? html`<p>Now saved: ${there.name}, ${there.amount.amount} USD. Saving again replaces it with what you entered.</p>` : null}
       <button type="submit" class="primary" disabled=${write.isBusy || current.isLoading}>Save</button>

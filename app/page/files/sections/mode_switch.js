@@ -2,8 +2,8 @@
 import { html } from "../html.js";
 import { useState } from "../vendor/hooks.js";
 import { readAll, useLoad, useShared, useWrite } from "../loading.js";
-import { Check, Choice, Failure, Field, Outcome, Table } from "../ui.js";
-import { LOCAL_ZONE, money, time, utcAndLocal } from "../format.js";
+import { Check, Choice, Failure, Field, Outcome, Table, useOpened } from "../ui.js";
+import { LOCAL_ZONE, isolated, money, time, utcAndLocal } from "../format.js";
 import { ifMatch } from "../key/waiting.js";
 import { BLOCKERS, MODES } from "../words.js";
 
@@ -11,6 +11,7 @@ import { BLOCKERS, MODES } from "../words.js";
 export function ModeSwitch({ onClose }) {
   const { api, status, refresh } = useShared();
   const write = useWrite();
+  const heading = useOpened();
   const isManaged = status.mode?.mode === "managed";
   const [target, setTarget] = useState(isManaged ? status.credentials[0]?.id ?? "none" : "managed");
   const [when, setWhen] = useState("");
@@ -35,10 +36,10 @@ export function ModeSwitch({ onClose }) {
     return html`<div class="card"><${Outcome} write=${write} /><button type="button" onClick=${onClose}>Close</button></div>`;
   }
   const options = /** @type {[string, string][]} */ ([["managed", "Managed: Pharaoh pays and bills you"],
-    ...status.credentials.map((it) => [it.id, `BYO with ${it.label}`]), ...(status.credentials.length === 0 ? [["none", "BYO, without a key yet"]] : [])]);
+    ...status.credentials.map((it) => [it.id, `BYO with ${isolated(it.label)}`]), ...(status.credentials.length === 0 ? [["none", "BYO, without a key yet"]] : [])]);
   const changed = (/** @type {() => void} */ set) => (set(), setAccepts(false), write.clear());
   return html`<form class="card" aria-label="Switch the usage mode" onSubmit=${(/** @type {Event} */ event) => (event.preventDefault(), send())}>
-    <h3>Switch the usage mode</h3>
+    <h3 tabindex="-1" data-focus ref=${heading}>Switch the usage mode</h3>
     <${Choice} label="To" value=${target} options=${options} onChange=${(/** @type {string} */ it) => changed(() => setTarget(it))} />
     <${Field} label=${`When (${LOCAL_ZONE})`} type="datetime-local" value=${when} onInput=${(/** @type {any} */ event) => changed(() => setWhen(event.currentTarget.value))}
       hint=${body.effective_at ? utcAndLocal(body.effective_at) : "Leave it empty to switch now. Only future usage is affected."} />
@@ -70,7 +71,7 @@ function PreviewText({ preview }) {
   return html`<div class="notice" role="status">
     <p>Statement of ${statement.month} so far: ${money(statement.total)}. Managed usage of the month, projected: ${money(projection.managed_usage_after_switch)} with this switch, ${money(projection.managed_usage_as_planned)} without it.</p>
     ${preview.replaces ? html`<p>Replaces the scheduled switch to ${MODES[preview.replaces.mode]} at ${utcAndLocal(preview.replaces.effective_at)}.</p>` : null}
-    ${limits.map((it) => html`<p key=${it.id}>Limit ${it.name} ${it.counts_after_switch ? "starts" : "stops"} to count.</p>`)}
+    ${limits.map((it) => html`<p key=${it.id}>Limit <bdi>${it.name}</bdi> ${it.counts_after_switch ? "starts" : "stops"} to count.</p>`)}
     ${preview.blockers.length > 0 ? html`<p><strong>Work would stop: ${preview.blockers.map((code) => BLOCKERS[code] ?? code).join("; ")}. There is no fallback.</strong></p>` : null}
   </div>`;
 }

@@ -36,16 +36,22 @@ function Month() {
       api.get("billing-statements/{month}", { path: { month } }).then((it) => it.data),
     ]);
     return { limits, usage, statement };
-  }, [month, status.loaded.at]);
+  }, [month], [status.loaded.at]);
   const data = loaded.data;
+  const fullest = [...(data?.limits ?? [])].sort((one, other) => fullness(other) - fullness(one));
   const rows = (data?.usage?.data ?? []).flatMap((it) => /** @type {import("../types.js").ReportRow[]} */ (it.results));
   return html`<${Section} title=${`This month (${month}, UTC)`} loaded=${loaded}>
     <div class="figures">
       ${["byo", "managed"].map((mode) => html`<${Figure} key=${mode} mode=${mode} row=${rows.find((it) => it.usage_mode === mode)} />`)}
       <p class="figure"><span>Statement so far</span><strong>${money(data?.statement.total)}</strong><span class="small">subscription, overage and managed usage</span></p></div>
-    ${data?.limits.slice(0, 3).map((limit) => html`<${LimitBar} key=${limit.id} limit=${limit} />`)}
+    ${fullest.slice(0, 3).map((limit) => html`<${LimitBar} key=${limit.id} limit=${limit} />`)}
     ${data && data.limits.length > 3 ? html`<button type="button" onClick=${() => go("limits")}>All ${plural(data.limits.length, "limit")}</button>` : null}
   </${Section}>`;
+}
+
+/** A limit of nothing has no percentage, and is full. @param {import("../types.js").Limit} limit */
+function fullness(limit) {
+  return limit.percent_used ?? 1e9;
 }
 
 /** @param {{mode: string, row: import("../types.js").ReportRow | undefined}} props */

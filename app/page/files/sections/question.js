@@ -9,6 +9,11 @@ export const DIMENSIONS = /** @type {[string, string][]} */ ([
   ["session_id", "Session"], ["prompt_id", "Prompt"], ["key_version", "Key version"], ["outcome", "Outcome"],
 ]);
 
+/** @param {string} dimension */
+export function titleOf(dimension) {
+  return DIMENSIONS.find(([name]) => name === dimension)?.[1] ?? (dimension === "credential_id" ? "Key" : dimension);
+}
+
 /** From a dimension, a click goes down to the next one. @type {Record<string, string>} */
 export const BELOW = { usage_mode: "feature", model: "feature", endpoint_id: "feature", feature: "session_id", session_id: "prompt_id", prompt_id: "rows" };
 

@@ -3,8 +3,8 @@ import { html } from "../html.js";
 import { useState } from "../vendor/hooks.js";
 import { readAll, useLoad, useShared } from "../loading.js";
 import { Section, Table } from "../ui.js";
-import { count, money, time, utcAndLocal } from "../format.js";
-import { LINES } from "../words.js";
+import { count, money, plural, time, utcAndLocal } from "../format.js";
+import { LINES, LINE_UNITS } from "../words.js";
 import { Download } from "./download.js";
 
 /** @typedef {import("../types.js").Statement} Statement */
@@ -28,7 +28,7 @@ function OneMonth({ statement, at }) {
     <h3>${statement.month} (UTC)</h3>
     <p>${statement.status === "open" ? `Open, as of ${time(at)}. It may still change.` : `Closed ${utcAndLocal(statement.closed_at ?? "")}. It never changes.`}</p>
     ${statement.lines.length === 0 ? html`<p>Billed by Pharaoh: ${money(statement.total)}. There are no lines.</p>` : html`<${Table} caption=${`Billed by Pharaoh: ${money(statement.total)}`} columns=${["Line", "Quantity", "Unit price", "Amount"]}
-      rows=${statement.lines.map((it) => [`${LINES[it.type] ?? it.type}${it.model ? `, ${it.model}` : ""}${it.adjusts_month ? `, of ${it.adjusts_month}` : ""}`, count(it.quantity), money(it.unit_price), money(it.amount)])} />`}
+      rows=${statement.lines.map((it) => [`${LINES[it.type] ?? it.type}${it.model ? `, ${it.model}` : ""}${it.adjusts_month ? `, of ${it.adjusts_month}` : ""}`, LINE_UNITS[it.type] ? plural(it.quantity, LINE_UNITS[it.type]) : count(it.quantity), money(it.unit_price), money(it.amount)])} />`}
     <div class="framed"><h4>For information, not billed</h4>
       ${byo.length === 0 && unpriced.length === 0 ? html`<p>There is no BYO usage, and no usage without a known price.</p>` : null}
       ${byo.length > 0 ? html`<${Table} caption="BYO usage: you pay Anthropic" columns=${["Model", "Requests", "Estimated at list prices"]}

@@ -1,20 +1,22 @@
 // Usage: two figures that are never one, a chart, a table of the same numbers, and the way down to single requests.
 import { html } from "../html.js";
-import { useMemo, useState } from "../vendor/hooks.js";
+import { useLayoutEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
 import { useLoad, useShared } from "../loading.js";
-import { Choice, Field, Section, Table } from "../ui.js";
-import { LOCAL_ZONE, count, dateIn, time } from "../format.js";
+import { Choice, Field, Results, Section, Table } from "../ui.js";
+import { LOCAL_ZONE, count, dateIn, isolated, time } from "../format.js";
 import { MODES } from "../words.js";
 import { Figure } from "./overview.js";
 import { Chart, MEASURES, seriesOf } from "./chart.js";
 import { Download } from "./download.js";
-import { BELOW, DIMENSIONS, addDays, ask, reportQuery } from "./question.js";
+import { BELOW, DIMENSIONS, addDays, ask, reportQuery, titleOf } from "./question.js";
 import { Breakdown, Rows } from "./breakdown.js";
 
 /** @typedef {import("./question.js").Filter} Filter */
 
 const ZONES = [...new Set(["UTC", LOCAL_ZONE, "Europe/Berlin", "America/New_York", "America/Los_Angeles", "Asia/Kolkata", "Asia/Tokyo"])];
 const STACKS = DIMENSIONS.slice(0, 4);
+// Earlier dates are years that are not typed to their end.
+const EARLIEST = "2020-01-01";
 
 /** @param {{focus: string}} props */
 export function Usage({ focus }) {
@@ -33,33 +35,46 @@ export function Usage({ focus }) {
       ask(api, reportQuery(question, "all", "usage_mode")),
     ]);
     return { question, stacked, days: daily.buckets, at: daily.at, totals: totals.buckets.flatMap((it) => it.results) };
-  }, [question, stacked, status.loaded.at]);
+  }, [question, stacked], [status.loaded.at]);
   const data = loaded.data;
+  const [place, move] = useMovedFocus();
+  const pick = (/** @type {(date: string) => typeof range} */ next) => (/** @type {any} */ { currentTarget: { value } }) => value >= EARLIEST && setRange(next(value));
   const choose = (/** @type {string} */ dimension, /** @type {string | null} */ value) => {
     setFilters([...filters.filter((it) => it.dimension !== dimension), { dimension, value }]);
     setDown(BELOW[dimension] ?? "rows");
+    move("down");
   };
+  const remove = (/** @type {Filter} */ filter) => (setFilters(filters.filter((it) => it !== filter)), move("top"));
+  const back = () => (setDown("feature"), move("down"));
   return html`<${Section} title="Usage" loaded=${loaded}>
     <div class="filters">
-      <${Field} label="From" type="date" value=${range.from} max=${range.to} onChange=${(/** @type {any} */ event) => event.currentTarget.value && setRange({ ...range, from: event.currentTarget.value })} />
-      <${Field} label="To" type="date" value=${range.to} min=${range.from} onChange=${(/** @type {any} */ event) => event.currentTarget.value && setRange({ ...range, to: event.currentTarget.value })} />
+      <${Field} label="From" type="date" value=${range.from} min=${EARLIEST} onChange=${pick((it) => ({ from: it, to: it > range.to ? it : range.to }))} />
+      <${Field} label="To" type="date" value=${range.to} min=${EARLIEST} onChange=${pick((it) => ({ from: it < range.from ? it : range.from, to: it }))} />
       <${Choice} label="Time zone" value=${zone} onChange=${setZone} options=${ZONES.map((it) => [it, it])} />
       <${Choice} label="Stacked by" value=${stacked} onChange=${setStacked} options=${STACKS} />
       <${Choice} label="Measure" value=${measure} onChange=${setMeasure} options=${Object.entries(MEASURES).map(([name, it]) => [name, it.title])} /></div>
-    <${Chips} filters=${filters} onRemove=${(/** @type {Filter} */ it) => setFilters(filters.filter((other) => other !== it))} />
+    <${Chips} filters=${filters} onRemove=${remove} />
+    <${Results} loaded=${loaded}>
     <div class="figures">${["byo", "managed"].map((mode) => html`<${Figure} key=${mode} mode=${mode} row=${data?.totals.find((it) => it.usage_mode === mode)} />`)}</div>
-    ${data?.totals.length
-      ? html`<${Days} data=${data} measure=${measure} />
-          ${down === "rows" ? html`<${Rows} question=${question} onBack=${() => setDown("feature")} />`
-            : html`<${Choice} label="Break down by" value=${down} onChange=${setDown} options=${DIMENSIONS} />
-              <${Breakdown} question=${question} dimension=${down} onChoose=${choose} />`}`
-      : html`<p>There is no usage in this range.</p>`}
+      ${data?.totals.length ? html`<${Days} data=${data} measure=${measure} />` : html`<p>There is no usage in this range.</p>`}</${Results}>
+    <div ref=${place}>${!data?.totals.length ? null : down === "rows" ? html`<${Rows} question=${question} onBack=${back} />`
+      : html`<${Choice} label="Break down by" value=${down} onChange=${setDown} options=${DIMENSIONS} />
+        <${Breakdown} question=${question} dimension=${down} onChoose=${choose} />`}</div>
     <p class="small">As of ${time(data?.at)}. BYO usage is an estimate at list prices: your invoice comes from Anthropic.</p></${Section}>`;
 }
 
-/** @param {string} dimension */
-function titleOf(dimension) {
-  return DIMENSIONS.find(([name]) => name === dimension)?.[1] ?? (dimension === "credential_id" ? "Key" : dimension);
+/**
+ * A button that leaves the document gives its focus to the heading of what is shown next, or of the section.
+ * @returns {[{current: HTMLElement | null}, (to: "down" | "top") => void]}
+ */
+function useMovedFocus() {
+  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  const [moved, setMoved] = useState({ to: "" });
+  useLayoutEffect(() => {
+    const from = moved.to === "down" ? place.current : moved.to === "top" ? place.current?.parentElement : null;
+    from?.querySelector("h2")?.focus();
+  }, [moved]);
+  return [place, (to) => setMoved({ to })];
 }
 
 /** `key_version:CREDENTIAL:VERSION`, or nothing. @param {string} focus @returns {Filter[]} */
@@ -72,7 +87,7 @@ function filtersOf(focus) {
 function Chips({ filters, onRemove }) {
   if (filters.length === 0) return null;
   return html`<ul class="chips" aria-label="Filters">${filters.map((it) => {
-    const text = `${titleOf(it.dimension)}: ${(it.dimension === "usage_mode" && MODES[it.value ?? ""]) || (it.value ?? "(none)")}`;
+    const text = `${titleOf(it.dimension)}: ${(it.dimension === "usage_mode" && MODES[it.value ?? ""]) || isolated(it.value ?? "(none)")}`;
     return html`<li key=${it.dimension}>
     <button type="button" aria-label=${`${text}, remove this filter`} onClick=${() => onRemove(it)}>${text} <span aria-hidden="true">✕</span></button></li>`;
   })}</ul>`;
