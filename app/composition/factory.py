@@ -167,7 +167,11 @@ def build_services(adapters: Adapters, config: ServiceConfig) -> Services:
         StatementService(units, reads),
         SubscriptionService(units),
     )
-    return services if adapters.relay is None else services.replacing(_relay(adapters, config, services))
+    if adapters.relay is None:
+        return services
+    relay = _relay(adapters, config, services)
+    services[HealthService].is_shutting_down = relay.is_draining
+    return services.replacing(relay)
 
 
 def _relay(adapters: Adapters, config: ServiceConfig, services: Services) -> Relay:

@@ -13,16 +13,22 @@ Ping = Callable[[], Awaitable[None]]
 
 
 class HealthService:
-    """Pings all dependencies concurrently, each with a timeout."""
+    """Pings all dependencies concurrently, each with a timeout.
+
+    Attributes:
+        is_shutting_down: whether this instance refuses new work, so that a load balancer must choose another one.
+    """
 
     def __init__(self, pings: Mapping[str, Ping], *, timeout_seconds: float = 3.0) -> None:
         self._pings = pings
         self._timeout_seconds = timeout_seconds
+        self.is_shutting_down: Callable[[], bool] = lambda: False
 
     async def check(self) -> dict[str, str | None]:
         """Return an error code for each dependency by name, or None if it responds."""
         codes = await asyncio.gather(*(self._error_code(name, ping) for name, ping in self._pings.items()))
-        return dict(zip(self._pings, codes, strict=True))
+        found = dict(zip(self._pings, codes, strict=True))
+        return found | {"process": "shutting_down"} if self.is_shutting_down() else found
 
     async def _error_code(self, name: str, ping: Ping) -> str | None:
         try:

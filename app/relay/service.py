@@ -69,6 +69,10 @@ class Relay:
             if not self._in_progress:
                 self._is_idle.set()
 
+    def is_draining(self) -> bool:
+        """Whether new calls are refused because the instance stops."""
+        return self.services.capacity.is_draining
+
     async def drain(self) -> None:
         """Admit nothing more, let what is in progress end, and interrupt the rest after the drain time."""
         self.services.capacity.is_draining = True

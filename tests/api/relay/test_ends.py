@@ -301,10 +301,12 @@ class TestDrain:
             draining = asyncio.create_task(stopping.relay.drain())
             await until(lambda: resolved(stopping.relay.services.capacity.is_draining), bool)
             refused = await stopping.send()
+            ready = await stopping.admin.http.get("/readyz")
             bodies = await asyncio.gather(*reading)
             await draining
 
             assert error_of(refused) == (503, "api_error", "shutting_down")
+            assert (ready.status_code, ready.json()["problems"]) == (503, {"process": "shutting_down"})
             assert all(b"overloaded_error" in body.rpartition(b"event: error")[2] for body in bodies)
             assert {kind_of(it) for it in await stopping.events()} == {("aborted", "estimated", 12, 10)}
             assert len(await stopping.events()) == 20
