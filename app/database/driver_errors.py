@@ -40,7 +40,14 @@ _TIMED_OUT = (
 
 # The files of Citus' source that raise an internal error (XX000) when the connection to a node breaks.
 _CITUS_CONNECTIONS = frozenset(
-    {"multi_copy.c", "placement_connection.c", "remote_commands.c", "remote_transaction.c"}
+    {
+        "adaptive_executor.c",
+        "connection_management.c",
+        "multi_copy.c",
+        "placement_connection.c",
+        "remote_commands.c",
+        "remote_transaction.c",
+    }
 )
 
 

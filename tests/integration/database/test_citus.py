@@ -113,7 +113,12 @@ async def celled(cluster: CitusCluster, settings: Settings, make_token: MakeToke
 async def prepared_transactions_kept(cluster: CitusCluster) -> AsyncIterator[None]:
     """Citus does not look by itself for prepared transactions, and keeps its records of them."""
     coordinator = cluster.coordinator.superuser
-    await run_on(coordinator, "ALTER SYSTEM SET citus.recover_2pc_interval = -1", "SELECT pg_reload_conf()")
+    await run_on(
+        coordinator,
+        "ALTER SYSTEM SET citus.recover_2pc_interval = -1",
+        "SELECT pg_reload_conf()",
+        "SELECT recover_prepared_transactions()",  # waits until one that runs has ended
+    )
     try:
         yield
     finally:
