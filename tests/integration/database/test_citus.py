@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from app.composition.bootstrap import open_services
 from app.composition.database_access import DatabaseAccess
@@ -110,11 +111,10 @@ async def celled(cluster: CitusCluster, settings: Settings, make_token: MakeToke
 
 
 @asynccontextmanager
-async def prepared_transactions_kept(cluster: CitusCluster) -> AsyncIterator[None]:
+async def prepared_transactions_kept(superuser: sa.URL) -> AsyncIterator[None]:
     """Citus does not look by itself for prepared transactions, and keeps its records of them."""
-    coordinator = cluster.coordinator.superuser
     await run_on(
-        coordinator,
+        superuser,
         "ALTER SYSTEM SET citus.recover_2pc_interval = -1",
         "SELECT pg_reload_conf()",
         "SELECT recover_prepared_transactions()",  # waits until one that runs has ended
@@ -122,7 +122,7 @@ async def prepared_transactions_kept(cluster: CitusCluster) -> AsyncIterator[Non
     try:
         yield
     finally:
-        await run_on(coordinator, "ALTER SYSTEM RESET citus.recover_2pc_interval", "SELECT pg_reload_conf()")
+        await run_on(superuser, "ALTER SYSTEM RESET citus.recover_2pc_interval", "SELECT pg_reload_conf()")
 
 
 async def requests_of(tenant: Tenant) -> int:
@@ -234,11 +234,11 @@ class TestWorkers:
 
 class TestRollups:
     async def test_do_not_pass_a_transaction_that_a_worker_may_have_yet_to_commit(
-        self, celled: Cluster, cluster: CitusCluster
+        self, celled: Cluster
     ) -> None:
         tenant = await celled.tenant_in("cell_1")
         superuser, worker = celled.roles.superuser, celled.services[RollupWorker]
-        async with prepared_transactions_kept(cluster):
+        async with prepared_transactions_kept(celled.roles.superuser):
             assert (await ingest(tenant, event())).status_code == 200
             await worker.roll_up(tenant.organization)
             (oldest,) = await run_on(superuser, "SELECT min(xmin::text::int8) AS id FROM pg_dist_transaction")
@@ -275,7 +275,7 @@ class TestOrganizations:
     ) -> None:
         tenant = await celled.tenant_in("cell_1")
         worker = (await celled.worker(cluster, "cell_1")).superuser.set(database=celled.roles.name)
-        async with prepared_transactions_kept(cluster):
+        async with prepared_transactions_kept(celled.roles.superuser):
             await run_on(worker, "BEGIN", "CREATE TABLE prepared ()", "PREPARE TRANSACTION 'citus_0_1_1_1'")
             with pytest.raises(MoveRefused, match="prepared"):
                 await celled.move(tenant, "cell_2")
