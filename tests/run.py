@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,15 +65,17 @@ def main() -> int:
             os.environ.setdefault("TMPDIR", tempfile.gettempdir())
         case given:
             runs = [given]
-    with temporary_directory():
-        codes = [run_pytest(arguments) for arguments in runs]
+    with temporary_directory() as descriptors:
+        codes = [run_pytest(arguments, descriptors) for arguments in runs]
     code = next((code for code in codes if code != 0), 0)
     print("Next: make check" if code == 0 else "Next: make test PYTEST_ARGS='--last-failed -x'")
     return code
 
 
-def run_pytest(arguments: list[str]) -> int:
-    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
+def run_pytest(arguments: list[str], descriptors: Sequence[int]) -> int:
+    """Run pytest, which inherits these descriptors. Returns its exit status."""
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False, pass_fds=descriptors).returncode
 
 
 def all_tests() -> list[str]:

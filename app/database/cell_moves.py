@@ -43,7 +43,10 @@ _TABLES = """
     WHERE c.relnamespace = to_regnamespace($1) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
     ORDER BY c.relname
 """
-_PREPARED = "SELECT string_agg(gid, ' ') FROM pg_prepared_xacts WHERE database = current_database()"
+_PREPARED = (
+    "SELECT string_agg(gid, ' ') FROM pg_prepared_xacts WHERE database = current_database()"
+    " AND starts_with(gid, 'citus_')"
+)
 _LOOKS = 30
 _SECONDS_BETWEEN_LOOKS = 0.1
 # How often a copy begins again because a worker claimed a job in the moment between its snapshot and its locks.

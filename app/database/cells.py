@@ -21,6 +21,7 @@ CELL_PATTERN = r"[a-z][a-z0-9_]{0,30}"
 NAMES = "SELECT name FROM cells.cell ORDER BY name <> 'public', name"
 # Before the migration that adds the directory, there are no cells.
 HAVE_BEEN_ADDED = "SELECT to_regclass('cells.cell') IS NOT NULL"
+ARE_ON_CITUS = "SELECT to_regclass('pg_catalog.pg_dist_transaction') IS NOT NULL"
 
 _CELL = re.compile(CELL_PATTERN)
 # The SQLSTATE with which `cells.enter` refuses. The detail of the error names the organization's cell.
@@ -44,7 +45,8 @@ def in_cell(name: str) -> Iterator[None]:
 class CellDirectory:
     """Where organizations live, as far as this process knows. `cells.enter` corrects what is out of date."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_on_citus: bool = False) -> None:
+        self.is_on_citus = is_on_citus  # so that cells may be on workers
         self._known: OrderedDict[str, str] = OrderedDict()
 
     def entry(self, organization_id: str | None) -> str:

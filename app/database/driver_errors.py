@@ -14,6 +14,7 @@ log = structlog.get_logger("byok.database")
 _UNAVAILABLE = (
     OSError,  # includes TimeoutError
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server ended the session between two statements
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.InsufficientResourcesError,
     asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up, statement timeout
@@ -25,7 +26,7 @@ _UNAVAILABLE = (
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     asyncpg.exceptions.InvalidCatalogNameError,
     asyncpg.exceptions.TargetServerAttributeNotMatched,  # during a failover, no host may be the primary
-    asyncpg.exceptions.PostgresSystemError,  # a file or, on Citus, a connection to a node that broke during a COPY
+    asyncpg.exceptions.PostgresIOError,  # of a file or, on Citus, of the connection to a node during a COPY
     asyncpg.exceptions.ObjectNotInPrerequisiteStateError,  # the operator stopped new connections to the database
 )
 # Of these, the ones after which the connection still works: a wait timed out or was cancelled.
@@ -38,16 +39,13 @@ _TIMED_OUT = (
 )
 
 
-# The files of Citus' source that raise an internal error (XX000) when the connection to a node breaks.
-_CITUS_CONNECTIONS = frozenset(
-    {
-        "adaptive_executor.c",
-        "connection_management.c",
-        "multi_copy.c",
-        "placement_connection.c",
-        "remote_commands.c",
-        "remote_transaction.c",
-    }
+# An internal error (XX000) of Citus means that the connection to a node broke, if it comes from one of these files of its source
+_CITUS_COMMIT = frozenset({"placement_connection.c", "remote_transaction.c"})
+# or from this one, which also repeats what a node itself reports, with a text of libpq.
+_CITUS_STATEMENT = "remote_commands.c"
+_LIBPQ = (
+    *("server closed the connection", "could not receive data from server", "could not send data to server"),
+    *("no connection to the server", "connection not open", "SSL SYSCALL error"),
 )
 
 
@@ -67,11 +65,11 @@ def translate_database_errors() -> Iterator[None]:
 
 
 def _is_lost_node(error: asyncpg.InternalServerError) -> bool:
-    """Whether the connection between the coordinator of Citus and a node broke while a statement ran.
-
-    Citus reports most of these as an internal error; only the file of its source shows the difference.
-    """
-    return error.server_source_filename in _CITUS_CONNECTIONS
+    """Whether the connection between the coordinator of Citus and a node broke. Its other internal errors are faults."""
+    if error.sqlstate != asyncpg.InternalServerError.sqlstate:
+        return False  # damaged data or indexes
+    file = error.server_source_filename
+    return file in _CITUS_COMMIT or (file == _CITUS_STATEMENT and str(error).startswith(_LIBPQ))
 
 
 def is_dead(error: BaseException) -> bool:

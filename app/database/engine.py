@@ -19,7 +19,7 @@ import structlog
 
 from app.core.errors import DatabaseUnavailable
 from app.core.organizations import ORGANIZATION_PATTERN
-from app.database.cells import HAVE_BEEN_ADDED, HOME, NAMES, CellDirectory
+from app.database.cells import ARE_ON_CITUS, HAVE_BEEN_ADDED, HOME, NAMES, CellDirectory
 from app.database.connections import (
     SERVICE_ROLE,
     connect_arguments,
@@ -128,7 +128,7 @@ class Database:
         share = self._share(organization_id, is_bulk=is_bulk)
         with translate_database_errors():
             async with share, self._connected(organization_id, begin, first) as driver:
-                session = Session(driver, is_home=self._cells is None or self._cells.is_home(organization_id))
+                session = self._session_on(driver, organization_id)
                 try:
                     yield session
                     if session.is_open:
@@ -141,6 +141,11 @@ class Database:
                     # Cancelled: a statement may still be running, so never reuse this connection.
                     _terminate(driver)
                     raise
+
+    def _session_on(self, driver: Any, organization_id: str | None) -> Session:
+        if self._cells is None or self._cells.is_home(organization_id):
+            return Session(driver)
+        return Session(driver, is_home=False, is_on_citus=self._cells.is_on_citus)
 
     def autocommit_read(self, organization_id: str, *, is_bulk: bool = False) -> AutocommitSelects:
         """A session for SELECTs that see the rows of one organization, each in a separate transaction.
@@ -328,7 +333,7 @@ async def _read_cells(pool: asyncpg.Pool, timeout_seconds: float) -> CellDirecto
     """A directory, or None if there are no cells."""
     async with pool.acquire(timeout=timeout_seconds) as driver, driver.transaction(readonly=True):
         has_cells = await driver.fetchval(HAVE_BEEN_ADDED) and await driver.fetch(_NAMES.text)
-    return CellDirectory() if has_cells else None
+        return CellDirectory(is_on_citus=await driver.fetchval(ARE_ON_CITUS)) if has_cells else None
 
 
 def _begin(organization_id: str | None, *, read_only: bool, is_snapshot: bool) -> str:

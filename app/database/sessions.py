@@ -17,11 +17,12 @@ class NoRow(Exception):
 class Session:
     """One transaction on one connection. Without a call of `commit` a writing transaction is rolled back."""
 
-    __slots__ = ("_connection", "is_home", "is_open")
+    __slots__ = ("_connection", "is_home", "is_on_citus", "is_open")
 
-    def __init__(self, connection: Any, *, is_home: bool = True) -> None:
+    def __init__(self, connection: Any, *, is_home: bool = True, is_on_citus: bool = False) -> None:
         self._connection = connection
         self.is_home = is_home  # the transaction runs in the first cell, which is never on a worker of Citus
+        self.is_on_citus = is_on_citus  # the transaction runs in a cell that may be on a worker
         self.is_open = True
 
     async def rows(self, statement: Query, /, **values: Any) -> Sequence[Row]:

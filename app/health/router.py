@@ -39,12 +39,14 @@ async def livez() -> Response:
     operation_id="getReadiness",
     response_description="All dependencies respond.",
     summary="Check readiness",
-    responses=_PROBLEMS | {503: {"model": Readiness, "description": "At least one dependency is down."}},
+    responses=_PROBLEMS
+    | {503: {"model": Readiness, "description": "A dependency is down, or the instance shuts down."}},
 )
 async def readyz(services: AppServices) -> Response:
     """Ping the database and the secret store, and report the state of each.
 
-    Do not route traffic to this instance while this fails.
+    While the instance shuts down and its relayed calls end, `process` is down with the code `shutting_down`. Do not
+    route traffic to this instance while this fails.
     """
     found = await services[HealthService].check()
     problems = {name: code for name, code in found.items() if code is not None}

@@ -23,7 +23,7 @@ class Readiness(ResponseModel):
     problems: Annotated[
         dict[str, str],
         Field(
-            description="Error code of each dependency that is down, by name. The codes are those of problem responses.",
+            description="Error code of each dependency that is down, by name; `shutting_down` of `process` while the instance stops.",
             examples=[{}],
         ),
     ]

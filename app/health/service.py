@@ -16,7 +16,7 @@ class HealthService:
     """Pings all dependencies concurrently, each with a timeout.
 
     Attributes:
-        is_shutting_down: whether this instance refuses new work, so that a load balancer must choose another one.
+        is_shutting_down: whether this instance refuses new relayed calls, so that a load balancer must choose another one.
     """
 
     def __init__(self, pings: Mapping[str, Ping], *, timeout_seconds: float = 3.0) -> None:

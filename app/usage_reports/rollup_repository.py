@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from app.core.errors import DatabaseUnavailable
 from app.database.repository import Repository
 from app.database.statements import Query
 from app.usage.tables import usage_event as e
@@ -42,15 +43,21 @@ _until = sa.bindparam("until", type_=sa.BigInteger)
 _FIND_OLDEST = Query(
     sa.text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS oldest")
 )
-_IS_CITUS = Query(sa.text("SELECT to_regclass('pg_catalog.pg_dist_transaction') IS NOT NULL AS is_citus"))
-# Transactions that the coordinator has committed, and workers have prepared. A worker that was lost then commits its part after
-# its return, so its rows are visible later. Citus removes the record of a transaction once no part is left. A record has only
-# the lower 32 bits of the number, which is below the end of the snapshot.
+# Transactions that the coordinator of Citus has committed, and that this cell's worker has prepared and not committed yet.
+# Their rows become visible when the worker commits, which after a crash is once Citus has looked for them. The statement reads
+# the coordinator's records before it asks the worker: rows that are not prepared by then are visible to later statements. A record
+# has the lower 32 bits of the number, which is below the end of the snapshot.
 _FIND_OLDEST_PREPARED = Query(
     sa.text("""
-        SELECT min(next - ((next - CAST(CAST(t.xmin AS text) AS bigint)) & 4294967295)) AS oldest
-        FROM pg_catalog.pg_dist_transaction t,
-            (SELECT CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS next) AS snapshot
+        SELECT bool_and(w.success) AS is_reached,
+            min(s.next - ((s.next - CAST(CAST(t.xmin AS text) AS bigint)) & 4294967295)) AS oldest
+        FROM (SELECT CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS next) AS s
+        CROSS JOIN pg_catalog.pg_dist_partition p
+        CROSS JOIN LATERAL run_command_on_shards(p.logicalrelid, $command$
+            SELECT string_agg(gid, ' ') FROM pg_prepared_xacts WHERE database = current_database()
+        $command$) w
+        LEFT JOIN pg_catalog.pg_dist_transaction t ON t.gid = ANY (string_to_array(w.result, ' '))
+        WHERE p.logicalrelid = to_regclass('usage_fold')
     """)
 )
 _oldest = sa.bindparam("oldest", type_=sa.BigInteger)
@@ -196,6 +203,7 @@ class RollupRepository(Repository):
 
         Raises:
             WatermarkAhead
+            DatabaseUnavailable: the cell's worker of Citus cannot be reached.
         """
         organization = {"organization_id": self._organization_id}
         await self._session.first(_CREATE_WATERMARK, **organization)
@@ -221,13 +229,19 @@ class RollupRepository(Repository):
         return RollupStep(has_moved=True, has_more=until < oldest)
 
     async def _oldest_prepared(self) -> int | None:
-        """The first transaction that a worker of Citus may have prepared and not committed."""
-        if self._session.is_home or not (await self._session.one(_IS_CITUS))["is_citus"]:
+        """The first transaction that is committed, except on the cell's worker of Citus."""
+        if not self._session.is_on_citus:
             return None
-        found: int | None = (await self._session.one(_FIND_OLDEST_PREPARED))["oldest"]
-        return found
+        found = await self._session.one(_FIND_OLDEST_PREPARED)
+        if found["is_reached"] is False:
+            raise DatabaseUnavailable
+        oldest: int | None = found["oldest"]
+        return oldest
 
     async def may_have_unaggregated_rows(self) -> bool:
         """Return whether rows that are not rolled up yet exist, or may become visible later."""
+        # In this order: what the worker commits in between has rows.
+        if await self._oldest_prepared() is not None:
+            return True
         found = await self._session.one(_HAS_UNAGGREGATED_ROWS, organization_id=self._organization_id)
-        return bool(found["has_unaggregated_rows"]) or await self._oldest_prepared() is not None
+        return bool(found["has_unaggregated_rows"])

@@ -357,21 +357,28 @@ class TestQuestion:
     async def test_of_a_range_is_never_backwards(
         self, visits: Callable[..., Any], make_code: Callable[..., str]
     ) -> None:
+        """Until the dates are a range again, the figures stay those of the last one, and the field shows which."""
         visit: Visit = await visits(timezone_id="UTC")
         await open_usage(visit, make_code())
         today = datetime.now(UTC).date()
-        later, earlier = (today + timedelta(days=it) for it in (5, -40))
+        first = (today - timedelta(days=29)).isoformat()
+        before, after, last = ((today + timedelta(days=it)).isoformat() for it in (-40, 5, 6))
         start, end = visit.field("From", exact=True), visit.field("To", exact=True)
-        await start.fill(later.isoformat())
-        await expect(end).to_have_value(later.isoformat())
-        await end.fill(earlier.isoformat())
-        await expect(start).to_have_value(earlier.isoformat())
+        error = visit.main.get_by_text(f"Not a range. Shown: {first} to {today.isoformat()}.")
+        await end.fill(before)
+        await expect(error).to_be_visible()
+        await expect(end).to_have_attribute("aria-invalid", "true")
         await end.fill("0202-01-01")  # a year that is not typed to its end
-        await expect(visit.page.locator("[aria-busy=true]")).to_have_count(0)
+        await start.fill(after)
+        await expect(error).to_be_visible()
+        async with visit.page.expect_request(lambda it: f"starting_on={after}" in it.url):
+            await end.fill(last)
+        await expect(error).to_have_count(0)
 
-        await expect(start).to_have_value(earlier.isoformat())
+        await expect(start).to_have_value(after)
+        await expect(end).to_have_value(last)
         await expect(visit.page.get_by_role("alert")).to_have_count(0)
-        assert not [it for it in visit.requests if "0202-01-01" in it.url]
+        assert not [it for it in visit.requests if before in it.url or "0202-01-01" in it.url]
 
     async def test_without_a_feature_is_a_filter_too(
         self, visits: Callable[..., Any], make_code: Callable[..., str], used: Ledger

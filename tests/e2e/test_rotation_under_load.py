@@ -27,7 +27,7 @@ ORGANIZATION = "org_load"
 # A consumer does not use a key if its lease expires in less than this time.
 MARGIN = timedelta(seconds=0.3)
 TIMEOUT_SECONDS = 30.0
-UNLIMITED = {"RATE_LIMITS__CREDENTIAL_WRITES": "1000000"}
+UNLIMITED = {f"RATE_LIMITS__{kind}": "1000000" for kind in ("CREDENTIAL_WRITES", "CHANGES", "WORK")}
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -20,21 +20,35 @@ _PREFIX = "byok-run-"
 
 
 @contextmanager
-def temporary_directory(parent: Path = IN_MEMORY, *, enough_bytes: int = ENOUGH_BYTES) -> Iterator[None]:
-    """Let all processes of the run create their temporary files in a directory in memory. TMPDIR has precedence."""
-    if "TMPDIR" in os.environ or not has_room(parent, enough_bytes):
-        yield
-        return
+def temporary_directory(
+    parent: Path = IN_MEMORY, *, enough_bytes: int = ENOUGH_BYTES
+) -> Iterator[Sequence[int]]:
+    """Let all processes of the run create their temporary files in a directory in memory. TMPDIR has precedence.
+
+    Yields descriptors for the processes of the run to inherit: the directory stays as long as one of them lives.
+    """
     with ExitStack() as stack:
-        with locked(parent, fcntl.LOCK_EX):
-            remove_abandoned(parent)
-            name = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
-            stack.callback(shutil.rmtree, name, ignore_errors=True)
-            stack.enter_context(locked(Path(name), fcntl.LOCK_SH))
-        Path(name).chmod(0o1777)  # like /tmp, because PostgreSQL may run as another user
-        os.environ["TMPDIR"] = name
-        stack.callback(os.environ.pop, "TMPDIR")
-        yield
+        descriptors: Sequence[int] = ()
+        if parent.is_dir():
+            with locked(parent, fcntl.LOCK_EX):
+                remove_abandoned(parent)
+                if "TMPDIR" not in os.environ and has_room(parent, enough_bytes):
+                    descriptors = (stack.enter_context(_created(parent)),)
+        yield descriptors
+
+
+@contextmanager
+def _created(parent: Path) -> Iterator[int]:
+    """A directory that TMPDIR names, and the lock that keeps it from being removed."""
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    try:
+        directory.chmod(0o1777)  # like /tmp, because PostgreSQL may run as another user
+        os.environ["TMPDIR"] = str(directory)
+        with locked(directory, fcntl.LOCK_SH) as descriptor:
+            yield descriptor
+    finally:
+        os.environ.pop("TMPDIR", None)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def has_room(directory: Path, enough_bytes: int) -> bool:
@@ -55,11 +69,11 @@ def remove_abandoned(parent: Path) -> None:
 
 
 @contextmanager
-def locked(directory: Path, operation: int) -> Iterator[None]:
-    """Hold a lock, which the kernel releases if this process is killed."""
+def locked(directory: Path, operation: int) -> Iterator[int]:
+    """Hold a lock, which the kernel releases once no process has the descriptor."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, operation)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

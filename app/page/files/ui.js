@@ -156,25 +156,27 @@ export function Dialog({ title, onClose, children }) {
   const place = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const opener = useRef(/** @type {HTMLElement | null} */ (null));
   const root = () => /** @type {ShadowRoot | Document | undefined} */ (place.current?.getRootNode());
-  // In the same frame: what is in a dialog that is not shown yet takes no focus.
+  // In the same frame: before it is shown, nothing in it takes focus.
   useLayoutEffect(() => {
     opener.current = /** @type {HTMLElement | null} */ (root()?.activeElement ?? null);
     place.current?.showModal();
   }, []);
-  // After the dialog has left the document: until then, the rest of the page takes no focus.
+  // After it has left the document: until then, the rest takes no focus.
   useEffect(() => {
     const heading = /** @type {HTMLElement | null} */ (root()?.querySelector("main h2") ?? null);
     return () => returnFocus(opener.current, heading);
   }, []);
-  return html`<dialog ref=${place} aria-labelledby=${id} onClose=${onClose}>
+  // Removed, not closed: closed, it would still hold a key.
+  return html`<dialog ref=${place} aria-labelledby=${id} onClose=${onClose}
+    onCancel=${(/** @type {Event} */ event) => (event.preventDefault(), onClose())}>
     <header><h2 id=${id}>${title}</h2>
-      <button type="button" class="plain" onClick=${() => place.current?.close()}>Close</button></header>
+      <button type="button" class="plain" onClick=${onClose}>Close</button></header>
     ${children}
   </dialog>`;
 }
 
 /**
- * Focus what opened a dialog. If it leaves the document, at once or after a list was loaded again, focus the heading.
+ * Focus what opened a dialog, or the heading once that has left the document.
  * @param {HTMLElement | null} opener
  * @param {HTMLElement | null} heading
  */

@@ -11,9 +11,17 @@ from fastapi import FastAPI
 from app.auth.principal import ROLES
 from app.auth.signing_keys import EmbeddedIssuer
 from app.core.services import Services
+from tests.support.openapi import openapi_document
 from tests.support.problems import UnreadBody, assert_problem
 from tests.support.service_builder import client_of
 from tests.support.tenant import MakeTenant, MakeToken, Tenant
+
+WITH_TOKEN = [
+    (method.upper(), path)
+    for path, operations in openapi_document()["paths"].items()
+    for method, operation in operations.items()
+    if operation["security"]
+]
 
 
 class TestToken:
@@ -32,6 +40,12 @@ class TestToken:
     async def test_that_is_missing_is_401_on_known_and_unknown_paths(self, http: httpx.AsyncClient) -> None:
         for path in ("/v1", "/v1/", "/v1/no-such-thing", "/v1/organizations/x/provider-credentials"):
             assert_problem(await http.get(path), 401, "unauthenticated")
+
+    @pytest.mark.parametrize(("method", "path"), WITH_TOKEN)
+    async def test_that_is_missing_is_401(self, http: httpx.AsyncClient, method: str, path: str) -> None:
+        filled = re.sub(r"\{[^}]*\}", "org_acme", path)
+
+        assert_problem(await http.request(method, filled), 401, "unauthenticated")
 
     async def test_sent_twice_is_401_even_if_both_are_valid(self, tenant: Tenant) -> None:
         authorization = ("Authorization", f"Bearer {tenant.token}")

@@ -5,8 +5,9 @@ Skipped where PostgreSQL does not have the extension.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, suppress
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 
 from app.composition.bootstrap import open_services
 from app.composition.database_access import DatabaseAccess
+from app.core.errors import DatabaseUnavailable
 from app.database.cell_moves import MoveRefused
 from app.database.cells import in_cell
 from app.database.migrations import create_cell, migrate
@@ -71,6 +73,15 @@ class Cluster(Celled):
         )
         return found[0]["folded_before"] if found else 0
 
+    async def is_queued(self, cell: str, tenant: Tenant) -> bool:
+        """Whether the organization is in the queue for another rollup."""
+        return bool(
+            await self.rows(
+                f"SELECT 1 FROM {cell}.job_queue WHERE organization_id = $1 AND kind = 'fold_usage'",
+                tenant.organization,
+            )
+        )
+
     async def tenant_in(self, cell: str) -> Tenant:
         """A new organization that lives in the cell, with one event."""
         await run_as_superuser(self.roles, f"UPDATE cells.cell SET takes_new = (name = '{cell}')")
@@ -110,19 +121,30 @@ async def celled(cluster: CitusCluster, settings: Settings, make_token: MakeToke
         yield Cluster(roles=roles, services=services, http=http, token=make_token("service"))
 
 
-@asynccontextmanager
-async def prepared_transactions_kept(superuser: sa.URL) -> AsyncIterator[None]:
-    """Citus does not look by itself for prepared transactions, and keeps its records of them."""
-    await run_on(
-        superuser,
-        "ALTER SYSTEM SET citus.recover_2pc_interval = -1",
-        "SELECT pg_reload_conf()",
-        "SELECT recover_prepared_transactions()",  # waits until one that runs has ended
-    )
-    try:
-        yield
-    finally:
-        await run_on(superuser, "ALTER SYSTEM RESET citus.recover_2pc_interval", "SELECT pg_reload_conf()")
+class PreparedTransaction:
+    """A transaction that the coordinator has committed, and the worker of a cell only prepared when it was killed.
+
+    Citus looks for them only when it is asked, because it is configured so here.
+    """
+
+    def __init__(self, celled: Cluster, worker: sa.URL) -> None:
+        self.gid = f"citus_0_{uuid4().int}"
+        self._coordinator, self._worker = celled.roles.superuser, worker.set(database=celled.roles.name)
+
+    async def prepare(self) -> int:
+        """Returns the number of the transaction."""
+        prepare = f"PREPARE TRANSACTION '{self.gid}'"
+        await run_on(self._worker, "BEGIN", "CREATE TABLE prepared ()", prepare)
+        (row,) = await run_on(
+            self._coordinator,
+            f"INSERT INTO pg_dist_transaction (groupid, gid) SELECT groupid, '{self.gid}' FROM pg_dist_node"
+            f" WHERE nodeport = {self._worker.port} RETURNING xmin::text::int8 AS id",
+        )
+        found: int = row["id"]
+        return found
+
+    async def commit(self) -> None:
+        await run_on(self._worker, f"COMMIT PREPARED '{self.gid}'")
 
 
 async def requests_of(tenant: Tenant) -> int:
@@ -198,11 +220,12 @@ class TestWorkers:
             assert (await lost.get(f"{lost.path}/usage-events")).status_code == 503
             assert (await other.get(f"{other.path}/usage-events")).status_code == 200
             await asyncio.to_thread(worker.start)
+            with suppress(DatabaseUnavailable):  # rows that are prepared are locked
+                await celled.services[RollupWorker].roll_up(lost.organization)
+            # Citus does so by itself, by default within a minute.
+            await run_on(celled.roles.superuser, "SELECT recover_prepared_transactions()")
 
         await clients.run_during(kill_and_start)
-        await celled.services[RollupWorker].roll_up(lost.organization)
-        # Citus does so by itself within a minute.
-        await run_on(celled.roles.superuser, "SELECT recover_prepared_transactions()")
         await celled.services[RollupWorker].roll_up(lost.organization)
 
         assert set(clients.statuses[other.organization]) == {200}
@@ -233,21 +256,27 @@ class TestWorkers:
 
 
 class TestRollups:
-    async def test_do_not_pass_a_transaction_that_a_worker_may_have_yet_to_commit(
-        self, celled: Cluster
+    async def test_do_not_pass_a_transaction_that_the_worker_has_yet_to_commit(
+        self, celled: Cluster, cluster: CitusCluster
     ) -> None:
-        tenant = await celled.tenant_in("cell_1")
-        superuser, worker = celled.roles.superuser, celled.services[RollupWorker]
-        async with prepared_transactions_kept(celled.roles.superuser):
+        held, other = await celled.tenant_in("cell_1"), await celled.tenant_in("cell_2")
+        prepared = PreparedTransaction(celled, (await celled.worker(cluster, "cell_1")).superuser)
+        transaction = await prepared.prepare()
+        for tenant in (held, other):
             assert (await ingest(tenant, event())).status_code == 200
-            await worker.roll_up(tenant.organization)
-            (oldest,) = await run_on(superuser, "SELECT min(xmin::text::int8) AS id FROM pg_dist_transaction")
-            before = await celled.watermark("cell_1", tenant)
-            await run_on(superuser, "SELECT recover_prepared_transactions()")
-            await worker.roll_up(tenant.organization)
+            await celled.services[RollupWorker].roll_up(tenant.organization)
 
-        assert before <= oldest["id"] < await celled.watermark("cell_1", tenant)
-        assert await requests_of(tenant) == 2
+        assert await celled.watermark("cell_1", held) <= transaction
+        assert await celled.is_queued("cell_1", held)
+        assert await celled.watermark("cell_2", other) > transaction
+        assert not await celled.is_queued("cell_2", other)
+
+        await prepared.commit()
+        await celled.services[RollupWorker].roll_up(held.organization)
+
+        assert await celled.watermark("cell_1", held) > transaction
+        assert not await celled.is_queued("cell_1", held)
+        assert await requests_of(held) == 2
 
 
 class TestOrganizations:
@@ -274,13 +303,13 @@ class TestOrganizations:
         self, celled: Cluster, cluster: CitusCluster
     ) -> None:
         tenant = await celled.tenant_in("cell_1")
-        worker = (await celled.worker(cluster, "cell_1")).superuser.set(database=celled.roles.name)
-        async with prepared_transactions_kept(celled.roles.superuser):
-            await run_on(worker, "BEGIN", "CREATE TABLE prepared ()", "PREPARE TRANSACTION 'citus_0_1_1_1'")
-            with pytest.raises(MoveRefused, match="prepared"):
-                await celled.move(tenant, "cell_2")
-            assert await celled.cell_of(tenant) == "cell_1"
-            await run_on(worker, "ROLLBACK PREPARED 'citus_0_1_1_1'")
+        prepared = PreparedTransaction(celled, (await celled.worker(cluster, "cell_1")).superuser)
+        await prepared.prepare()
+        with pytest.raises(MoveRefused, match="prepared"):
             await celled.move(tenant, "cell_2")
+        assert await celled.cell_of(tenant) == "cell_1"
+
+        await prepared.commit()
+        await celled.move(tenant, "cell_2")
 
         assert await requests_of(tenant) == 1

@@ -4,14 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.memory_directory import temporary_directory
 
 _RUN_UNTIL_KILLED = """
-import os, pathlib, sys
+import os, pathlib, subprocess, sys
 from tests.support.memory_directory import temporary_directory
-with temporary_directory(pathlib.Path(sys.argv[1]), enough_bytes=0):
+with temporary_directory(pathlib.Path(sys.argv[1]), enough_bytes=0) as descriptors:
+    if "with a child" in sys.argv:
+        child = subprocess.Popen([sys.executable, "-c", "input()"], pass_fds=descriptors)
     print(os.environ["TMPDIR"], flush=True)
     sys.stdin.read()
 """
@@ -22,9 +25,9 @@ def without_tmpdir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TMPDIR", raising=False)
 
 
-def run_in(parent: Path) -> tuple[subprocess.Popen[str], Path]:
+def run_in(parent: Path, *options: str) -> tuple[subprocess.Popen[str], Path]:
     process = subprocess.Popen(
-        [sys.executable, "-c", _RUN_UNTIL_KILLED, str(parent)],
+        [sys.executable, "-c", _RUN_UNTIL_KILLED, str(parent), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -51,6 +54,27 @@ class TestTemporaryDirectory:
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         assert directory.is_dir()
+
+        with temporary_directory(tmp_path, enough_bytes=0):
+            assert not directory.exists()
+
+    def test_of_a_killed_run_is_removed_even_if_memory_is_short(self, tmp_path: Path) -> None:
+        killed, directory = run_in(tmp_path)
+        killed.kill()
+        killed.communicate()
+
+        with temporary_directory(tmp_path, enough_bytes=2**80):
+            assert not directory.exists()
+
+    def test_stays_while_a_process_of_a_killed_run_lives(self, tmp_path: Path) -> None:
+        killed, directory = run_in(tmp_path, "with a child")
+        (child,) = psutil.Process(killed.pid).children()
+        killed.kill()
+        killed.wait()
+        with temporary_directory(tmp_path, enough_bytes=0):
+            assert directory.is_dir()
+        killed.communicate()  # ends the input of the child
+        psutil.wait_procs([child])
 
         with temporary_directory(tmp_path, enough_bytes=0):
             assert not directory.exists()

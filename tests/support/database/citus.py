@@ -31,7 +31,7 @@ max_connections = 120
 max_prepared_transactions = 50
 citus.node_conninfo = 'sslmode=disable'
 citus.propagate_set_commands = 'local'
-citus.recover_2pc_interval = '100ms'
+citus.recover_2pc_interval = -1
 """
 
 

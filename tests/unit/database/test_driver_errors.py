@@ -8,7 +8,7 @@ import pytest
 from asyncpg.exceptions import PostgresIOError
 
 from app.core.errors import DatabaseUnavailable
-from app.database.driver_errors import translate_database_errors
+from app.database.driver_errors import is_dead, translate_database_errors
 
 
 def sent(code: str, message: str, file: str, function: str) -> asyncpg.PostgresError:
@@ -49,11 +49,29 @@ class TestDatabaseUnavailable:
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
 
-    def test_a_file_that_cannot_be_written_is_unavailable(self) -> None:
+    @pytest.mark.parametrize("kind", [PostgresIOError, asyncpg.InternalClientError])
+    def test_a_broken_file_or_session_is_unavailable(self, kind: type[Exception]) -> None:
         with pytest.raises(DatabaseUnavailable), translate_database_errors():
-            raise PostgresIOError
+            raise kind
 
-    @pytest.mark.parametrize("file", ["heapam.c", "ruleutils.c", ""])
-    def test_another_internal_error_is_a_fault_of_the_statement(self, file: str) -> None:
-        with pytest.raises(asyncpg.InternalServerError), translate_database_errors():
-            raise sent("XX000", "cache lookup failed", file, "lookup")
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            ("XX000", "cache lookup failed", "heapam.c", "lookup"),
+            ("XX000", "cache lookup failed", "", "lookup"),
+            # Raised on a node, and repeated by the coordinator.
+            ("XX000", "cache lookup failed", "remote_commands.c", "ReportResultError"),
+            ("XX001", "invalid page in block 1", "remote_commands.c", "ReportResultError"),
+            ("XX002", "index is corrupted", "nbtree.c", "check"),
+            ("58P01", "could not open file", "fd.c", "open"),
+        ],
+    )
+    def test_another_fault_is_not_hidden(self, fields: tuple[str, ...]) -> None:
+        error = sent(*fields)
+
+        with pytest.raises(type(error)), translate_database_errors():
+            raise error
+
+    def test_a_session_that_ended_is_replaced(self) -> None:
+        assert is_dead(asyncpg.InternalClientError())
+        assert not is_dead(TimeoutError())

@@ -1,6 +1,6 @@
 // A saved key: a card, not an input. It shows only the published hint of the key.
 import { html } from "../html.js";
-import { useState } from "../vendor/hooks.js";
+import { useLayoutEffect, useRef, useState } from "../vendor/hooks.js";
 import { readAll, useLoad, useShared, useWrite } from "../loading.js";
 import { ConfirmByLabel, Dialog, Failure, Field, Outcome, Result, Status, Table } from "../ui.js";
 import { ago, time } from "../format.js";
@@ -13,7 +13,12 @@ import { ifMatch, isValidated, waitFor } from "./waiting.js";
 /** @param {{credential: Credential, usage: "used" | "scheduled" | "", isFocused: boolean, onOpen: (dialog: string) => void}} props */
 export function CredentialCard({ credential, usage, isFocused, onOpen }) {
   const { may } = useShared();
-  return html`<article class="card" aria-label=${credential.label} tabindex=${isFocused ? "-1" : null} data-focus=${isFocused ? "" : null}>
+  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  // The list may be loaded later than `app.js` looks for it.
+  useLayoutEffect(() => {
+    if (isFocused) place.current?.focus();
+  }, [isFocused]);
+  return html`<article class="card" ref=${place} aria-label=${credential.label} tabindex=${isFocused ? "-1" : null} data-focus=${isFocused ? "" : null}>
     <header><h3>${credential.label}</h3>
       <${Result} result=${credential.validation} />
       ${credential.state === "disabled" ? html`<${Status} kind="off">Disabled</${Status}>` : null}

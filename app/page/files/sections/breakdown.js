@@ -9,6 +9,7 @@ import { Download } from "./download.js";
 import { ask, rangeQuery, reportQuery, titleOf } from "./question.js";
 
 /** @typedef {import("./question.js").Question} Question */
+/** @typedef {import("../types.js").ReportRow} ReportRow */
 
 const MOST = 50;
 
@@ -19,7 +20,9 @@ export function Breakdown({ question, dimension, onChoose }) {
   // While another dimension loads, the rows are still those of the one before.
   const by = loaded.data?.by ?? dimension;
   const title = titleOf(by);
-  const rows = (loaded.data?.buckets ?? []).flatMap((it) => it.results).map((row) => {
+  const mode = /** @type {ReportRow["usage_mode"]} */ (question.filters.find((it) => it.dimension === "usage_mode")?.value ?? null);
+  const rows = (loaded.data?.buckets ?? []).flatMap((it) => it.results).map((it) => {
+    const row = /** @type {ReportRow} */ ({ ...it, usage_mode: it.usage_mode ?? mode });
     const value = row[by] === null || row[by] === undefined ? null : String(row[by]);
     const name = row.other ? "all others" : value ?? "(none)";
     return [row.other ? name : html`<button type="button" class="plain" onClick=${() => onChoose(by, value)}>${by === "usage_mode" ? MODES[name] ?? name : name}</button>`,
@@ -29,9 +32,9 @@ export function Breakdown({ question, dimension, onChoose }) {
     <${Results} loaded=${loaded}><${Table} caption=${`${title}, the most expensive first. Choose one to look into it.`} columns=${[title, "Mode", "Cost", "Requests", "Output tokens"]} rows=${rows} /></${Results}></${Section}>`;
 }
 
-/** The rest has both modes: what is billed is known apart, what BYO usage costs is not. @param {import("../types.js").ReportRow} row */
+/** The rest of both modes: what is billed is known apart, what BYO usage costs is not. @param {ReportRow} row */
 function costText(row) {
-  const cost = row.other ? `${money(row.billed_cost)} billed, without BYO` : MEASURES.cost.text(row);
+  const cost = row.other && !row.usage_mode ? `${money(row.billed_cost)} billed, without BYO` : MEASURES.cost.text(row);
   return row.unpriced_requests ? `${cost} + ${count(row.unpriced_requests)} without a known price` : cost;
 }
 

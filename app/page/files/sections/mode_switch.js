@@ -19,7 +19,7 @@ export function ModeSwitch({ onClose }) {
   const body = requestOf(target, when);
   const asked = `${target} ${when}`;
   const preview = useLoad(
-    () => api.send("post", "usage-mode/preview", { body }).then((it) => ({ asked, of: it.data })), [asked]);
+    () => api.send("post", "usage-mode/preview", { body }).then((it) => ({ asked, of: it.data })), [asked], [status.loaded.at]);
   // A preview of what was chosen before says nothing about this choice.
   const current = preview.data?.asked === asked ? preview.data.of : null;
   const stops = (current?.blockers.length ?? 0) > 0;

@@ -15,8 +15,8 @@ import { Breakdown, Rows } from "./breakdown.js";
 
 const ZONES = [...new Set(["UTC", LOCAL_ZONE, "Europe/Berlin", "America/New_York", "America/Los_Angeles", "Asia/Kolkata", "Asia/Tokyo"])];
 const STACKS = DIMENSIONS.slice(0, 4);
-// Earlier dates are years that are not typed to their end.
-const EARLIEST = "2020-01-01";
+// Outside are years that are not typed to their end.
+const [EARLIEST, LATEST] = ["2020-01-01", "9999-12-31"];
 
 /** @param {{focus: string}} props */
 export function Usage({ focus }) {
@@ -24,6 +24,7 @@ export function Usage({ focus }) {
   const [zone, setZone] = useState(LOCAL_ZONE);
   const today = dateIn(new Date().toISOString(), zone);
   const [range, setRange] = useState(() => ({ from: addDays(today, -29), to: today }));
+  const [typed, setTyped] = useState(range);
   const [stacked, setStacked] = useState("usage_mode");
   const [measure, setMeasure] = useState("cost");
   const [filters, setFilters] = useState(() => filtersOf(focus));
@@ -38,7 +39,11 @@ export function Usage({ focus }) {
   }, [question, stacked], [status.loaded.at]);
   const data = loaded.data;
   const [place, move] = useMovedFocus();
-  const pick = (/** @type {(date: string) => typeof range} */ next) => (/** @type {any} */ { currentTarget: { value } }) => value >= EARLIEST && setRange(next(value));
+  const type = (/** @type {string} */ bound) => (/** @type {any} */ { currentTarget: { value } }) => {
+    const next = { ...typed, [bound]: value };
+    setTyped(next);
+    if (EARLIEST <= next.from && next.from <= next.to && next.to <= LATEST) setRange(next);
+  };
   const choose = (/** @type {string} */ dimension, /** @type {string | null} */ value) => {
     setFilters([...filters.filter((it) => it.dimension !== dimension), { dimension, value }]);
     setDown(BELOW[dimension] ?? "rows");
@@ -48,8 +53,9 @@ export function Usage({ focus }) {
   const back = () => (setDown("feature"), move("down"));
   return html`<${Section} title="Usage" loaded=${loaded}>
     <div class="filters">
-      <${Field} label="From" type="date" value=${range.from} min=${EARLIEST} onChange=${pick((it) => ({ from: it, to: it > range.to ? it : range.to }))} />
-      <${Field} label="To" type="date" value=${range.to} min=${EARLIEST} onChange=${pick((it) => ({ from: it < range.from ? it : range.from, to: it }))} />
+      <${Field} label="From" type="date" value=${typed.from} min=${EARLIEST} max=${LATEST} onChange=${type("from")} />
+      <${Field} label="To" type="date" value=${typed.to} min=${EARLIEST} max=${LATEST} onChange=${type("to")}
+        error=${typed.from !== range.from || typed.to !== range.to ? `Not a range. Shown: ${range.from} to ${range.to}.` : null} />
       <${Choice} label="Time zone" value=${zone} onChange=${setZone} options=${ZONES.map((it) => [it, it])} />
       <${Choice} label="Stacked by" value=${stacked} onChange=${setStacked} options=${STACKS} />
       <${Choice} label="Measure" value=${measure} onChange=${setMeasure} options=${Object.entries(MEASURES).map(([name, it]) => [name, it.title])} /></div>

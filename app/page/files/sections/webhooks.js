@@ -32,8 +32,9 @@ function AddDialog({ onDone, onClose }) {
   const add = () =>
     write.run(async () => {
       const { data } = await api.send("post", "webhook-endpoints", { body: { url } });
-      /** @type {HTMLElement} */ (place.current).textContent = data.signing_secret;
       onDone();
+      // None if it was closed before.
+      if (place.current) place.current.textContent = data.signing_secret;
       return "Added. Copy the signing secret now: it is shown only once.";
     });
   return html`<${Dialog} title="Add a webhook" onClose=${onClose}>
