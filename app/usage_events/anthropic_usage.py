@@ -7,7 +7,7 @@ docs/explanation/metering.md has the rules for iterations, with the provider's p
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -94,6 +94,11 @@ def counts_output(usage: UsageObject) -> bool:
     return usage.output_tokens is not None or any(
         it.output_tokens is not None for it in usage.iterations or ()
     )
+
+
+def has_tokens(usage: UsageObject, counter: Literal["input_tokens", "output_tokens"]) -> bool:
+    """Whether the object, or one of its iterations, counts more than 0."""
+    return bool(getattr(usage, counter)) or any(getattr(it, counter) for it in usage.iterations or ())
 
 
 def priced_parts(

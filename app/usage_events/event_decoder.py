@@ -22,6 +22,7 @@ from app.usage_events.anthropic_usage import (
     counts_input,
     counts_output,
     has_counters,
+    has_tokens,
 )
 from app.usage_events.events import MAX_DIMENSION_LENGTH, EventCode, EventId, UsageEvent
 from app.usage_events.records import UsageFlag
@@ -29,6 +30,7 @@ from app.usage_events.usage_reader import (
     ITERATIONS,
     NOT_A_SCALAR,
     UsageRejected,
+    has_foreign_cache_counters,
     has_foreign_counters,
     has_foreign_details,
     has_unknown_time_to_live,
@@ -150,8 +152,9 @@ def _has_doubtful_total(usage: UsageObject, raw: bytes) -> bool:
     return (
         has_foreign_details(raw)
         or has_unknown_time_to_live(raw)
-        or (not counts_input(usage) and has_foreign_counters(raw, of="input"))
-        or (not counts_output(usage) and has_foreign_counters(raw, of="output"))
+        or (not has_tokens(usage, "input_tokens") and has_foreign_counters(raw, of="input"))
+        or (not has_tokens(usage, "output_tokens") and has_foreign_counters(raw, of="output"))
+        or has_foreign_cache_counters(raw)
     )
 
 

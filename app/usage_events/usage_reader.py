@@ -26,6 +26,7 @@ _COUNTERS = (
     "cache_read_input_tokens",
     "cache_creation_input_tokens",
 )
+_CACHE_COUNTERS = ("cache_read_input_tokens", "cache_creation_input_tokens")
 _WRITES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 _OBJECTS = {"cache_creation": _WRITES, "server_tool_use": ("web_search_requests",)}
 _LARGEST = {"web_search_requests": MAX_WEB_SEARCHES}
@@ -46,11 +47,13 @@ _FOREIGN_OUTPUT = (
     *("completion_tokens", "outputTokens", "candidatesTokenCount", "output_token", "output"),
     *("completionTokens", "eval_count", "OUTPUT_TOKENS"),
 )
+_FOREIGN_CACHE = ("cacheReadInputTokens", "cacheWriteInputTokens", "cachedContentTokenCount", "cached_tokens")
 _FOREIGN_COUNTERS = (
-    *(*_FOREIGN_INPUT, *_FOREIGN_OUTPUT, "total_tokens", "totalTokens", "totalTokenCount", "tokens"),
-    *("usage", "usageMetadata", "cacheReadInputTokens", "cacheWriteInputTokens"),
-    *("cachedContentTokenCount", "cached_tokens"),
+    *(*_FOREIGN_INPUT, *_FOREIGN_OUTPUT, *_FOREIGN_CACHE),
+    *("total_tokens", "totalTokens", "totalTokenCount", "tokens", "usage", "usageMetadata"),
 )
+# Each of them contains one of these.
+_CACHED, _INPUT_TOKENS = b"cached", b"InputTokens"
 # Where these exist, `input_tokens` may contain the cached tokens too.
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
 _FOREIGN_FIELDS = (
@@ -149,6 +152,18 @@ def has_foreign_counters(raw: bytes, of: Literal["input", "output", "any"]) -> b
     names = {"input": _FOREIGN_INPUT, "output": _FOREIGN_OUTPUT, "any": _FOREIGN_COUNTERS}[of]
     found = _read(raw, _known_fields_decoder) or {}
     return any(bytes(found[name]).strip() not in _NOTHING for name in names if name in found)
+
+
+def has_foreign_cache_counters(raw: bytes) -> bool:
+    """Whether the object counts cached tokens under a foreign name only, so that they are not billed."""
+    if raw.find(_CACHED) < 0 and raw.find(_INPUT_TOKENS) < 0:
+        return False
+    found = _read(raw, _known_fields_decoder) or {}
+    own, foreign = (
+        any(bytes(found[name]).strip() not in _NOTHING for name in names if name in found)
+        for names in (_CACHE_COUNTERS, _FOREIGN_CACHE)
+    )
+    return foreign and not own
 
 
 def has_foreign_details(raw: bytes) -> bool:

@@ -134,6 +134,8 @@ class TestUnrecognizedUsage:
             {"output_tokens": 40, "prompt_tokens": 0},
             {"input_tokens": 7, "completion_tokens": None, "total_tokens": 7},
             {"input_tokens": 7, "iterations": [{"output_tokens": 3}], "completion_tokens": 3},
+            {"input_tokens": 7, "cache_read_input_tokens": 5, "cacheReadInputTokens": 5, "cached_tokens": 5},
+            {"input_tokens": 7, "cacheWriteInputTokens": 0},
         ],
     )
     def test_ignores_foreign_counters_of_what_is_counted_already(self, usage: Any) -> None:
@@ -145,6 +147,10 @@ class TestUnrecognizedUsage:
             {"output_tokens": 3, "prompt_tokens": 4},
             {"input_tokens": 3, "completion_tokens": 4},
             {"output_tokens": None, "iterations": [{"output_tokens": 3}], "inputTokens": 5},
+            {"input_tokens": 0, "output_tokens": 40, "prompt_tokens": 30},
+            {"input_tokens": 7, "output_tokens": 0, "completion_tokens": 40},
+            {"input_tokens": 9, "output_tokens": 214, "cacheReadInputTokens": 1066},
+            {"input_tokens": 9, "cache_read_input_tokens": 0, "cached_tokens": 1066},
         ],
     )
     def test_is_flagged_if_a_kind_of_tokens_is_counted_only_under_a_foreign_name(self, usage: Any) -> None:
