@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 import asyncpg
 import sqlalchemy as sa
 
-from app.database.cells import NAMES
+from app.database.cells import ARE_ON_CITUS, NAMES
 from app.database.connections import connect, shares_sessions
 
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -140,7 +140,7 @@ async def _transaction(
 
 async def _wait_for_workers(connection: _Connection) -> None:
     """Wait until the workers of Citus have committed what they had prepared. Such rows are not visible yet."""
-    if await connection.fetchval("SELECT to_regclass('pg_catalog.pg_dist_transaction')") is None:
+    if not await connection.fetchval(ARE_ON_CITUS):
         return
     waiting = await _prepared(connection)
     for _ in range(_LOOKS):

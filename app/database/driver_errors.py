@@ -38,10 +38,9 @@ _TIMED_OUT = (
     asyncpg.exceptions.SerializationError,
 )
 
-
-# An internal error (XX000) of Citus means that the connection to a node broke, if it comes from one of these files of its source
+# Citus reports most lost nodes as internal errors (XX000). Those from the first two files of its source always mean that. The
+# third file also repeats errors that a node reports itself, so only a text of libpq shows that the connection broke.
 _CITUS_COMMIT = frozenset({"placement_connection.c", "remote_transaction.c"})
-# or from this one, which also repeats what a node itself reports, with a text of libpq.
 _CITUS_STATEMENT = "remote_commands.c"
 _LIBPQ = (
     *("server closed the connection", "could not receive data from server", "could not send data to server"),

@@ -84,16 +84,11 @@ def has_counters(usage: UsageObject) -> bool:
     return _has_counters(usage) or any(_has_counters(it) for it in usage.iterations or ())
 
 
-def counts_input(usage: UsageObject) -> bool:
-    """Whether the object, or one of its iterations, counts input tokens besides cached ones."""
-    return usage.input_tokens is not None or any(it.input_tokens is not None for it in usage.iterations or ())
-
-
-def counts_output(usage: UsageObject) -> bool:
-    """Whether the object, or one of its iterations, counts output tokens."""
-    return usage.output_tokens is not None or any(
-        it.output_tokens is not None for it in usage.iterations or ()
-    )
+def has_message_counters(usage: UsageObject) -> bool:
+    """Whether the object, or one of its iterations, counts more than cached tokens, as every response of Anthropic does."""
+    if usage.input_tokens is not None or usage.output_tokens is not None:
+        return True
+    return any(it.input_tokens is not None or it.output_tokens is not None for it in usage.iterations or ())
 
 
 def has_tokens(usage: UsageObject, counter: Literal["input_tokens", "output_tokens"]) -> bool:

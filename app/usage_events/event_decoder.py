@@ -19,9 +19,8 @@ from app.core.visible_text import is_blank, normalize
 from app.usage_events.anthropic_usage import (
     MAX_EVENT_ITERATIONS,
     UsageObject,
-    counts_input,
-    counts_output,
     has_counters,
+    has_message_counters,
     has_tokens,
 )
 from app.usage_events.events import MAX_DIMENSION_LENGTH, EventCode, EventId, UsageEvent
@@ -126,7 +125,9 @@ def decode_event(raw: bytes | memoryview) -> DecodedEvent:
         if not _has_plain_conditions(event):
             event, flags = _decode_leniently(raw)
     usage = bytes(_usage_decoder.decode(raw).usage)
-    if not _is_recognized(event.usage, usage):
+    if not has_message_counters(event.usage) and (
+        not has_counters(event.usage) or has_foreign_counters(usage, of="any")
+    ):
         raise _rejection(event, EventCode.USAGE_UNRECOGNIZED, known_fields(usage))
     later_flags = _FIELD_IGNORED if _has_doubtful_total(event.usage, usage) else 0
     if not _is_in_utc(event.started_at) or not _is_in_utc(event.completed_at):
@@ -138,13 +139,6 @@ def decode_event(raw: bytes | memoryview) -> DecodedEvent:
     digest = blake2b(content, digest_size=_DIGEST_BYTES).digest()
     # After the digest: a client that repeats an event after an upgrade must not get a conflict.
     return DecodedEvent(_normalize_dimensions(event), digest, kept, flags | later_flags)
-
-
-def _is_recognized(usage: UsageObject, raw: bytes) -> bool:
-    """Whether the object is Anthropic's: of another provider's, only counters of cached tokens may have the same names."""
-    if counts_input(usage) or counts_output(usage):
-        return True
-    return has_counters(usage) and not has_foreign_counters(raw, of="any")
 
 
 def _has_doubtful_total(usage: UsageObject, raw: bytes) -> bool:
