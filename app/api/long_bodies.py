@@ -5,27 +5,31 @@ Parsing 100,000 fields takes 30 ms, in which no other request goes on. A part of
 
 import json
 import re
+from collections.abc import Generator
 from contextlib import suppress
 from typing import Any, Final
 
 from app.core.errors import InvalidInput
+from app.core.time_slice import in_slices
 
-# Far more commas than any valid body has.
-MAX_COMMAS: Final = 10_000
+# More commas than any valid body has: 200 price overrides have 1,800.
+MAX_COMMAS: Final = 4_000
+# Takes less than 0.2 ms.
+_TOKENS_PER_STEP: Final = 200
 
 _UNTIL_TOKEN = re.compile(rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{},])', re.DOTALL)
 _CLOSING = {b"[": b"]", b"{": b"}"}
 
 
-def shorten(body: bytes) -> bytes:
-    """Return the body without what follows its first 10,000 values, and with all its objects and arrays closed.
+async def shorten(body: bytes) -> bytes:
+    """Return the body without what follows its first 4,000 values, and with all its objects and arrays closed.
 
     A shortened body is never valid: without repeated fields, it has an unknown field or a list that is too long.
 
     Raises:
         InvalidInput: an object repeats a field, so that the rest of the body may change its value.
     """
-    end, closing = _end_of_values(body)
+    end, closing = await in_slices(_end_of_values(body))
     if end == len(body):
         return body
     shortened = body[:end] + closing
@@ -34,12 +38,15 @@ def shorten(body: bytes) -> bytes:
     return shortened
 
 
-def _end_of_values(body: bytes) -> tuple[int, bytes]:
+def _end_of_values(body: bytes) -> Generator[None, None, tuple[int, bytes]]:
     """Return the position of the first comma too many, and the brackets that close what is open there."""
-    commas, closing, position = 0, list[bytes](), 0
+    commas, tokens, closing, position = 0, 0, list[bytes](), 0
     # `match` and not `finditer`, which tries every later position if no token follows: quadratic time.
     while (found := _UNTIL_TOKEN.match(body, position)) is not None:
         token, position = found[1], found.end()
+        tokens += 1
+        if tokens % _TOKENS_PER_STEP == 0:
+            yield
         if token == b",":
             commas += 1
             if commas > MAX_COMMAS:

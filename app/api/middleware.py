@@ -321,10 +321,10 @@ class _LimitedBody:
         if message["type"] == "http.request":
             self._count(message.get("body", b""))
             if self._counts_values:
-                return self._without_excess(message)
+                return await self._without_excess(message)
         return message
 
-    def _without_excess(self, message: Message) -> Message:
+    async def _without_excess(self, message: Message) -> Message:
         """Return the message without values that no valid body has."""
         part = message.get("body", b"")
         self._parts.append(part)
@@ -334,7 +334,7 @@ class _LimitedBody:
         if message.get("more_body", False):
             return {**message, "body": b""}
         try:
-            shortened = shorten(b"".join(self._parts))
+            shortened = await shorten(b"".join(self._parts))
         except InvalidInput as error:
             raise RejectedBody(error) from None
         return {**message, "body": shortened[self._passed :]}

@@ -12,11 +12,11 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 # No task may use the event loop for much longer at a time.
-SLICE_SECONDS: Final = 0.002
+SLICE_SECONDS: Final = 0.0005
 # A pause ends when an iteration of the event loop ran no other callback: it takes less time than this.
 _IDLE_SECONDS: Final = 0.0003
 # A pause ends after this time, however busy the loop is, so that long work always goes on.
-_LONGEST_PAUSE_SECONDS: Final = 0.01
+_LONGEST_PAUSE_SECONDS: Final = 0.0025
 
 # Held by the paused task that goes on next. The others wait for it in order. Tasks within a transaction never wait for it.
 _next_in_line: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
