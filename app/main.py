@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from app import __version__
-from app.api.middleware import Authentication, BodyLimits, Cors, RequestContext
+from app.api.body_limits import BodyLimits
+from app.api.middleware import Authentication, Cors, RequestContext
 from app.api.openapi import describe
 from app.api.problems import add_problem_handlers
 from app.auth.authenticator import Authenticator

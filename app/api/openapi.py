@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app.api.examples import example_of
-from app.api.middleware import is_private
+from app.api.paths import is_private
 from app.api.problem_schema import Problem
 
 DESCRIPTION = """\

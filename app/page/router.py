@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from fastapi import Request, Response
 
 from app.api.docs_page import PAGE_METHODS
-from app.api.middleware import PAGE_PREFIX
+from app.api.paths import PAGE_PREFIX
 from app.api.routing import Router
 from app.api.schemas import RequestModel
 from app.core.errors import NotFound, SignInRefused

@@ -10,7 +10,8 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from app.api.middleware import BodyLimits, RequestContext
+from app.api.body_limits import BodyLimits
+from app.api.middleware import RequestContext
 from app.api.problems import add_problem_handlers
 from tests.support.network.http_server import Client, connect_to, request, serve_app
 
