@@ -33,8 +33,7 @@ from app.credentials.records import (
 from app.credentials.records import CredentialState as State
 from app.credentials.rotations import ROTATION_RETRY_PERIOD
 from app.credentials.service import NewCredential
-from app.credentials.validation_result_schemas import CredentialVerdict
-from app.credentials.version_schemas import PreviousVersion
+from app.credentials.version_schemas import CredentialVerdict, PreviousVersion
 from app.provider_url.endpoint import AuthStyle
 from app.provider_url.url import OptionalProviderURL
 

@@ -11,7 +11,7 @@ from app.credentials.key_in_fields import reject_key_in
 from app.credentials.records import Activate, DestroyPrevious
 from app.credentials.rotations import PreviousKept, RotationRecord, RotationState
 from app.credentials.schemas import ApiKeyText, KeyHint
-from app.credentials.validation_result_schemas import CredentialVerdict
+from app.credentials.version_schemas import CredentialVerdict
 from app.provider_url.endpoint import AuthStyle
 from app.provider_url.url import OptionalProviderURL, ProviderURL
 from app.rotation.service import NewKey

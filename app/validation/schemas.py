@@ -6,7 +6,8 @@ from uuid import UUID
 from pydantic import Field
 
 from app.api.schemas import KeyVersion, ResponseModel, Subject, Timestamp
-from app.credentials.validation_result_schemas import (
+from app.credentials.validation_results import Trigger, ValidationRecord
+from app.credentials.version_schemas import (
     Advice,
     CheckedAt,
     MaybeReason,
@@ -15,7 +16,6 @@ from app.credentials.validation_result_schemas import (
     Status,
     advice_on_auth_style,
 )
-from app.credentials.validation_results import Trigger, ValidationRecord
 
 
 class Validation(ResponseModel):

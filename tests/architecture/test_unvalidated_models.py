@@ -14,8 +14,8 @@ SOURCE = Path(app.__file__).parent
 # tests/unit/credentials/test_schemas.py makes these in every branch. A model that is added here needs such a test.
 UNVALIDATED = {
     ("credentials/schemas.py", "Credential"),
-    ("credentials/validation_result_schemas.py", "CredentialVerdict"),
-    ("credentials/validation_result_schemas.py", "LatestAttempt"),
+    ("credentials/version_schemas.py", "CredentialVerdict"),
+    ("credentials/version_schemas.py", "LatestAttempt"),
 }
 
 
