@@ -4,12 +4,8 @@ import hmac
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from app.composition.bootstrap import (
-    embedded_store,
-    keyset_path,
-    open_database,
-)
 from app.composition.database_access import DatabaseAccess, owner_variable, prepare_database
+from app.composition.storage import embedded_store, keyset_path, open_database
 from app.composition.vault import open_vault
 from app.core.errors import Unavailable
 from app.database.cell_contents import secrets_left_behind

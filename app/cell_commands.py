@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from app.composition.bootstrap import open_database
 from app.composition.database_access import DatabaseAccess, owner_variable
+from app.composition.storage import open_database
 from app.core.errors import DatabaseUnavailable
 from app.database.cell_contents import CellInUse, delete_cell, set_takes_new
 from app.database.cell_moves import Moved, MoveRefused, move_organization
