@@ -17,6 +17,7 @@ from app.rotation import router as rotation
 from app.session import router as session
 from app.spend_limits import reservation_router as reservations
 from app.spend_limits import router as limits
+from app.usage import listing_router as usage_events
 from app.usage import router as usage
 from app.usage_mode import router as usage_mode
 from app.usage_reports import router as reports
@@ -42,6 +43,7 @@ ROUTERS = tuple(
         statements,
         leases,
         usage,
+        usage_events,
         reports,
         export_links,
         audit,

@@ -51,7 +51,7 @@ async def test_keeps_the_first_values(texts: list[str], blank: str) -> None:
 
 
 def most_commas(schema: dict[str, Any]) -> int:
-    """Of the largest valid value, in which no list is longer than it may be."""
+    """Count the commas of the largest valid value, in which no list is longer than it may be."""
     if reference := schema.get("$ref"):
         return most_commas(DOCUMENT["components"]["schemas"][reference.rsplit("/", 1)[1]])
     if choices := schema.get("anyOf"):
