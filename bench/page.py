@@ -46,7 +46,7 @@ async def run() -> list[Measure]:
     if CHROMIUM is None:
         progress(MISSING)
         return []
-    async with running() as service, launched() as browser:
+    async with running() as service, launched(CHROMIUM) as browser:
         with tempfile.TemporaryDirectory() as directory:
             screen = await _screen(browser, service)
             (Path(directory) / "index.html").write_text(_static(screen), encoding="utf-8")

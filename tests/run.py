@@ -3,6 +3,8 @@
 Each worker process has its own PostgreSQL server and database. The tests of a file stay in one worker. With
 arguments, pytest runs with these arguments in one process. Coverage is measured only where it is asked for, because its
 tracer doubles the CPU time. Temporary files are in memory if there is enough of it; TMPDIR names another place.
+
+BYOK_TEST_WORKERS sets the number of worker processes.
 """
 
 import os
@@ -14,17 +16,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.support.memory_directory import temporary_directory
+from tests.support.shared_directory import shared_directory
 
 ROOT = Path(__file__).parents[1]
 
 # The files that take longest come first, so that no worker has one left at the end.
 SLOW = ["tests/deployment", "tests/e2e", "tests/integration"]
 FAST = ["tests/api", "tests/docs", "tests/architecture", "tests/unit"]
-# Every step of the order of writes, every PostgreSQL, all generated requests, the image, and the relay's soak: what the
-# other runs sample or skip.
+# Every step of the order of writes, every PostgreSQL, all generated requests, more keys, the image, and the relay's soak:
+# what the other runs sample, shorten or skip.
 EXHAUSTIVE = [
     "tests/deployment",
     "tests/e2e/test_schemathesis.py",
+    "tests/e2e/test_periodic_validation.py",
     "tests/integration/credentials",
     "tests/integration/database/test_migrations.py",
     "tests/integration/secret_maintenance",
@@ -34,6 +38,8 @@ EXHAUSTIVE = [
 # Its import takes seconds in each process, and only tests/e2e needs it.
 WITHOUT_SCHEMATHESIS = ["-p", "no:schemathesis"]
 COVERAGE = ["--cov", "--cov-report=term:skip-covered"]
+# The tests of SLOW wait for other processes half of the time, so that more workers than cores use the cores better.
+WAITING_WORKERS = 2
 # Of the application, by only the fast tests; `make coverage` requires the 95 % of pyproject.toml of all tests.
 FAST_COVERAGE = 85
 
@@ -46,11 +52,11 @@ def main() -> int:
     os.environ.setdefault("BYOK_TEST_SEED", str(datetime.now(UTC).toordinal()))
     match sys.argv[1:]:
         case []:
-            runs = [[*parallel(), *all_tests()]]
+            runs = [[*parallel(WAITING_WORKERS), *all_tests()]]
         case ["--fast", *options]:
             runs = [[*parallel(), *WITHOUT_SCHEMATHESIS, *FAST, *options]]
         case ["--coverage"]:
-            runs = [[*parallel(), *all_tests(), *COVERAGE]]
+            runs = [[*parallel(WAITING_WORKERS), *all_tests(), *COVERAGE]]
         case ["--exhaustive"]:
             covered = [
                 *parallel(),
@@ -59,13 +65,13 @@ def main() -> int:
                 *COVERAGE,
                 f"--cov-fail-under={FAST_COVERAGE}",
             ]
-            runs = [covered, [*parallel(), *EXHAUSTIVE]]
+            runs = [covered, [*parallel(WAITING_WORKERS), *EXHAUSTIVE]]
             os.environ["BYOK_TEST_CRASHES"] = "all"
             # The image may need more room than there is in memory.
             os.environ.setdefault("TMPDIR", tempfile.gettempdir())
         case given:
             runs = [given]
-    with temporary_directory() as descriptors:
+    with temporary_directory() as descriptors, shared_directory():
         codes = [run_pytest(arguments, descriptors) for arguments in runs]
     code = next((code for code in codes if code != 0), 0)
     print("Next: make check" if code == 0 else "Next: make test PYTEST_ARGS='--last-failed -x'")
@@ -84,9 +90,10 @@ def all_tests() -> list[str]:
     return [*SLOW, *sorted(found.difference(SLOW, FAST)), *FAST]
 
 
-def parallel() -> list[str]:
-    """One worker per core; whole files, in the given order."""
-    return ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile", "--no-loadscope-reorder"]
+def parallel(waiting: int = 0) -> list[str]:
+    """One worker per core and some more; whole files, in the given order."""
+    workers = os.environ.get("BYOK_TEST_WORKERS") or str((os.cpu_count() or 1) + waiting)
+    return ["--numprocesses", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,10 @@ import pytest
 import schemathesis
 from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
+from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
+from schemathesis.pytest.lazy import get_all_tests
+from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -46,26 +49,13 @@ schemathesis.serializer.alias("application/x-ndjson", "application/json")
 
 # The exhaustive run sends more.
 EXAMPLES = 25 if ALL_CRASHES else 5
+CONFIG = {"generation": {"max-examples": EXAMPLES, "deterministic": True}}
 
-SCHEMA = schemathesis.openapi.from_dict(
-    deepcopy(openapi_document()),  # it may be changed
-    config=SchemathesisConfig.from_dict({"generation": {"max-examples": EXAMPLES, "deterministic": True}}),
-)
-
+OPERATIONS = [
+    operation["operationId"] for path in openapi_document()["paths"].values() for operation in path.values()
+]
 # A token is checked before the rest of a request, so that these requests differ little between operations.
-WITHOUT_TOKEN = SCHEMA.include(
-    operation_id=list(
-        sampled_cases(
-            [
-                operation["operationId"]
-                for path in openapi_document()["paths"].values()
-                for operation in path.values()
-            ],
-            stride=4,
-            of="without a token",
-        )
-    )
-)
+OPERATIONS_WITHOUT_TOKEN = list(sampled_cases(OPERATIONS, stride=4, of="without a token"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +90,14 @@ async def target() -> AsyncIterator[Target]:
             )
 
 
+@pytest.fixture(scope="module")
+def schema() -> BaseSchema:
+    # It may change the document.
+    return schemathesis.openapi.from_dict(
+        deepcopy(openapi_document()), config=SchemathesisConfig.from_dict(CONFIG)
+    )
+
+
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not use the proxies of the developer's shell for loopback."""
@@ -107,25 +105,45 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-@SCHEMA.parametrize()
-def test_with_a_token_every_response_conforms(case: Case, target: Target) -> None:
-    _use_existing_ids(case, target)
+@pytest.mark.parametrize("operation_id", OPERATIONS)
+def test_with_a_token_every_response_conforms(operation_id: str, schema: BaseSchema, target: Target) -> None:
+    def conforms(case: Case) -> None:
+        _use_existing_ids(case, target)
 
-    token = target.service_token if case.operation.label in FOR_SERVICES else target.token
-    response = case.call(base_url=target.url, headers={"Authorization": f"Bearer {token}"})
+        token = target.service_token if case.operation.label in FOR_SERVICES else target.token
+        response = case.call(base_url=target.url, headers={"Authorization": f"Bearer {token}"})
 
-    case.validate_response(response, checks=CHECKS)
+        case.validate_response(response, checks=CHECKS)
+
+    _for_all_cases(schema, operation_id, conforms)
 
 
-@WITHOUT_TOKEN.parametrize()
-def test_without_a_token_every_response_conforms(case: Case, target: Target) -> None:
-    _use_existing_ids(case, target)
-    _remove_token(case)
+@pytest.mark.parametrize("operation_id", OPERATIONS_WITHOUT_TOKEN)
+def test_without_a_token_every_response_conforms(
+    operation_id: str, schema: BaseSchema, target: Target
+) -> None:
+    def conforms(case: Case) -> None:
+        _use_existing_ids(case, target)
+        _remove_token(case)
 
-    response = case.call(base_url=target.url)
+        response = case.call(base_url=target.url)
 
-    case.validate_response(response, checks=CHECKS)
-    assert response.status_code == 401 or not case.operation.path.startswith("/v1")
+        case.validate_response(response, checks=CHECKS)
+        assert response.status_code == 401 or not case.operation.path.startswith("/v1")
+
+    _for_all_cases(schema, operation_id, conforms)
+
+
+def _for_all_cases(schema: BaseSchema, operation_id: str, check: Callable[[Case], None]) -> None:
+    """Generate the requests of an operation, and check each.
+
+    `schema.parametrize()` generates them while tests are collected, which each process of a parallel run does.
+    """
+    only = schema.include(operation_id=operation_id)
+    (found,) = get_all_tests(schema=only, test_func=check, settings=None, given_kwargs=None)
+    assert isinstance(found, Ok), found.err()
+    _, run = found.ok()
+    run()
 
 
 def _use_existing_ids(case: Case, target: Target) -> None:

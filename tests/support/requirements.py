@@ -50,7 +50,7 @@ CHECKS = {
     "namespaces": (_has_namespaces, "install the Debian package iproute2, and run as root"),
     "pooler": (_has_pooler, "install the Debian package pgbouncer: scripts/install-servers"),
     "replica": (_has_debian_postgresql, "install the Debian package postgresql-15: scripts/install-servers"),
-    "browser": (_has_browser, "install the Debian package chromium"),
+    "browser": (_has_browser, "install the Debian package chromium: scripts/install-browser"),
     "node": (_has_node, "install the Debian packages nodejs and npm: scripts/install-servers"),
 }
 

@@ -82,10 +82,11 @@ class TestSchedule:
         ]
 
     async def test_does_not_affect_readiness_before_its_effective_time(self, tenant: Tenant) -> None:
-        await switch_mode(tenant, BYO_WITHOUT_CREDENTIAL | {"effective_at": future_timestamp(seconds=0.4)})
+        await switch_mode(tenant, BYO_WITHOUT_CREDENTIAL | {"effective_at": future_timestamp(days=1)})
         url = f"{tenant.path}/readiness"
         before = await get_json(tenant, url)
 
+        await switch_mode(tenant, BYO_WITHOUT_CREDENTIAL | {"effective_at": future_timestamp(seconds=0.4)})
         after = await until(lambda: get_json(tenant, url), lambda found: found["mode"] == "byo")
 
         assert (before["ready"], before["mode"]) == (True, "managed")

@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright, expect
 
-from tests.support.page.chromium import CHROMIUM
+from tests.support.page.chromium import HEADLESS
 from tests.support.page.coverage import record, start_recording
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -16,9 +16,9 @@ expect.set_options(timeout=30_000)
 
 
 @asynccontextmanager
-async def launched() -> AsyncIterator[Browser]:
+async def launched(program: str | None = HEADLESS) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = await playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield browser
         await browser.close()
 

@@ -14,6 +14,7 @@ import pytest
 
 BYOK = (sys.executable, "-m", "app.cli")
 TIMEOUT_SECONDS = 60.0
+_CHECKOUT = Path(__file__).parents[3]
 
 # Variables of the developer's shell that must not affect tests.
 _NOT_INHERITED = ("BYOK_", "OTEL_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -35,7 +36,8 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     }
     # All processes of a run share compiled modules, even if the checkout is read-only.
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)
-    inherited["PYTHONPYCACHEPREFIX"] = f"{tempfile.gettempdir()}/byok-e2e-bytecode-{os.getuid()}"
+    if not all(os.access(directory, os.W_OK) for directory in (_CHECKOUT, sys.prefix)):
+        inherited["PYTHONPYCACHEPREFIX"] = f"{tempfile.gettempdir()}/byok-e2e-bytecode-{os.getuid()}"
     given = {name if name.startswith("OTEL_") else f"BYOK_{name}": value for name, value in settings.items()}
     # No server listens on this port, so that no DNS query leaves this machine.
     return inherited | {"BYOK_DNS__NAMESERVERS": "127.0.0.1:9"} | given
