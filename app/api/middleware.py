@@ -42,6 +42,8 @@ BODIES_BYTES_PER_ORGANIZATION = 64 * 1024 * 1024
 ABORT = "byok.abort"
 # The extension that sets for how long a client may leave its response unread.
 READ_SECONDS = "byok.read_seconds"
+# The extension that returns whether the next part of a response has to wait until the client reads.
+IS_WRITE_PAUSED = "byok.is_write_paused"
 
 _USAGE_EVENTS = re.compile(r"/v1/organizations/[^/]+/usage-events")
 _NDJSON = "application/x-ndjson"
