@@ -6,6 +6,7 @@ from app.core.iteration_budget import IterationBudget
 from app.relay.client import Client
 from app.relay.passing_on import pass_on
 from app.relay.records import Message
+from app.relay.transport import Timeouts
 from app.relay.usage_meter import SseMeter
 from tests.support.network.scripted_servers import Reader, Writer, scripted_server
 from tests.support.relay.provider_client import post, provider_client
@@ -53,7 +54,7 @@ async def test_a_fast_provider_lets_other_tasks_run() -> None:
 
 
 async def test_many_streams_that_are_ready_together_pass_in_several_iterations() -> None:
-    streams, ready, iterations, passed_in = 100, asyncio.Event(), 0, list[int]()
+    streams, ready, iterations, passed_in = 30, asyncio.Event(), 0, list[int]()
 
     async def script(_reader: Reader, writer: Writer) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
@@ -70,7 +71,7 @@ async def test_many_streams_that_are_ready_together_pass_in_several_iterations()
             await asyncio.sleep(0)
 
     budget = IterationBudget()
-    async with scripted_server(script) as server, provider_client(server) as provider:
+    async with scripted_server(script) as server, provider_client(server, timeouts=Timeouts()) as provider:
         responses = [await provider.open(post()) for _ in range(streams)]
         clients = [Client({"type": "http"}, _receive, send, unread_seconds=60) for _ in responses]
         counting = asyncio.create_task(count_iterations())
