@@ -9,12 +9,13 @@ from asyncio import TimerHandle, Transport
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
+from weakref import ref
 
 from httptools import HttpParserInvalidMethodError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.api.connections import OpenConnections, UnreadResponses
-from app.api.middleware import ABORT, READ_SECONDS, SECURITY_HEADERS
+from app.api.middleware import ABORT, IS_WRITE_PAUSED, READ_SECONDS, SECURITY_HEADERS
 from app.api.problems import METHODS, http_problem, malformed_request
 from app.auth.principal import Principal
 from app.core.clock import new_request_id
@@ -113,9 +114,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.open_connections.begin_request(self.transport)
         super().on_headers_complete()
         extensions: dict[str, Any] = {
-            ABORT: partial(_abort, self.cycle),
-            READ_SECONDS: self._set_read_seconds,
+            ABORT: partial(_abort, ref(self.cycle)),
+            READ_SECONDS: partial(_set_read_seconds, ref(self)),
+            IS_WRITE_PAUSED: partial(_is_write_paused, ref(self)),
         }
+        # Weak: they have the scope. With a reference cycle, all that a request holds would stay until a garbage
+        # collection, which blocks the event loop.
         self.scope["extensions"] = extensions
         self._phase = "body"
         self._buffered_bytes = 0
@@ -138,10 +142,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.open_connections is not None and self._is_idle():
             self.open_connections.end_request(self.transport)
-
-    def _set_read_seconds(self, seconds: float) -> None:
-        """Change the time for the response to the current request."""
-        self.read_seconds = seconds
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -260,7 +260,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
 
-def _abort(cycle: RequestResponseCycle) -> None:
+def _abort(to_cycle: ref[RequestResponseCycle]) -> None:
     """Close the connection in the middle of a response. uvicorn logs nothing, as after a disconnect of the client."""
-    cycle.disconnected = True
-    cycle.transport.close()
+    cycle = to_cycle()
+    if cycle is not None:
+        cycle.disconnected = True
+        cycle.transport.close()
+
+
+def _set_read_seconds(to_protocol: ref[BoundedHttpProtocol], seconds: float) -> None:
+    """Change the time for the response to the current request."""
+    protocol = to_protocol()
+    if protocol is not None:
+        protocol.read_seconds = seconds
+
+
+def _is_write_paused(to_protocol: ref[BoundedHttpProtocol]) -> bool:
+    protocol = to_protocol()
+    return protocol is not None and protocol.flow.write_paused

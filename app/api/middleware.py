@@ -30,6 +30,8 @@ from app.observability.tracing import is_tracing, server_span
 ABORT = "byok.abort"
 # The extension that sets for how long a client may leave its response unread.
 READ_SECONDS = "byok.read_seconds"
+# The extension that returns whether the next part of a response has to wait until the client reads.
+IS_WRITE_PAUSED = "byok.is_write_paused"
 
 SECURITY_HEADERS: tuple[tuple[str, str], ...] = (
     ("X-Content-Type-Options", "nosniff"),

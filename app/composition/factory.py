@@ -14,6 +14,7 @@ from app.billing.subscription_service import SubscriptionService
 from app.composition.reconciler import Reconciler
 from app.core.admission import AdmissionQueue
 from app.core.errors import IngestionOverloaded
+from app.core.iteration_budget import IterationBudget
 from app.core.services import Services
 from app.credentials.activation import Activation
 from app.credentials.deletion import DeletionService
@@ -194,6 +195,8 @@ def _relay(adapters: Adapters, config: ServiceConfig, services: Services) -> Rel
             capacity=Capacity(limits),
             key_reports=KeyReports(services[ValidationService]),
             limits=limits,
+            begin_budget=IterationBudget(),
+            read_budget=IterationBudget(),
         ),
         adapters.relay,
     )

@@ -8,6 +8,7 @@ from typing import Final
 from app.auth.principal import Caller
 from app.core.clock import new_id
 from app.core.errors import ConcurrentChange, NotReady
+from app.core.iteration_budget import IterationBudget
 from app.observability.metrics import RELAY_SECONDS, RELAY_TOKENS
 from app.observability.tracing import client_span
 from app.relay.admission import Admission
@@ -38,7 +39,11 @@ _SHOWN: Final = {EndedBy.DRAIN: DRAINED, EndedBy.TOO_LONG: STREAM_TIMEOUT}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallServices:
-    """What every call needs."""
+    """What every call needs.
+
+    `begin_budget` is for the steps before a request is sent on, `read_budget` for what its response brings: a flood of
+    requests must not hold up the streams.
+    """
 
     admission: Admission
     destinations: Destinations
@@ -48,6 +53,8 @@ class CallServices:
     capacity: Capacity
     key_reports: KeyReports
     limits: RelayLimits
+    begin_budget: IterationBudget
+    read_budget: IterationBudget
 
 
 class Call:
@@ -138,6 +145,7 @@ class Call:
             destination = self._destination or await self._operators()
             self._destination = destination
             self._request = await self._services.forwarder.prepare(destination, self._incoming)
+            await self._services.begin_budget.wait()
             self._response = await self._services.forwarder.open(self._request, self._incoming)
             return await self._pass_on(self._response)
         except TransportError as failure:
@@ -166,7 +174,7 @@ class Call:
                 is_managed=self.mode is UsageMode.MANAGED,
             ),
         )
-        await pass_on(response, self._client, meter)
+        await pass_on(response, self._client, meter, self._services.read_budget)
         metered = meter.result()
         if is_stream and not metered.is_complete and not metered.has_error:
             self._by = EndedBy.PROVIDER_CUT

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from app.api.middleware import ABORT, READ_SECONDS
+from app.api.middleware import ABORT, IS_WRITE_PAUSED, READ_SECONDS
 from app.relay.records import EndedBy, Message, Receive, Send
 
 
@@ -63,16 +63,23 @@ class Client:
         self._receive = receive
         self._send = send
         self._unread_seconds = unread_seconds
-        self.has_head = False
+        self.status = 0  # of the response; 0 before its head is sent
         self.is_gone = False
-        set_read_seconds = scope.get("extensions", {}).get(READ_SECONDS)
+        extensions = scope.get("extensions", {})
+        self._is_write_paused: Callable[[], bool] = extensions.get(IS_WRITE_PAUSED, _unknown)
+        set_read_seconds = extensions.get(READ_SECONDS)
         if set_read_seconds is not None:
             set_read_seconds(unread_seconds)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the response has begun."""
+        return self.status != 0
 
     async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Send the head."""
         if not self.is_gone:
-            self.has_head = True
+            self.status = status
             await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
 
     async def write(self, chunk: bytes) -> None:
@@ -96,10 +103,16 @@ class Client:
     async def _write(self, chunk: bytes, *, more: bool) -> None:
         if self.is_gone:
             return
+        message = {"type": "http.response.body", "body": chunk, "more_body": more}
+        if (
+            not self._is_write_paused()
+        ):  # nearly always: a timeout for each event would cost as much as reading it
+            await self._send(message)
+            return
         try:
             # Not `wait_for`, which may swallow a cancellation on Python 3.11.
             async with asyncio.timeout(self._unread_seconds):
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+                await self._send(message)
         except TimeoutError:
             raise SlowClient from None
 
@@ -118,3 +131,8 @@ class Client:
             pass
         self.is_gone = True
         on_left()
+
+
+def _unknown() -> bool:
+    """A server without the extension may let any write wait."""
+    return True

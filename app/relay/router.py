@@ -97,11 +97,7 @@ class _Request:
         self._authenticator = authenticator
         self._scope = scope
         self._receive = receive
-        self._status = 0
-        self._send = send
-        self._client = Client(
-            scope, receive, self._send_counted, unread_seconds=relay.services.limits.unread_seconds
-        )
+        self._client = Client(scope, receive, send, unread_seconds=relay.services.limits.unread_seconds)
         self._route: _Route | None = None
         self._served: Call | SmallRequest | None = None
         self._is_stream = False
@@ -110,6 +106,7 @@ class _Request:
         """Serve the request. Every error becomes a response in Anthropic's shape, as long as none has begun."""
         started = time.perf_counter()
         try:
+            await self._relay.services.begin_budget.wait()
             await self._serve()
         except ClientLeft:
             pass
@@ -191,11 +188,6 @@ class _Request:
         await self._client.start(error.kind.status, headers)
         await self._client.finish(body)
 
-    async def _send_counted(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-        await self._send(message)
-
     def _count(self, seconds: float) -> None:
         served = self._served
         is_from_provider = served is not None and served.is_from_provider
@@ -204,7 +196,7 @@ class _Request:
             "unknown" if self._route is None else self._route.operation,
             "unknown" if served is None or served.mode is None else served.mode,
             str(self._is_stream).lower(),
-            str(self._status),
+            str(self._client.status),
             "provider" if is_from_provider else "relay",
         ).inc()
 

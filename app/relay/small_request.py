@@ -78,6 +78,7 @@ class SmallRequest:
                 request = await self._services.forwarder.prepare(destination, self._incoming)
             except SecretMissing:
                 continue
+            await self._services.begin_budget.wait()
             self._response = await self._services.forwarder.open(request, self._incoming)
             await self._pass_on(self._response, destination)
             return
@@ -95,7 +96,7 @@ class SmallRequest:
                 is_managed=self.mode is UsageMode.MANAGED,
             ),
         )
-        await pass_on(response, self._client, meter)
+        await pass_on(response, self._client, meter, self._services.read_budget)
         self._services.key_reports.report(destination, response.status, meter.result())
         await self._client.finish()
 

@@ -1,5 +1,7 @@
 """The peers of the relay's benchmark: a provider that responds at once, and a pass-through with httpx.
 
+Both report the lag of their event loop at `/metrics`, as the service does.
+
 python -m bench.relay.peers provider --port N [--certificate FILE]
 python -m bench.relay.peers pass-through --port N --upstream URL --ca-file FILE
 """
@@ -14,6 +16,10 @@ from typing import Any
 
 import httpx
 import uvicorn
+from prometheus_client import generate_latest
+
+from app.observability.event_loop_lag import measure_event_loop_lag
+from app.observability.metrics import REGISTRY
 
 MODEL = "claude-haiku-5-5"
 EVENTS = 100
@@ -57,7 +63,9 @@ class Provider:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = await body_of(receive)
-        if scope["path"] == "/open":
+        if scope["path"] == "/metrics":
+            await respond(send, generate_latest(REGISTRY))
+        elif scope["path"] == "/open":
             await respond(send, str(self._open).encode())
         elif scope["path"].endswith("/count_tokens"):
             await respond(send, b'{"input_tokens": 12}')
@@ -98,6 +106,9 @@ class PassThrough:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = await body_of(receive)
+        if scope["path"] == "/metrics":
+            await respond(send, generate_latest(REGISTRY))
+            return
         headers = {"x-api-key": "key", "content-type": "application/json"}
         request = self._http.build_request(scope["method"], scope["path"], content=body, headers=headers)
         response = await self._http.send(request, stream=True)
@@ -141,7 +152,7 @@ def main() -> None:
     parser.add_argument("--ca-file", default="")
     options = parser.parse_args()
     app = Provider() if options.role == "provider" else PassThrough(options.upstream, options.ca_file)
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host="127.0.0.1",
         port=options.port,
@@ -151,6 +162,13 @@ def main() -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ssl_certfile=options.certificate,
     )
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serve(config))
+
+
+async def _serve(config: uvicorn.Config) -> None:
+    async with measure_event_loop_lag():
+        await uvicorn.Server(config).serve()
 
 
 if __name__ == "__main__":

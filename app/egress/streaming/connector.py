@@ -93,6 +93,11 @@ class _BoundedResponseHandler(ResponseHandler):
         self._head = ResponseHeadLimit(max_bytes=MAX_HEAD_BYTES, max_informational=MAX_INFORMATIONAL)
         super().set_response_params(**params)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # as aiohttp's
+        """Called after each read of the body, although reading is seldom paused."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def data_received(self, data: bytes) -> None:
         if self._head is not None:
             try:
