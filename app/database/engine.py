@@ -30,6 +30,7 @@ from app.database.connections import (
 from app.database.driver_errors import is_dead, translate_database_errors
 from app.database.pool_shares import PoolQuotas, PoolShares
 from app.database.sessions import AutocommitSelects, Session
+from app.database.shared_calls import Call, SharedCalls
 from app.database.statements import FixedStatement, Query, Row
 
 log = structlog.get_logger("byok.database")
@@ -94,6 +95,7 @@ class Database:
         self._shares = (
             None if quotas is None else PoolShares(pool_size, quotas, timeout_seconds=timeout_seconds)
         )
+        self._shared_calls: dict[Query, SharedCalls] = {}
         self._cells: CellDirectory | None = None  # None: all organizations live in the first cell
         self._pool: asyncpg.Pool | None = None
         self._pool_lock = asyncio.Lock()
@@ -159,20 +161,25 @@ class Database:
         return self._autocommit(organization_id, read_only=True, is_bulk=is_bulk)
 
     def autocommit_call(self, organization_id: str) -> AutocommitSelects:
-        """A session for calls of database functions, each in a separate transaction that it commits.
+        """A session for calls of database functions, each committed when it returns.
 
-        If the connection breaks, the call is repeated on another one, although the first one may have been committed.
+        Calls for several organizations that arrive at the same time share a transaction (`app.database.shared_calls`). If
+        that is rolled back, or the connection breaks, the call is repeated, although the first one may have been committed.
         So call only functions that may be repeated. For the rest see `autocommit_read`.
         """
         return self._autocommit(organization_id, read_only=False, is_bulk=False)
 
     def _autocommit(self, organization_id: str, *, read_only: bool, is_bulk: bool) -> AutocommitSelects:
         async def fetch(statement: Query, values: Mapping[str, Any]) -> Sequence[Row]:
+            arguments = statement.arguments(values)
             with translate_database_errors():
                 async with self._share(organization_id, is_bulk=is_bulk):
-                    return await self._fetch(
-                        statement.scoped_text, [*statement.arguments(values), organization_id]
-                    )
+                    if not read_only:
+                        call = Call(organization_id=organization_id, arguments=arguments)
+                        shared = await self._calls(statement).fetch(call)
+                        if shared is not None:
+                            return shared
+                    return await self._fetch(statement.scoped_text, [*arguments, organization_id])
 
         async def fetch_in_transaction(statement: Query, values: Mapping[str, Any]) -> Sequence[Row]:
             async with self.session(organization_id, read_only=read_only, is_bulk=is_bulk) as session:
@@ -212,6 +219,33 @@ class Database:
             finally:
                 await pool.release(driver)
         raise DatabaseUnavailable  # not reached: the second attempt returns or raises
+
+    def _calls(self, statement: Query) -> SharedCalls:
+        calls = self._shared_calls.get(statement)
+        if calls is None:
+            calls = self._shared_calls[statement] = SharedCalls(statement, self._fetch_together)
+        return calls
+
+    async def _fetch_together(self, statement: Query, calls: Sequence[Call]) -> Sequence[Sequence[Row]]:
+        """Run a SELECT for each call, all in one transaction and one round trip; return the rows of each."""
+        pool = await self._get_pool()
+        driver = await pool.acquire(timeout=self._timeout_seconds)
+        try:
+            rows = await driver.fetchmany(
+                statement.shared_text,
+                [(*call.arguments, call.organization_id, number) for number, call in enumerate(calls)],
+            )
+        except asyncpg.LockNotAvailableError:
+            raise  # the connection still works
+        except BaseException:
+            _terminate(driver)  # a cancelled statement may still be running
+            raise
+        finally:
+            await pool.release(driver)
+        found: list[list[Row]] = [[] for _ in calls]
+        for row in rows:
+            found[row["call_number"]].append(row)
+        return found
 
     @asynccontextmanager
     async def _connected(self, organization_id: str | None, begin: str, first: str) -> AsyncIterator[Any]:
