@@ -4,12 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import structlog
-
 from app.database.group_commit import GroupCommit
 from app.database.statements import Query, Row
-
-log = structlog.get_logger("byok.database")
 
 # While these transactions run, further calls wait and share the next one. With more, groups are smaller. With one,
 # PostgreSQL would be idle while this process handles the results.
@@ -62,8 +58,7 @@ class SharedCalls:
         order = sorted(range(len(calls)), key=lambda at: calls[at].organization_id)
         try:
             found = await self._run(self._statement, [calls[at] for at in order])
-        except Exception as error:  # noqa: BLE001  # the call that fails by itself raises it again
-            log.info("calls_not_shared", error=type(error).__name__, calls=len(calls))
+        except Exception:  # noqa: BLE001  # the call that also fails by itself raises its error
             return [_NotShared()] * len(calls)
         by_place = dict(zip(order, found, strict=True))
         return [by_place[at] for at in range(len(calls))]

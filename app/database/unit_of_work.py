@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import sqlalchemy as sa
 
 from app.database.engine import Database
-from app.database.ledger_lock import BEGIN_WITH_SHARED_LOCK
+from app.database.ledger_lock import BEGIN_WITH_SHARED_LOCK, BEGIN_WITH_SHARED_LOCK_AND_KEPT_PLANS
 from app.database.repository import Repository
 from app.database.sessions import Session
 from app.database.statements import FixedStatement, Query
@@ -74,12 +74,19 @@ class UnitsOfWork:
             yield UnitOfWork(session, organization_id)
 
     @asynccontextmanager
-    async def writing_with_shared_lock(self, organization_id: str) -> AsyncIterator[UnitOfWork]:
+    async def writing_with_shared_lock(
+        self, organization_id: str, *, has_few_rows: bool = False
+    ) -> AsyncIterator[UnitOfWork]:
         """Open a writing unit of work that holds the ledger lock shared.
 
         It begins after running changes of limits and of the usage mode have ended, and delays new ones until it ends.
+
+        Args:
+            organization_id: whose rows.
+            has_few_rows: its statements write at most about a hundred rows, so PostgreSQL need not plan each of them again.
         """
-        async with self._database.session(organization_id, first_statement=BEGIN_WITH_SHARED_LOCK) as session:
+        first = BEGIN_WITH_SHARED_LOCK_AND_KEPT_PLANS if has_few_rows else BEGIN_WITH_SHARED_LOCK
+        async with self._database.session(organization_id, first_statement=first) as session:
             yield UnitOfWork(session, organization_id)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Reservations of several organizations that arrive at the same time share transactions, and nothing else."""
+"""Reservations of several organizations that arrive at the same time share transactions, but no rows and no locks."""
 
 import asyncio
 import os
