@@ -21,14 +21,11 @@ _LOCK_SHARED = Query(sa.text(f"SELECT pg_advisory_xact_lock_shared({_KEY}), cloc
 
 # The shared lock in the round trip that begins the transaction. Later statements see the changes that were committed
 # while it waited. The statement that takes a lock still sees the state before them.
-_LOCK_OF_SESSION = (
-    "pg_advisory_xact_lock_shared(hashtext('byok.usage_mode'), hashtext(current_setting('byok.org')))"
-)
-BEGIN_WITH_SHARED_LOCK = FixedStatement(sa.text(f"SELECT {_LOCK_OF_SESSION}"))
-# For transactions with few rows. By default PostgreSQL plans a statement with arrays again at every execution, which takes
-# a quarter of the server's CPU time for one event. A kept plan suits few rows, and not thousands.
-BEGIN_WITH_SHARED_LOCK_AND_KEPT_PLANS = FixedStatement(
-    sa.text(f"SELECT set_config('plan_cache_mode', 'force_generic_plan', true), {_LOCK_OF_SESSION}")
+BEGIN_WITH_SHARED_LOCK = FixedStatement(
+    sa.text(
+        "SELECT pg_advisory_xact_lock_shared("
+        "hashtext('byok.usage_mode'), hashtext(current_setting('byok.org')))"
+    )
 )
 
 

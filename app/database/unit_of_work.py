@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import sqlalchemy as sa
 
 from app.database.engine import Database
-from app.database.ledger_lock import BEGIN_WITH_SHARED_LOCK, BEGIN_WITH_SHARED_LOCK_AND_KEPT_PLANS
+from app.database.ledger_lock import BEGIN_WITH_SHARED_LOCK
 from app.database.repository import Repository
 from app.database.sessions import Session
 from app.database.statements import FixedStatement, Query
@@ -85,8 +85,9 @@ class UnitsOfWork:
             organization_id: whose rows.
             has_few_rows: its statements write at most about a hundred rows, so PostgreSQL need not plan each of them again.
         """
-        first = BEGIN_WITH_SHARED_LOCK_AND_KEPT_PLANS if has_few_rows else BEGIN_WITH_SHARED_LOCK
-        async with self._database.session(organization_id, first_statement=first) as session:
+        async with self._database.session(
+            organization_id, first_statement=BEGIN_WITH_SHARED_LOCK, keeps_plans=has_few_rows
+        ) as session:
             yield UnitOfWork(session, organization_id)
 
     @asynccontextmanager

@@ -23,7 +23,7 @@ from app.usage_mode.modes import ModeChange, UsageMode
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 
 # A client's clock may be ahead, past a scheduled change. That change must not hide the current mode. It also finds out
-# whether the organization has prices of its own, so that the others need no round trip to read them.
+# whether the organization has price overrides, so that the others need no round trip to read them.
 _RATING_CONTEXT = Query(
     sa.text("""
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)

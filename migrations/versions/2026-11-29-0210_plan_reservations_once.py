@@ -1,6 +1,7 @@
 """Let `reserve_spend` keep its plans. By default PostgreSQL plans some of its statements again at every call.
 
-A plan for one reservation is also good for a hundred: all tables are read by their keys.
+A plan for one reservation is also good for a hundred: all tables are read by their keys. Only in the first cell, because
+Citus cannot keep all these plans ("could not create distributed plan").
 
 Revision ID: a91c5e70d4b8
 Revises: d40b7e9c2a61
@@ -19,10 +20,14 @@ RESERVE_SPEND = (
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '3s'")
-    op.execute(f"ALTER FUNCTION {RESERVE_SPEND} SET plan_cache_mode = force_generic_plan")
+    change("SET plan_cache_mode = force_generic_plan")
 
 
 def downgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '3s'")
-    op.execute(f"ALTER FUNCTION {RESERVE_SPEND} RESET plan_cache_mode")
+    change("RESET plan_cache_mode")
+
+
+def change(setting: str) -> None:
+    if op.get_context().opts.get("cell") is None:
+        op.execute("SET LOCAL lock_timeout = '3s'")
+        op.execute(f"ALTER FUNCTION {RESERVE_SPEND} {setting}")
