@@ -1,11 +1,23 @@
 """The router of the features. It postpones what a route needs only for its requests and for the OpenAPI document."""
 
-from collections.abc import Callable, Collection
-from typing import Any
+import json
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, NoReturn
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from starlette.routing import compile_path
+
+
+class StrictJsonRequest(Request):
+    """A request whose body is JSON as RFC 8259 defines it. Python's parser also accepts `NaN` and `Infinity`."""
+
+    async def json(self) -> Any:
+        return json.loads(await self.body(), parse_constant=_reject_constant)
+
+
+def _reject_constant(_name: str) -> NoReturn:
+    raise ValueError("not a JSON value")
 
 
 class LazyRoute(APIRoute):
@@ -43,6 +55,15 @@ class LazyRoute(APIRoute):
             self.__dict__ = declared  # without what was set before the error
             raise
         return getattr(self, name)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI parses the body with the method of the request."""
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            return await handle(StrictJsonRequest(request.scope, request.receive))
+
+        return handle_strictly
 
 
 class Router(APIRouter):

@@ -30,11 +30,16 @@ from app.database.connections import (
 from app.database.driver_errors import is_dead, translate_database_errors
 from app.database.pool_shares import PoolQuotas, PoolShares
 from app.database.sessions import AutocommitSelects, Session
+from app.database.shared_calls import Call, SharedCalls
 from app.database.statements import FixedStatement, Query, Row
 
 log = structlog.get_logger("byok.database")
 
 _ORGANIZATION = re.compile(ORGANIZATION_PATTERN)
+
+# By default PostgreSQL plans a statement with arrays again at every execution, which takes a quarter of its CPU time for one
+# event. A kept plan suits few rows, and not thousands. Citus cannot keep the plans of all statements.
+_KEEP_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan"
 
 # How often a transaction begins again because its organization has moved to another cell.
 _ENTRIES = 3
@@ -94,6 +99,7 @@ class Database:
         self._shares = (
             None if quotas is None else PoolShares(pool_size, quotas, timeout_seconds=timeout_seconds)
         )
+        self._shared_calls: dict[Query, SharedCalls] = {}
         self._cells: CellDirectory | None = None  # None: all organizations live in the first cell
         self._pool: asyncpg.Pool | None = None
         self._pool_lock = asyncio.Lock()
@@ -107,6 +113,7 @@ class Database:
         is_bulk: bool = False,
         is_snapshot: bool = False,
         first_statement: FixedStatement | None = None,
+        keeps_plans: bool = False,
     ) -> AsyncIterator[Session]:
         """Open a transaction that sees the rows of one organization.
 
@@ -118,6 +125,7 @@ class Database:
             is_bulk: never use the reserved connections.
             is_snapshot: all statements see the same snapshot of the database.
             first_statement: runs in the same round trip as BEGIN.
+            keeps_plans: without cells, PostgreSQL plans its statements once per connection. For statements with few rows.
 
         Raises:
             DatabaseUnavailable: no connection became free, the connection broke, or a timeout passed.
@@ -125,9 +133,10 @@ class Database:
         """
         begin = _begin(organization_id, read_only=read_only, is_snapshot=is_snapshot) + self._local_settings
         first = "" if first_statement is None else f"; {first_statement.text}"
+        plans = _KEEP_PLANS if keeps_plans else ""
         share = self._share(organization_id, is_bulk=is_bulk)
         with translate_database_errors():
-            async with share, self._connected(organization_id, begin, first) as driver:
+            async with share, self._connected(organization_id, begin, first, plans=plans) as driver:
                 session = self._session_on(driver, organization_id)
                 try:
                     yield session
@@ -159,20 +168,25 @@ class Database:
         return self._autocommit(organization_id, read_only=True, is_bulk=is_bulk)
 
     def autocommit_call(self, organization_id: str) -> AutocommitSelects:
-        """A session for calls of database functions, each in a separate transaction that it commits.
+        """A session for calls of database functions, each committed when it returns.
 
-        If the connection breaks, the call is repeated on another one, although the first one may have been committed.
+        Calls for several organizations that arrive at the same time share a transaction (`app.database.shared_calls`). If
+        that is rolled back, or the connection breaks, the call is repeated, although the first one may have been committed.
         So call only functions that may be repeated. For the rest see `autocommit_read`.
         """
         return self._autocommit(organization_id, read_only=False, is_bulk=False)
 
     def _autocommit(self, organization_id: str, *, read_only: bool, is_bulk: bool) -> AutocommitSelects:
         async def fetch(statement: Query, values: Mapping[str, Any]) -> Sequence[Row]:
+            arguments = statement.arguments(values)
             with translate_database_errors():
                 async with self._share(organization_id, is_bulk=is_bulk):
-                    return await self._fetch(
-                        statement.scoped_text, [*statement.arguments(values), organization_id]
-                    )
+                    if not read_only:
+                        call = Call(organization_id=organization_id, arguments=arguments)
+                        shared = await self._calls(statement).fetch(call)
+                        if shared is not None:
+                            return shared
+                    return await self._fetch(statement.scoped_text, [*arguments, organization_id])
 
         async def fetch_in_transaction(statement: Query, values: Mapping[str, Any]) -> Sequence[Row]:
             async with self.session(organization_id, read_only=read_only, is_bulk=is_bulk) as session:
@@ -213,15 +227,44 @@ class Database:
                 await pool.release(driver)
         raise DatabaseUnavailable  # not reached: the second attempt returns or raises
 
+    def _calls(self, statement: Query) -> SharedCalls:
+        calls = self._shared_calls.get(statement)
+        if calls is None:
+            calls = self._shared_calls[statement] = SharedCalls(statement, self._fetch_together)
+        return calls
+
+    async def _fetch_together(self, statement: Query, calls: Sequence[Call]) -> Sequence[Sequence[Row]]:
+        """Run a SELECT for each call, all in one transaction and one round trip; return the rows of each."""
+        pool = await self._get_pool()
+        driver = await pool.acquire(timeout=self._timeout_seconds)
+        try:
+            rows = await driver.fetchmany(
+                statement.shared_text,
+                [(*call.arguments, call.organization_id, number) for number, call in enumerate(calls)],
+            )
+        except asyncpg.LockNotAvailableError:
+            raise  # the connection still works
+        except BaseException:
+            _terminate(driver)  # a cancelled statement may still be running
+            raise
+        finally:
+            await pool.release(driver)
+        found: list[list[Row]] = [[] for _ in calls]
+        for row in rows:
+            found[row["call_number"]].append(row)
+        return found
+
     @asynccontextmanager
-    async def _connected(self, organization_id: str | None, begin: str, first: str) -> AsyncIterator[Any]:
+    async def _connected(
+        self, organization_id: str | None, begin: str, first: str, *, plans: str
+    ) -> AsyncIterator[Any]:
         """A pooled connection on which a transaction has begun. Tries a second one if the first one was dead."""
         pool = await self._get_pool()
         for attempt in (1, 2):
             driver = await pool.acquire(timeout=self._timeout_seconds)
             try:
                 try:
-                    await self._enter(driver, organization_id, begin, first)
+                    await self._enter(driver, organization_id, begin, first, plans=plans)
                 except BaseException as error:
                     _terminate(driver)
                     if attempt == 1 and is_dead(error):
@@ -232,10 +275,12 @@ class Database:
             finally:
                 await pool.release(driver)
 
-    async def _enter(self, driver: Any, organization_id: str | None, begin: str, first: str) -> None:
+    async def _enter(
+        self, driver: Any, organization_id: str | None, begin: str, first: str, *, plans: str
+    ) -> None:
         """Begin a transaction, in the organization's cell if there are cells."""
         if self._cells is None:
-            await driver.execute(begin + first)
+            await driver.execute(begin + plans + first)
             return
         for _ in range(_ENTRIES):
             try:

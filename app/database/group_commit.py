@@ -88,6 +88,11 @@ class GroupCommit(Generic[Item, Result]):
             queue.append(waiting)
         return await waiting.future
 
+    def number_waiting(self, key: str) -> int:
+        """How many items of the key wait for a group; -1 if none runs, so that the next item runs at once."""
+        waiting = self._waiting.get(key)
+        return -1 if waiting is None else len(waiting)
+
     def _limit_wait(self, waiting: _Waiting[Item, Result], others: int) -> None:
         limits = self._limits
         if limits is None:

@@ -17,6 +17,17 @@ _SCOPED = (
 )
 _DIALECT = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
+# The same for one of several calls in a transaction. Row by row: the organization is set before the call, and the wait for a
+# lock is short, because the other organizations wait meanwhile.
+_SHARED = (
+    "SELECT found.*, context.call_number FROM ("
+    "SELECT set_config('byok.org', {organization}, true) AS organization_id,"
+    " set_config('lock_timeout', '{lock_timeout}', true) AS lock_timeout, CAST({number} AS integer) AS call_number"
+    ") AS context CROSS JOIN LATERAL (SELECT selected.* FROM ({statement}) AS selected"
+    " WHERE context.organization_id = {organization} OFFSET 0) AS found"
+)
+_SHARED_LOCK_TIMEOUT = "20ms"
+
 
 class Query:
     """A Core statement, compiled to SQL text and parameter order for the driver. All values are bind parameters.
@@ -43,6 +54,20 @@ class Query:
         read no row of the subquery before the organization is set. Without it, row-level security shows no rows.
         """
         return _SCOPED.format(statement=self.text, organization=f"${len(self._compiled[1]) + 1}")
+
+    @cached_property
+    def shared_text(self) -> str:
+        """The text of one of several such SELECTs in a transaction; the organization and its number are the last parameters.
+
+        Each row has the number of its call as `call_number`.
+        """
+        count = len(self._compiled[1])
+        return _SHARED.format(
+            statement=self.text,
+            organization=f"${count + 1}",
+            number=f"${count + 2}",
+            lock_timeout=_SHARED_LOCK_TIMEOUT,
+        )
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         return [values[name] for name in self._compiled[1]]

@@ -74,12 +74,20 @@ class UnitsOfWork:
             yield UnitOfWork(session, organization_id)
 
     @asynccontextmanager
-    async def writing_with_shared_lock(self, organization_id: str) -> AsyncIterator[UnitOfWork]:
+    async def writing_with_shared_lock(
+        self, organization_id: str, *, has_few_rows: bool = False
+    ) -> AsyncIterator[UnitOfWork]:
         """Open a writing unit of work that holds the ledger lock shared.
 
         It begins after running changes of limits and of the usage mode have ended, and delays new ones until it ends.
+
+        Args:
+            organization_id: whose rows.
+            has_few_rows: its statements write at most about a hundred rows, so PostgreSQL need not plan each of them again.
         """
-        async with self._database.session(organization_id, first_statement=BEGIN_WITH_SHARED_LOCK) as session:
+        async with self._database.session(
+            organization_id, first_statement=BEGIN_WITH_SHARED_LOCK, keeps_plans=has_few_rows
+        ) as session:
             yield UnitOfWork(session, organization_id)
 
     @asynccontextmanager

@@ -50,6 +50,10 @@ class PriceService:
         since = _earliest_start() if since is None else since
         return OrganizationPrices(self.price_list, await uow[PriceRepository].lists(since=since))
 
+    def without_overrides(self) -> OrganizationPrices:
+        """The prices of an organization that has never set an override list."""
+        return OrganizationPrices(self.price_list, ())
+
     async def load_with_clock(self, uow: UnitOfWork) -> tuple[OrganizationPrices, datetime]:
         """Load the prices, and the database's clock in the same round trip."""
         lists, clock = await uow[PriceRepository].lists_with_clock(since=_earliest_start())

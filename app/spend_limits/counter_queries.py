@@ -97,7 +97,8 @@ RESERVE = _sql("""
 
 # Locks the reservations that ledger rows name, by id and before any counter. A reservation is settled if its event is in
 # the ledger and no row that names it lacks a price: also in this order, so a correction without a price charges the
-# estimate again. Citus accepts no volatile function in the UPDATE itself. Returns the reservations that ended, and those that are charged again.
+# estimate again. Citus accepts no volatile function in the UPDATE itself. Returns the reservations that ended, those that are
+# charged again, and in other rows all limits.
 SETTLE = _sql("""
     WITH named AS MATERIALIZED (
         SELECT r.id, r.state, r.unpriced_rows FROM spend_reservation r
@@ -118,7 +119,11 @@ SETTLE = _sql("""
             AND r.id = c.id
         RETURNING r.*, c.state_before
     )
-    SELECT * FROM changed WHERE (state = 'settled') <> (state_before = 'settled')
+    SELECT c.id AS reservation_id, c.amount AS reserved, c.mode, c.model, c.endpoint_id, c.feature, c.state,
+        c.created_at AS reserved_at, c.created_by AS reserved_by, c.expires_at, l.*
+    FROM (SELECT * FROM changed WHERE (state = 'settled') <> (state_before = 'settled')) c
+    FULL JOIN (SELECT * FROM spend_limit WHERE organization_id = CAST(:organization_id AS text)) l
+        ON false
 """)
 
 ADD = _sql("""

@@ -61,7 +61,7 @@ _UPDATE = Query(
     .values({name: sa.bindparam(name, type_=t.c[name].type) for name in (*_TERMS, "revision", "updated_at")})
 )
 _DELETE = Query(sa.delete(t).where(_OF_LIMIT))
-_ALL = Query(sa.select(t).where(t.c.organization_id == _ORGANIZATION).order_by(t.c.id))
+ALL_LIMITS = Query(sa.select(t).where(t.c.organization_id == _ORGANIZATION).order_by(t.c.id))
 _RECORD_CROSSING = Query(
     insert(a)
     .values({column.name: sa.bindparam(column.name, type_=column.type) for column in a.columns})
@@ -90,8 +90,8 @@ class LimitRepository(Repository):
 
     async def all(self) -> Sequence[SpendLimit]:
         """All limits, in the order in which counters are locked."""
-        found = await self._session.rows(_ALL, organization_id=self._organization_id)
-        return [_limit(row) for row in found]
+        found = await self._session.rows(ALL_LIMITS, organization_id=self._organization_id)
+        return [limit_of(row) for row in found]
 
     async def insert(self, limit: SpendLimit) -> None:
         await self._session.execute(
@@ -203,7 +203,7 @@ class LimitRepository(Repository):
             )
         return [
             LimitState(
-                limit=_limit(row),
+                limit=limit_of(row),
                 period_starts_at=row["current_period"],
                 spend=_spend(row),
                 crossings=tuple(by_limit.get((row["id"], row["current_period"]), ())),
@@ -235,7 +235,7 @@ def _spellings(dimension: str | None) -> list[str] | None:
     return None if dimension is None else spellings(dimension)
 
 
-def _limit(row: Row) -> SpendLimit:
+def limit_of(row: Row) -> SpendLimit:
     return SpendLimit(
         id=row["id"],
         terms=LimitTerms(

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from app.database.repository import Repository
 from app.database.statements import Query, Row
 from app.spend_limits.counter_queries import RESERVE, SETTLE
-from app.spend_limits.limits import Spender
+from app.spend_limits.limits import Spender, SpendLimit
+from app.spend_limits.repository import ALL_LIMITS, limit_of
 from app.spend_limits.reservations import HeldState, Reservation, StoredReservationState
 from app.spend_limits.tables import spend_reservation as t
 from app.usage_mode.modes import UsageMode
@@ -92,10 +93,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledReservations:
-    """What new ledger rows changed: reservations that ended, and ended ones that are charged again."""
+    """What new ledger rows changed: reservations that ended, and ended ones that are charged again.
 
-    ended: Sequence[Reservation] = ()
-    charged_again: Sequence[Reservation] = ()
+    `limits` are all limits of the organization, in the order in which counters are locked.
+    """
+
+    ended: Sequence[Reservation]
+    charged_again: Sequence[Reservation]
+    limits: Sequence[SpendLimit]
 
 
 class ReservationRepository(Repository):
@@ -161,22 +166,27 @@ class ReservationRepository(Repository):
     async def settle(self, unpriced: Mapping[UUID, int]) -> SettledReservations:
         """Settle the reservations that have their event and no row without a price. Charge the others that have one.
 
+        The same round trip reads the limits in which they count.
+
         Args:
             unpriced: the reservations that new ledger rows name, each with the change of the number of its rows
                 without a price.
         """
         if not unpriced:
-            return SettledReservations()
+            found = await self._session.rows(ALL_LIMITS, organization_id=self._organization_id)
+            return SettledReservations(ended=(), charged_again=(), limits=[limit_of(row) for row in found])
         found = await self._session.rows(
             SETTLE,
             organization_id=self._organization_id,
             ids=list(unpriced),
             unpriced=list(unpriced.values()),
         )
-        changed = [_reservation(row) for row in found]
+        changed = [_settled(row) for row in found if row["reservation_id"] is not None]
+        limits = [limit_of(row) for row in found if row["reservation_id"] is None]
         return SettledReservations(
             ended=[it for it in changed if it.state is StoredReservationState.SETTLED],
             charged_again=[it for it in changed if it.state is not StoredReservationState.SETTLED],
+            limits=sorted(limits, key=lambda limit: limit.id),
         )
 
 
@@ -219,4 +229,17 @@ def _reservation(row: Row) -> Reservation:
         created_by=row["created_by"],
         expires_at=row["expires_at"],
         has_expired=state is StoredReservationState.OPEN and bool(row.get("is_past")),
+    )
+
+
+def _settled(row: Row) -> Reservation:
+    """A reservation among limits, whose columns have other names (`SETTLE`)."""
+    return _reservation(
+        {
+            **row,
+            "id": row["reservation_id"],
+            "amount": row["reserved"],
+            "created_at": row["reserved_at"],
+            "created_by": row["reserved_by"],
+        }
     )

@@ -149,11 +149,10 @@ class SpendLimitService:
         settle its reservation: the estimate stays charged until a correction adds the price.
         """
         changed = await uow[ReservationRepository].settle(unpriced_by_reservation(rows))
-        limits = await uow[LimitRepository].all()
-        if not limits:
+        if not changed.limits:
             return
-        by_id = {limit.id: limit for limit in limits}
-        increments = await _increments(limits, rows, changed)
+        by_id = {limit.id: limit for limit in changed.limits}
+        increments = await _increments(rows, changed)
         reached = await uow[LimitRepository].add(increments)
         added = {
             (increment.limit_id, increment.period_starts_at): increment.spend.settled
@@ -169,10 +168,8 @@ class SpendLimitService:
             )
 
 
-async def _increments(
-    limits: Sequence[SpendLimit], rows: Sequence[Charge], changed: SettledReservations
-) -> Sequence[CounterIncrement]:
-    charges, time_slice = CountedCharges(limits), TimeSlice(in_transaction=True)
+async def _increments(rows: Sequence[Charge], changed: SettledReservations) -> Sequence[CounterIncrement]:
+    charges, time_slice = CountedCharges(changed.limits), TimeSlice(in_transaction=True)
     for start in range(0, len(rows), _ROWS_AT_A_TIME):
         charges.add_rows(rows[start : start + _ROWS_AT_A_TIME])
         await time_slice.pause_if_used()

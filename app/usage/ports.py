@@ -14,6 +14,10 @@ class PriceSource(Protocol):
 
     async def load(self, uow: UnitOfWork) -> Pricer: ...
 
+    def without_overrides(self) -> Pricer:
+        """The prices of an organization that has no price overrides."""
+        ...
+
 
 class SpendRecorder(Protocol):
     """Counts spend against limits, in the transaction that writes the ledger."""

@@ -46,6 +46,7 @@ class _Context:
     mode_history: ModeHistory
     keys: Mapping[UUID, KeyVersionHistory]
     corrections: Corrections
+    has_price_overrides: bool
 
     def rated_at(self, event: UsageEvent) -> datetime:
         """The instant whose mode and price an event has.
@@ -117,7 +118,9 @@ class EventRecorder:
         await self._write(batch, context)
 
     async def _write(self, batch: EventBatch, context: _Context) -> None:
-        rows = await _rows(batch, context, await self._prices.load(self._uow))
+        has_overrides = context.has_price_overrides
+        prices = await self._prices.load(self._uow) if has_overrides else self._prices.without_overrides()
+        rows = await _rows(batch, context, prices)
         await self._uow[UsageRepository].insert(rows, await _pack(batch))
         if context.corrections.targets is not None:
             corrected = {it.event_id: context.corrections.target_of(it) for it in batch.events}
@@ -133,12 +136,13 @@ class EventRecorder:
         """Read what the rows depend on. Its clock is the ingestion time, which identifies the usage objects of a batch."""
         earliest = [event.started_at for event in batch.events]
         earliest += [target.ingested_at for target in (corrections.targets or {}).values()]
-        mode_history, ingested_at = await self._uow[UsageRepository].mode_history(earliest=min(earliest))
+        rating = await self._uow[UsageRepository].rating_context(earliest=min(earliest))
         return _Context(
-            ingested_at=ingested_at,
-            mode_history=mode_history,
-            keys=await self._key_histories(batch, mode_history),
-            corrections=replace(corrections, now=ingested_at),
+            ingested_at=rating.now,
+            mode_history=rating.mode_history,
+            keys=await self._key_histories(batch, rating.mode_history),
+            corrections=replace(corrections, now=rating.now),
+            has_price_overrides=rating.has_price_overrides,
         )
 
     async def _key_histories(

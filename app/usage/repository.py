@@ -22,11 +22,14 @@ from app.usage_mode.modes import ModeChange, UsageMode
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 
-# A client's clock may be ahead, past a scheduled change. That change must not hide the current mode.
-_MODE_HISTORY = Query(
+# A client's clock may be ahead, past a scheduled change. That change must not hide the current mode. It also finds out
+# whether the organization has price overrides, so that the others need no round trip to read them.
+_RATING_CONTEXT = Query(
     sa.text("""
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
-    SELECT clock.now, m.effective_from, m.mode, m.credential_id, m.changed_by
+    SELECT clock.now, m.effective_from, m.mode, m.credential_id, m.changed_by, EXISTS (
+        SELECT FROM price_override_list p WHERE p.organization_id = CAST(:organization_id AS text)
+    ) AS has_price_overrides
     FROM clock LEFT JOIN usage_mode_change m ON m.organization_id = CAST(:organization_id AS text)
         AND m.effective_from <= clock.now
         AND m.effective_from >= coalesce((
@@ -181,16 +184,24 @@ class ClaimedIds(NamedTuple):
     request_ids: frozenset[str]
 
 
+class RatingContext(NamedTuple):
+    """What prices and modes depend on: the modes by time, the database's clock, and whether there are price overrides."""
+
+    mode_history: ModeHistory
+    now: datetime
+    has_price_overrides: bool
+
+
 class UsageRepository(Repository):
     """Writes the ledger of one organization."""
 
-    async def mode_history(self, *, earliest: datetime) -> tuple[ModeHistory, datetime]:
-        """Return the usage modes that were active from `earliest` until now, and now by the database's clock.
+    async def rating_context(self, *, earliest: datetime) -> RatingContext:
+        """Read the usage modes that were active from `earliest` until now, by the database's clock.
 
         Take the ledger lock first.
         """
         found = await self._session.rows(
-            _MODE_HISTORY, organization_id=self._organization_id, earliest=earliest
+            _RATING_CONTEXT, organization_id=self._organization_id, earliest=earliest
         )
         changes = [
             ModeChange(
@@ -202,7 +213,7 @@ class UsageRepository(Repository):
             for row in found
             if row["effective_from"] is not None
         ]
-        return ModeHistory(changes), found[0]["now"]
+        return RatingContext(ModeHistory(changes), found[0]["now"], found[0]["has_price_overrides"])
 
     async def claim(self, batch: EventBatch) -> ClaimedIds:
         """Insert the ids that do not exist yet and return them. Waits for transactions that insert the same ids."""

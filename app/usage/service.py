@@ -71,7 +71,9 @@ class IngestionService:
         not_accepted: list[NotAccepted] = []
         async with (
             self._admission.slot(organization_id),
-            self._units.writing_with_shared_lock(organization_id) as uow,
+            self._units.writing_with_shared_lock(
+                organization_id, has_few_rows=len(batch.events) <= batch_groups.LARGEST_GROUPED_BATCH
+            ) as uow,
         ):
             accepted = await self._write(uow, batch, not_accepted)
             # Last, because concurrent transactions wait for this one if it inserts the item.

@@ -1,14 +1,19 @@
 """Invalid bodies: too large, not JSON, invalid fields. No response repeats any part of them."""
 
 import json
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from app.auth.principal import Scope
+from app.core.clock import new_id
+from tests.support.openapi import openapi_document
 from tests.support.problems import UnreadBody, assert_problem
 from tests.support.provider.fake_anthropic import make_key
-from tests.support.tenant import Tenant
+from tests.support.tenant import MakeToken, Tenant
 
 JSON = {"Content-Type": "application/json"}
 MEBIBYTE = 1024 * 1024
@@ -77,6 +82,12 @@ class TestMediaType:
         assert response.status_code == 201
 
 
+WITH_BODY = [
+    (method.upper(), path)
+    for path, operations in openapi_document()["paths"].items()
+    for method, operation in operations.items()
+    if "requestBody" in operation
+]
 MALFORMED = {
     "unclosed braces": f'{{"api_key": "{KEY}"'.encode(),
     "bare word": KEY.encode(),
@@ -95,6 +106,9 @@ MALFORMED = {
     "deep objects": b'{"label":' * 100_000,
     "deep and closed": b"[" * 100_000 + b"]" * 100_000,
     "endless number": b'{"label": ' + b"9" * 10_000 + b"}",
+    "not a number": b'{"label": NaN}',
+    "infinite number": b'{"label": [Infinity]}',
+    "infinite negative number": b'{"label": "x", "unknown": -Infinity}',
 }
 
 
@@ -105,6 +119,18 @@ class TestSyntax:
 
         assert_problem(response, 400, "malformed_json")
         assert_key_not_in(response.text)
+
+    @pytest.mark.parametrize(("method", "path"), WITH_BODY)
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+    async def test_has_only_finite_numbers_in_every_operation(
+        self, tenant: Tenant, make_token: MakeToken, method: str, path: str, number: str
+    ) -> None:
+        anyone = replace(tenant, token=make_token(scopes=frozenset(Scope) - {Scope.RELAY_MESSAGES}))
+        url = re.sub(r"\{[^}]*\}", str(new_id()), path.replace("{organization_id}", tenant.organization))
+
+        response = await anyone.request(method, url, content=f'{{"events": [{number}]}}', headers=JSON)
+
+        assert_problem(response, 400, "malformed_json")
 
 
 SHAPES: dict[str, Any] = {

@@ -36,11 +36,13 @@ class FailingUnits(UnitsOfWork):
         self._left = after
 
     @asynccontextmanager
-    async def writing_with_shared_lock(self, organization_id: str) -> AsyncIterator[UnitOfWork]:
+    async def writing_with_shared_lock(
+        self, organization_id: str, *, has_few_rows: bool = False
+    ) -> AsyncIterator[UnitOfWork]:
         self._left -= 1
         if self._left < 0:
             raise DatabaseUnavailable
-        async with super().writing_with_shared_lock(organization_id) as uow:
+        async with super().writing_with_shared_lock(organization_id, has_few_rows=has_few_rows) as uow:
             yield uow
 
 

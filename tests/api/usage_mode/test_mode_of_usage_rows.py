@@ -269,6 +269,9 @@ class FlatPrices:
     async def load(self, _uow: UnitOfWork) -> "FlatPrices":
         return self
 
+    def without_overrides(self) -> "FlatPrices":
+        return self
+
     def price(
         self, parts: Sequence[ModelUsage], *, at: datetime, is_compatible_endpoint: bool = False
     ) -> "FlatPrices":

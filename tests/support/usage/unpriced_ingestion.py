@@ -18,6 +18,9 @@ class NoPrices:
     async def load(self, _uow: UnitOfWork) -> "NoPrices":
         return self
 
+    def without_overrides(self) -> "NoPrices":
+        return self
+
     async def load_with_clock(self, _uow: UnitOfWork) -> "tuple[NoPrices, datetime]":
         return self, now()
 
