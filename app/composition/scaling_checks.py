@@ -22,8 +22,6 @@ from app.database.connections import (
 from app.database.engine import DatabaseLogin
 from app.database.preflight import DATABASE_ERRORS, compare_replica, is_service_member, rls_bypasses
 
-# Values of `lc_messages` with English texts.
-_ENGLISH = ("C", "POSIX", "en")
 _NOT_ENGLISH = (
     "the login's lc_messages is not English, so some requests whose worker is lost get a 500 in place of a 503;"
     " as a superuser, run ALTER ROLE ... SET lc_messages = 'C' for it"
@@ -93,7 +91,13 @@ async def check_cells(login: DatabaseLogin) -> ScalingResult:
         return ScalingResult("ok", "cells", text)
     active = sum(node["isactive"] for node in nodes)
     text += f" on Citus {version}, {active} of {len(nodes)} nodes active"
-    if not language.startswith(_ENGLISH):
+    if not is_english(language):
         text += f"; {_NOT_ENGLISH}"
         return ScalingResult("warn", "cells", text)
     return ScalingResult("ok" if active == len(nodes) else "warn", "cells", text)
+
+
+def is_english(locale: str) -> bool:
+    """Whether messages of PostgreSQL are English with this value of `lc_messages`."""
+    language = locale.partition(".")[0].partition("_")[0]
+    return language in {"C", "POSIX", "en"}

@@ -22,7 +22,6 @@ from app.core.errors import DatabaseUnavailable
 from app.database.cell_moves import MoveRefused
 from app.database.cells import in_cell
 from app.database.migrations import create_cell, migrate
-from app.database.roles import SERVICE_LOGIN
 from app.main import create_app
 from app.pricing.backfill import PriceBackfillService
 from app.settings.settings import Settings
@@ -212,18 +211,8 @@ class TestWorkers:
         places = {tuple((await celled.place(cell)).values()) for cell in ("cell_1", "cell_2")}
         assert len(places) == 2
 
-    async def test_doctor_warns_of_a_language_that_the_service_does_not_recognize(
-        self, celled: Cluster
-    ) -> None:
-        setting = f"ALTER ROLE {SERVICE_LOGIN} SET lc_messages ="
+    async def test_doctor_finds_all_nodes_and_english_messages(self, celled: Cluster) -> None:
         assert (await check_cells(celled.roles.login)).level == "ok"
-
-        await run_on(celled.roles.superuser, f"{setting} ''")  # that of the server's environment
-        found = await check_cells(celled.roles.login)
-        await run_on(celled.roles.superuser, f"{setting} 'C'")
-
-        assert found.level == "warn"
-        assert "lc_messages" in found.text
 
     async def test_workers_have_the_policies_of_the_coordinator(
         self, celled: Cluster, cluster: CitusCluster
