@@ -1,7 +1,8 @@
-"""Measures what cells cost: the latency of a few operations in a cell, as a ratio to the same server without cells.
+"""Measures what cells cost: the latency of a few operations in a cell, as a ratio to a server without cells.
 
-With Citus for PostgreSQL 15 on this machine, also in a cell on a worker of a cluster of three nodes on loopback. The three
-databases alternate, operation by operation, so that other load affects all of them.
+With Citus for PostgreSQL 15 on this machine, also in a cell on a worker of a cluster of three nodes on loopback. The
+databases alternate, operation by operation, so that other load affects all of them. Requests of the service come first
+(`bench.cell_requests`), then operations of its classes without HTTP.
 
 python -m bench.cells
 """
@@ -22,7 +23,6 @@ from app.auth.principal import Caller
 from app.core.admission import AdmissionQueue
 from app.core.clock import new_id
 from app.database.engine import Database
-from app.database.migrations import create_cell, migrate
 from app.database.statements import Query
 from app.database.unit_of_work import UnitsOfWork
 from app.pricing.price_list import load_price_list
@@ -33,23 +33,16 @@ from app.usage.service import IngestionService
 from app.usage_events.anthropic_usage import UsageObject
 from app.usage_events.events import EventBatch, UsageEvent
 from app.usage_events.records import Outcome
+from bench import cell_requests
+from bench.cell_databases import CellDatabase, cell_databases
 from bench.limits import REQUEST, UNIT
 from bench.measures import Measure, progress, table
-from tests.support.database.bare_servers import bare_server, installations
-from tests.support.database.citus import citus_cluster, citus_database, citus_programs
-from tests.support.database.own_database import (
-    PASSWORD,
-    DatabaseRoles,
-    configured_server,
-    create_database,
-    run_as_superuser,
-)
 from tests.support.database.spending_ledger import limit_service
 from tests.support.usage.unpriced_ingestion import NoPrices
 
 ROUNDS, WARM_UP = 60, 15
 EVENTS = 500
-# Missed by a read of one statement, which takes a transaction in a cell: three round trips in place of one.
+# Missed by a read of one statement and a reservation, which take a transaction in a cell: three round trips in place of one.
 MAX_RATIO = 2.0
 
 _READ = Query(
@@ -135,43 +128,24 @@ def _batch(size: int) -> EventBatch:
 
 
 @asynccontextmanager
-async def _subjects() -> AsyncIterator[Sequence[Subject]]:
-    """Without cells, in a cell of the same server, and in a cell on a worker of a cluster if Citus is here."""
+async def _subjects(databases: Sequence[CellDatabase]) -> AsyncIterator[Sequence[Subject]]:
     async with AsyncExitStack() as stack:
-        found = installations()
-        programs = found.get("Debian 15") or found["wheel 18"]
-        server = stack.enter_context(bare_server(programs, password=PASSWORD))
-        roles = configured_server(server.superuser.render_as_string(hide_password=False))
-        without = await create_database(roles, "without_cells")
-        within = await create_database(roles, "with_cells")
-        databases = [("without cells", without, False), ("in a cell", within, False)]
-        if citus_programs() is not None:
-            cluster = stack.enter_context(citus_cluster())
-            on_citus = await stack.enter_async_context(citus_database(cluster))
-            databases.append(("in a cell on a worker", on_citus, True))
-        subjects = [
-            Subject(name, await _open(stack, it, in_cell=it is not without, is_distributed=is_distributed))
-            for name, it, is_distributed in databases
-        ]
-        for subject in subjects:
-            await subject.prepare()
+        subjects = []
+        for it in databases:
+            database = Database(it.roles.login, pool_size=2, timeout_seconds=30)
+            stack.push_async_callback(database.close)
+            subjects.append(Subject(it.name, database))
+            await subjects[-1].prepare()
         yield subjects
 
 
-async def _open(
-    stack: AsyncExitStack, roles: DatabaseRoles, *, in_cell: bool, is_distributed: bool
-) -> Database:
-    await migrate(roles.owner)
-    if in_cell:
-        await create_cell(roles.owner, "cell_1", is_distributed=is_distributed)
-        await run_as_superuser(roles, "UPDATE cells.cell SET takes_new = (name = 'cell_1')")
-    database = Database(roles.login, pool_size=2, timeout_seconds=30)
-    stack.push_async_callback(database.close)
-    return database
-
-
 async def run() -> list[Measure]:
-    async with _subjects() as subjects:
+    async with cell_databases() as databases:
+        return await cell_requests.run(databases) + await _run(databases)
+
+
+async def _run(databases: Sequence[CellDatabase]) -> list[Measure]:
+    async with _subjects(databases) as subjects:
         operations: dict[str, Callable[[Subject], Awaitable[None]]] = {
             "read of one statement": Subject.read,
             "list of limits": Subject.read_limits,

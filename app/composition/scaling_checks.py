@@ -22,6 +22,11 @@ from app.database.connections import (
 from app.database.engine import DatabaseLogin
 from app.database.preflight import DATABASE_ERRORS, compare_replica, is_service_member, rls_bypasses
 
+_NOT_ENGLISH = (
+    "the login's lc_messages is not English, so some requests whose worker is lost get a 500 in place of a 503;"
+    " as a superuser, run ALTER ROLE ... SET lc_messages = 'C' for it"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ScalingResult:
@@ -74,15 +79,25 @@ async def check_replica(
 
 
 async def check_cells(login: DatabaseLogin) -> ScalingResult:
-    """How many cells there are, and on Citus its version and whether all nodes are active."""
+    """How many cells there are, and on Citus its version, whether all nodes are active, and the language of messages."""
     async with read_only_transaction(login.url) as connection:
         names = await connection.fetch(NAMES) if await connection.fetchval(HAVE_BEEN_ADDED) else []
         cells = max(1, len(names))
         version = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'citus'")
         nodes = [] if version is None else await connection.fetch("SELECT isactive FROM pg_dist_node")
+        language = await connection.fetchval("SHOW lc_messages")
     text = "one cell" if cells == 1 else f"{cells} cells"
     if version is None:
         return ScalingResult("ok", "cells", text)
     active = sum(node["isactive"] for node in nodes)
     text += f" on Citus {version}, {active} of {len(nodes)} nodes active"
+    if not is_english(language):
+        text += f"; {_NOT_ENGLISH}"
+        return ScalingResult("warn", "cells", text)
     return ScalingResult("ok" if active == len(nodes) else "warn", "cells", text)
+
+
+def is_english(locale: str) -> bool:
+    """Whether messages of PostgreSQL are English with this value of `lc_messages`."""
+    language = locale.partition(".")[0].partition("_")[0]
+    return language in {"C", "POSIX", "en"}

@@ -39,13 +39,15 @@ _TIMED_OUT = (
 )
 
 # Citus reports most lost nodes as internal errors (XX000). Those from the first two files of its source always mean that. The
-# third file also repeats errors that a node reports itself, so only a text of libpq shows that the connection broke.
+# third file also repeats errors that a node reports itself, so only a text of libpq shows that the connection broke. The text is in
+# the language of the coordinator's `lc_messages`. In every language, the most frequent one has more lines, which begin with a tab.
 _CITUS_COMMIT = frozenset({"placement_connection.c", "remote_transaction.c"})
 _CITUS_STATEMENT = "remote_commands.c"
 _LIBPQ = (
     *("server closed the connection", "could not receive data from server", "could not send data to server"),
     *("no connection to the server", "connection not open", "SSL SYSCALL error"),
 )
+_MORE_LINES = "\n\t"
 
 
 @contextmanager
@@ -67,8 +69,10 @@ def _is_lost_node(error: asyncpg.InternalServerError) -> bool:
     """Whether the connection between the coordinator of Citus and a node broke. Its other internal errors are faults."""
     if error.sqlstate != asyncpg.InternalServerError.sqlstate:
         return False  # damaged data or indexes
-    file = error.server_source_filename
-    return file in _CITUS_COMMIT or (file == _CITUS_STATEMENT and str(error).startswith(_LIBPQ))
+    file, text = error.server_source_filename, str(error.args[0])  # without the details
+    if file == _CITUS_STATEMENT:
+        return text.startswith(_LIBPQ) or _MORE_LINES in text
+    return file in _CITUS_COMMIT
 
 
 def is_dead(error: BaseException) -> bool:

@@ -14,14 +14,18 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from app.auth.principal import ROLES, Scope
 from app.composition.bootstrap import open_services
 from app.composition.database_access import DatabaseAccess
+from app.composition.scaling_checks import check_cells
 from app.core.errors import DatabaseUnavailable
 from app.database.cell_moves import MoveRefused
 from app.database.cells import in_cell
 from app.database.migrations import create_cell, migrate
 from app.main import create_app
+from app.pricing.backfill import PriceBackfillService
 from app.settings.settings import Settings
+from app.usage_reports.rollup_repository import WatermarkAhead
 from app.usage_reports.rollup_worker import RollupWorker
 from tests.support.database.bare_servers import BareServer
 from tests.support.database.celled import Celled, ingest
@@ -107,6 +111,7 @@ async def celled(cluster: CitusCluster, settings: Settings, make_token: MakeToke
         for cell in ("cell_1", "cell_2"):
             await create_cell(roles.owner, cell, is_distributed=True)
         access = DatabaseAccess(owner=roles.owner, login=roles.login)
+        token = make_token("service", scopes=[*ROLES["service"], Scope.BILLING_WRITE])
         services = await stack.enter_async_context(open_services(settings, access))
 
         class _Opened(AsyncExitStack):
@@ -118,7 +123,7 @@ async def celled(cluster: CitusCluster, settings: Settings, make_token: MakeToke
         http = await stack.enter_async_context(
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://byok.test")
         )
-        yield Cluster(roles=roles, services=services, http=http, token=make_token("service"))
+        yield Cluster(roles=roles, services=services, http=http, token=token)
 
 
 class PreparedTransaction:
@@ -153,6 +158,17 @@ async def requests_of(tenant: Tenant) -> int:
     found = await tenant.get(f"{tenant.path}/usage-report", params=parameters)
     assert found.status_code == 200, found.text
     return sum(row["requests"] for bucket in found.json()["data"] for row in bucket["results"])
+
+
+async def set_price(tenant: Tenant, model: str) -> None:
+    """From now on, events of this model have a price."""
+    override = {
+        "model": model,
+        "usd_per_million_tokens": {"uncached_input": "1", "output": "1"},
+        "usd_per_thousand_web_searches": "1",
+    }
+    found = await tenant.request("PUT", f"{tenant.path}/price-overrides", json={"overrides": [override]})
+    assert found.status_code == 200, found.text
 
 
 class Clients:
@@ -194,6 +210,9 @@ class TestWorkers:
     async def test_each_cell_is_on_one_worker(self, celled: Cluster) -> None:
         places = {tuple((await celled.place(cell)).values()) for cell in ("cell_1", "cell_2")}
         assert len(places) == 2
+
+    async def test_doctor_finds_all_nodes_and_english_messages(self, celled: Cluster) -> None:
+        assert (await check_cells(celled.roles.login)).level == "ok"
 
     async def test_workers_have_the_policies_of_the_coordinator(
         self, celled: Cluster, cluster: CitusCluster
@@ -253,6 +272,58 @@ class TestWorkers:
         assert set(clients.statuses[moving.organization]) <= {200, 503}
         for tenant in (moving, other):
             assert await requests_of(tenant) == clients.sent[tenant.organization] + 1
+
+    async def test_a_killed_worker_keeps_others_from_corrections_and_backfills_only_until_it_is_back(
+        self, celled: Cluster, cluster: CitusCluster
+    ) -> None:
+        """Citus sends what an INSERT of these statements inserted to all workers."""
+        other = await celled.tenant_in("cell_2")
+        corrected, unpriced = event(), event(model="of-no-list")
+        assert (await ingest(other, corrected, unpriced)).status_code == 200
+        correction = event(corrects=corrected["event_id"], usage={"input_tokens": 3})
+        await set_price(other, unpriced["model"])
+        worker = await celled.worker(cluster, "cell_1")
+
+        await asyncio.to_thread(worker.kill)
+        try:
+            statuses = [(await ingest(other, it)).status_code for it in (correction, event())]
+            with pytest.raises(DatabaseUnavailable):
+                await celled.services[PriceBackfillService].run_for(other.organization, with_overrides=True)
+        finally:
+            await asyncio.to_thread(worker.start)
+
+        assert statuses == [503, 200]
+        assert (await ingest(other, correction)).status_code == 200
+        backfilled = await celled.services[PriceBackfillService].run_for(
+            other.organization, with_overrides=True
+        )
+        assert backfilled.priced == 1
+
+
+class TestWatermarks:
+    async def test_are_reset_in_a_cell_on_a_worker(self, celled: Cluster) -> None:
+        tenant = await celled.tenant_in("cell_1")
+        await celled.services[RollupWorker].roll_up(tenant.organization)
+        assert (await ingest(tenant, event())).status_code == 200
+        # Transaction numbers on the server of a dump are much larger than here.
+        await run_as_superuser(
+            celled.roles,
+            f"UPDATE cell_1.usage_event SET ingest_xid = ingest_xid + {1 << 40}",
+            f"UPDATE cell_1.usage_fold SET folded_before = folded_before + {1 << 40},"
+            f" wide_folded_before = wide_folded_before + {1 << 40}",
+            "DELETE FROM cell_1.job_queue",
+        )
+        with pytest.raises(WatermarkAhead):
+            await celled.services[RollupWorker].roll_up(tenant.organization)
+
+        await run_on(celled.roles.owner, "SELECT cell_1.reset_usage_watermarks()")
+
+        assert await celled.is_queued("cell_1", tenant)
+        assert (await ingest(tenant, event())).status_code == 200
+        assert await requests_of(tenant) == 3
+        await celled.services[RollupWorker].roll_up(tenant.organization)
+        assert await celled.watermark("cell_1", tenant) > 2
+        assert await requests_of(tenant) == 3
 
 
 class TestRollups:

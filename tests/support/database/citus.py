@@ -33,6 +33,9 @@ citus.node_conninfo = 'sslmode=disable'
 citus.propagate_set_commands = 'local'
 citus.recover_2pc_interval = -1
 """
+# The driver looks types up in the catalog, which takes seconds while Citus hides the shards in it. The service recognizes some
+# errors of a lost worker by their English text.
+_SETTINGS_OF_LOGINS = ("citus.override_table_visibility = off", "lc_messages = 'C'")
 
 
 def citus_programs() -> Path | None:
@@ -112,8 +115,7 @@ async def citus_database(cluster: CitusCluster) -> AsyncIterator[DatabaseRoles]:
         )
     await run_on(
         coordinator,
-        # The driver looks types up in the catalog, which takes seconds while Citus hides the shards in it.
-        *(f"ALTER ROLE {role} SET citus.override_table_visibility = off" for role in (SERVICE_LOGIN, OWNER)),
+        *(f"ALTER ROLE {role} SET {it}" for role in (SERVICE_LOGIN, OWNER) for it in _SETTINGS_OF_LOGINS),
         f"SELECT citus_set_coordinator_host('{coordinator.host}', {coordinator.port})",
         *(f"SELECT citus_add_node('{worker.host}', {worker.port})" for worker in workers),
     )

@@ -24,6 +24,12 @@ LOST_NODES = {
         "remote_commands.c",
         "ReportResultError",
     ),
+    "statement, in another language": (
+        "XX000",
+        "Server beendete die Verbindung unerwartet\n\tDas heißt wahrscheinlich, dass der Server abnormal beendete",
+        "remote_commands.c",
+        "ReportResultError",
+    ),
     "connection": (
         "08006",
         "connection to the remote node failed",
