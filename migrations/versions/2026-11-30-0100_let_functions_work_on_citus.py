@@ -5,13 +5,13 @@ two-phase commit. A reservation is most often for one request, whose row can be 
 INSERT whose SELECT reads a table, so the queue of rollups reads it in a materialized CTE.
 
 Revision ID: 8a41f6d20c95
-Revises: d40b7e9c2a61
+Revises: a91c5e70d4b8
 """
 
 from alembic import op
 
 revision = "8a41f6d20c95"
-down_revision = "d40b7e9c2a61"
+down_revision = "a91c5e70d4b8"
 branch_labels = None
 depends_on = None
 
