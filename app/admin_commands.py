@@ -8,7 +8,7 @@ from app.composition.database_access import DatabaseAccess, owner_variable, prep
 from app.composition.storage import embedded_store, keyset_path, open_database
 from app.composition.vault import open_vault
 from app.core.errors import Unavailable
-from app.database.cell_contents import secrets_left_behind
+from app.database.cells.contents import secrets_left_behind
 from app.database.connections import describe_failure
 from app.database.engine import Database
 from app.database.instance_lock import Lock, LockTaken, take_exclusive_locks

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from app.composition.database_access import DatabaseAccess, owner_variable
 from app.composition.storage import open_database
 from app.core.errors import DatabaseUnavailable
-from app.database.cell_contents import CellInUse, delete_cell, set_takes_new
-from app.database.cell_moves import Moved, MoveRefused, move_organization
-from app.database.cells import CELL_PATTERN, HOME
+from app.database.cells.contents import CellInUse, delete_cell, set_takes_new
+from app.database.cells.directory import CELL_PATTERN, HOME
+from app.database.cells.moves import Moved, MoveRefused, move_organization
 from app.database.connections import describe_failure, read_only_transaction
 from app.database.instance_lock import Lock, LockTaken, take_exclusive_locks
 from app.database.migrations import MigrationFailed, create_cell, current_revision, newest_revision

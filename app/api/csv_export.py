@@ -17,7 +17,7 @@ from app.api.middleware import ResponseTruncated
 from app.api.responses import response_headers
 from app.core.admission import AdmissionQueue
 from app.core.errors import ByokError
-from app.core.time_slice import TimeSlice
+from app.core.event_loop import TimeSlice
 from app.core.visible_text import strip_invisible_start
 
 MEDIA_TYPE = "text/csv"

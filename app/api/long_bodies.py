@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from app.core.errors import InvalidInput
-from app.core.time_slice import in_slices
+from app.core.event_loop import in_slices
 
 # More commas than any valid body has: 200 price overrides have 1,800.
 MAX_COMMAS: Final = 4_000

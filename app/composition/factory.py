@@ -14,7 +14,7 @@ from app.billing.subscription_service import SubscriptionService
 from app.composition.reconciler import Reconciler
 from app.core.admission import AdmissionQueue
 from app.core.errors import IngestionOverloaded
-from app.core.iteration_budget import IterationBudget
+from app.core.event_loop import IterationBudget
 from app.core.services import Services
 from app.credentials.activation import Activation
 from app.credentials.deletion import DeletionService

@@ -11,7 +11,7 @@ from app.composition.database_access import (
     UNKNOWN_POOLER,
     bypasses_security,
 )
-from app.database.cells import HAVE_BEEN_ADDED, NAMES
+from app.database.cells.directory import HAVE_BEEN_ADDED, NAMES
 from app.database.connections import (
     check_session_settings,
     describe_failure,

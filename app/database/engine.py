@@ -19,7 +19,7 @@ import structlog
 
 from app.core.errors import DatabaseUnavailable
 from app.core.organizations import ORGANIZATION_PATTERN
-from app.database.cells import ARE_ON_CITUS, HAVE_BEEN_ADDED, HOME, NAMES, CellDirectory
+from app.database.cells.directory import ARE_ON_CITUS, HAVE_BEEN_ADDED, HOME, NAMES, CellDirectory
 from app.database.connections import (
     SERVICE_ROLE,
     connect_arguments,

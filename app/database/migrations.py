@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import sqlalchemy as sa
 
-from app.database.cells import HAVE_BEEN_ADDED, HOME, NAMES
+from app.database.cells.directory import HAVE_BEEN_ADDED, HOME, NAMES
 from app.database.connections import create_engine, read_only_transaction
 
 

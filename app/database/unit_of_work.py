@@ -140,7 +140,7 @@ class UnitsOfWork:
     async def unscoped(self, kind: type[Kind]) -> AsyncIterator[tuple[Kind, Session]]:
         """Open a writing transaction without an organization, for the job queue and the ledger's partitions.
 
-        It uses the tables of one cell: the first one, or the one of `app.database.cells.in_cell`.
+        It uses the tables of one cell: the first one, or the one of `app.database.cells.directory.in_cell`.
         """
         async with self._database.session(None) as session:
             yield kind(session, ""), session

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from app.core.errors import Unavailable
-from app.database.cells import in_cell
+from app.database.cells.directory import in_cell
 from app.database.unit_of_work import UnitsOfWork
 
 Job = Callable[[], Awaitable[object]]

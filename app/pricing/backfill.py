@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from app.database.cells import in_cell
+from app.database.cells.directory import in_cell
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.pricing.backfill_repository import BEGINNING, Position, PriceBackfillRepository

@@ -8,7 +8,7 @@ from typing import Final
 from app.auth.principal import Caller
 from app.core.clock import new_id
 from app.core.errors import ConcurrentChange, NotReady
-from app.core.iteration_budget import IterationBudget
+from app.core.event_loop import IterationBudget
 from app.observability.metrics import RELAY_SECONDS, RELAY_TOKENS
 from app.observability.tracing import client_span
 from app.relay.admission import Admission

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from app.core.iteration_budget import IterationBudget
+from app.core.event_loop import IterationBudget
 from app.relay.client import Client
 from app.relay.transport import ProviderResponse
 from app.relay.usage_meter import UsageMeter

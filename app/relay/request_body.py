@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from app.core.time_slice import TimeSlice
+from app.core.event_loop import TimeSlice
 from app.relay.errors import INVALID_REQUEST, MALFORMED_JSON, RelayError
 
 MAX_MODEL_LENGTH: Final = 128

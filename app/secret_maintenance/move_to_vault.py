@@ -22,7 +22,7 @@ from app.core.clock import now
 from app.core.keys.api_key import ApiKey
 from app.credentials.repository import CredentialRepository
 from app.credentials.write_protocol import WriteProtocol
-from app.database.cells import in_cell
+from app.database.cells.directory import in_cell
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.secret_maintenance.inventory import lock_row, read_secret, record_event, resolve_kind

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from app.auth.principal import Caller
 from app.core.organizations import OPERATOR_ORGANIZATION
-from app.database.cells import in_cell
+from app.database.cells.directory import in_cell
 from app.database.unit_of_work import UnitsOfWork
 from app.secret_store.port import SecretRef
 

@@ -13,7 +13,7 @@ from app.audit.events import AuditAction
 from app.core.clock import new_id, now
 from app.credentials.rotations import has_store_capacity
 from app.credentials.service import INTENT_DEADLINE
-from app.database.cells import in_cell
+from app.database.cells.directory import in_cell
 from app.database.unit_of_work import USE_CELL, UnitsOfWork
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.secret_maintenance.inventory import lock_live_versions, lock_row, record_event, resolve_kind

@@ -12,7 +12,7 @@ from asyncpg import PostgresError
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.errors import DatabaseUnavailable, SecretStoreUnavailable
-from app.database.cells import HOME
+from app.database.cells.directory import HOME
 from app.database.engine import Database
 from app.database.sessions import Session
 from app.database.statements import Query

@@ -8,9 +8,9 @@ from app.audit import service as audit
 from app.audit.events import AuditAction
 from app.auth.principal import Caller
 from app.core.errors import NotFound, TooManyLimits
+from app.core.event_loop import TimeSlice
 from app.core.money import to_usd
 from app.core.revisions import require_revision
-from app.core.time_slice import TimeSlice
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.rate_limits.service import RateLimiter, RateLimitKind

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api.problem_schema import Committed
 from app.core.errors import ByokError, LineTooLong
-from app.core.time_slice import TimeSlice, list_in_slices
+from app.core.event_loop import TimeSlice, list_in_slices
 from app.usage.schemas import MAX_RESULTS, EventResult, EventResults
 from app.usage.service import IngestionService
 from app.usage_events.batch_splitter import RawEvent, split_batch

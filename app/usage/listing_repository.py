@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.core.time_slice import TimeSlice
+from app.core.event_loop import TimeSlice
 from app.database.repository import Repository
 from app.database.statements import Query, Row
 from app.usage.filter_conditions import filter_conditions, filter_values

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.core.time_slice import TimeSlice, list_in_slices
+from app.core.event_loop import TimeSlice, list_in_slices
 from app.database.unit_of_work import UnitOfWork
 from app.usage.correction_repository import CorrectionRepository
 from app.usage.corrections import CorrectedEvent, Corrections

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from app.core.time_slice import TimeSlice
+from app.core.event_loop import TimeSlice
 from app.database.bulk import bulk_params, bulk_params_or_constant, unnest, unnest_or_constant
 from app.database.repository import Repository
 from app.database.statements import Query

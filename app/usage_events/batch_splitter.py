@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from app.core.errors import InvalidInput, MalformedJson
-from app.core.time_slice import in_slices
+from app.core.event_loop import in_slices
 from app.usage_events.value_scanner import BatchBody, end_of_value, skip_blank
 
 MAX_EVENTS = 5000

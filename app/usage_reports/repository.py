@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.core.time_slice import TimeSlice, in_slices
+from app.core.event_loop import TimeSlice, in_slices
 from app.database.repository import Repository
 from app.database.statements import Query, Row
 from app.usage.filter_conditions import filter_values

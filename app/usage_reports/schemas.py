@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app.api.money import Money
 from app.api.schemas import ResponseModel, Timestamp
-from app.core.time_slice import TimeSlice
+from app.core.event_loop import TimeSlice
 from app.usage.filters import Dimension
 from app.usage_events.records import Outcome, UsageSource
 from app.usage_mode.modes import UsageMode

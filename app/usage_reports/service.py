@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from app.core.admission import AdmissionQueue
 from app.core.errors import InvalidInput
-from app.core.time_slice import in_slices
+from app.core.event_loop import in_slices
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.usage_reports.reports import Position, Report, ReportQuery
 from app.usage_reports.repository import Extent, ReportRepository

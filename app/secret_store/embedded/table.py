@@ -158,7 +158,7 @@ class EncryptedRows(Repository):
 class EncryptedSecretList:
     """Lists the credentials and endpoints of a cell that have encrypted secrets, page by page.
 
-    The cell is the first one, or the one of `app.database.cells.in_cell`.
+    The cell is the first one, or the one of `app.database.cells.directory.in_cell`.
     """
 
     def __init__(self, database: Database) -> None:

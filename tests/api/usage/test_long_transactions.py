@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import orjson
 import pytest
 
+from app.core.event_loop import line_of
 from app.core.services import Services
-from app.core.time_slice import line_of
 from app.usage.filters import Dimension, RowFilter, UsageFilters
 from app.usage.listing import UsageListingService
 from app.usage.service import IngestionService

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from app.cell_commands import move
 from app.composition.database_access import DatabaseAccess
 from app.core.clock import now
-from app.database.cell_moves import MoveRefused, move_organization
-from app.database.cells import in_cell
+from app.database.cells.directory import in_cell
+from app.database.cells.moves import MoveRefused, move_organization
 from app.database.engine import Database
 from app.database.statements import Query
 from app.database.unit_of_work import UnitsOfWork
@@ -161,7 +161,7 @@ class TestMove:
         tenant = celled.tenant()
         await ingest(tenant, event(), event())
         program = (
-            "import asyncio, sys, sqlalchemy as sa\nfrom app.database.cell_moves import move_organization\n"
+            "import asyncio, sys, sqlalchemy as sa\nfrom app.database.cells.moves import move_organization\n"
             "asyncio.run(move_organization(sa.make_url(sys.argv[1]), sys.argv[2], 'cell_2',"
             " lambda line: print(line, flush=True) or sys.stdin.readline()))"
         )

@@ -19,8 +19,8 @@ from app.composition.bootstrap import open_services
 from app.composition.database_access import DatabaseAccess
 from app.composition.scaling_checks import check_cells
 from app.core.errors import DatabaseUnavailable
-from app.database.cell_moves import MoveRefused
-from app.database.cells import in_cell
+from app.database.cells.directory import in_cell
+from app.database.cells.moves import MoveRefused
 from app.database.migrations import create_cell, migrate
 from app.main import create_app
 from app.pricing.backfill import PriceBackfillService

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.core.iteration_budget import IterationBudget
+from app.core.event_loop import IterationBudget
 from app.relay.client import Client
 from app.relay.passing_on import pass_on
 from app.relay.records import Message

@@ -12,7 +12,7 @@ from app.cell_commands import move as move_organization
 from app.composition.database_access import DatabaseAccess
 from app.core.errors import Unavailable
 from app.core.services import Services
-from app.database.cells import in_cell
+from app.database.cells.directory import in_cell
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import JobKind, QueueRepository

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 
 from app.core.services import Services
-from app.database.cell_moves import move_organization
+from app.database.cells.moves import move_organization
 from app.database.connections import connect
 from tests.support.database.own_database import DatabaseRoles, run_as_superuser
 from tests.support.polling import until

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
-from app.database.cells import in_cell
+from app.database.cells.directory import in_cell
 from app.database.migrations import create_cell, migrate
 from tests.support.database.citus import citus_cluster, citus_database
 from tests.support.database.own_database import DatabaseRoles, copied_database, run_as_superuser

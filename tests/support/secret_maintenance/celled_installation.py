@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.database.cell_moves import move_organization
+from app.database.cells.moves import move_organization
 from app.secret_store.port import SecretStore
 from tests.support.database.rows import change, fetch
 from tests.support.secret_maintenance.installation import Installation

@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 
 from app.api.csv_export import Cell, csv_response, csv_row
-from app.core.time_slice import SLICE_SECONDS, line_of
+from app.core.event_loop import SLICE_SECONDS, line_of
 
 
 class TestRow:

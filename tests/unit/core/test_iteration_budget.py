@@ -4,7 +4,7 @@ import asyncio
 import time
 from itertools import pairwise
 
-from app.core.iteration_budget import BUDGET_SECONDS, IterationBudget
+from app.core.event_loop import BUDGET_SECONDS, IterationBudget
 
 PIECES = 200
 

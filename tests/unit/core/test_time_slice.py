@@ -4,7 +4,7 @@ import asyncio
 import time
 from itertools import pairwise
 
-from app.core.time_slice import SLICE_SECONDS, TimeSlice, line_of
+from app.core.event_loop import SLICE_SECONDS, TimeSlice, line_of
 
 STEPS = 6
 

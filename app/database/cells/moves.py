@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 import asyncpg
 import sqlalchemy as sa
 
-from app.database.cells import ARE_ON_CITUS, NAMES
+from app.database.cells.directory import ARE_ON_CITUS, NAMES
 from app.database.connections import connect, shares_sessions
 
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import sqlalchemy as sa
 
-from app.database.cells import HOME, NAMES
+from app.database.cells.directory import HOME, NAMES
 from app.database.connections import connect, read_only_transaction
 
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
