@@ -22,7 +22,6 @@ from app.core.services import Services
 from app.core.tls import tls_context
 from app.database.unit_of_work import UnitsOfWork
 from app.egress.http_client import http_client
-from app.egress.issuer_check import IssuerReport, inspect_issuer
 from app.egress.jwks import JwksClient
 from app.egress.streaming.connections import Route, direct
 from app.health.service import HealthService
@@ -146,15 +145,6 @@ async def check_services(settings: Settings, access: DatabaseAccess) -> dict[str
     """The error of each dependency, or `None`, for `byok doctor`."""
     async with open_services(settings, access) as services:
         return await services[HealthService].check()
-
-
-async def check_issuer(settings: Settings) -> IssuerReport | None:
-    """What the issuer publishes, for `byok doctor`; None with the embedded key."""
-    auth = settings.auth
-    if auth.jwks_url is None or auth.issuer is None:
-        return None
-    async with http_client(ca_file=auth.ca_file) as http:
-        return await inspect_issuer(http, issuer=auth.issuer, jwks_url=auth.jwks_url)
 
 
 async def _authenticator(settings: Settings, resources: AsyncExitStack) -> Authenticator:

@@ -1,4 +1,4 @@
-"""The clients of what is outside: providers, webhook receivers and the relay's connections."""
+"""The clients of what is outside: providers, webhook receivers and the relay's connections; and checks for `byok doctor`."""
 
 import ssl
 from contextlib import AsyncExitStack
@@ -10,6 +10,8 @@ import httpx
 from app.core.tls import tls_context
 from app.credentials.validation_results import Reason
 from app.egress.anthropic import AnthropicClient
+from app.egress.http_client import http_client
+from app.egress.issuer_check import IssuerReport, inspect_issuer
 from app.egress.resolver import AddressGuard, DnsResolver
 from app.egress.streaming.connections import Route
 from app.egress.transport import operator_endpoint_transport, pinned_transport
@@ -120,3 +122,12 @@ async def check_provider(settings: Settings) -> Reason | None:
         tls = tls_context(settings.provider.ca_file)
         provider = await open_provider_client(settings, address_guard(settings), tls, resources)
         return await provider.unreachable_reason(settings.provider.default_base_url)
+
+
+async def check_issuer(settings: Settings) -> IssuerReport | None:
+    """What the issuer publishes, for `byok doctor`; None with the embedded key."""
+    auth = settings.auth
+    if auth.jwks_url is None or auth.issuer is None:
+        return None
+    async with http_client(ca_file=auth.ca_file) as http:
+        return await inspect_issuer(http, issuer=auth.issuer, jwks_url=auth.jwks_url)

@@ -17,8 +17,8 @@ from app.rotation import router as rotation
 from app.session import router as session
 from app.spend_limits import reservation_router as reservations
 from app.spend_limits import router as limits
-from app.usage import listing_router as usage_events
-from app.usage import router as usage
+from app.usage import listing_router as usage_listing
+from app.usage import router as usage_ingestion
 from app.usage_mode import router as usage_mode
 from app.usage_reports import router as reports
 from app.validation import router as validation
@@ -42,8 +42,8 @@ ROUTERS = tuple(
         subscriptions,
         statements,
         leases,
-        usage,
-        usage_events,
+        usage_ingestion,
+        usage_listing,
         reports,
         export_links,
         audit,

@@ -97,7 +97,7 @@ class CredentialVerdict(ResponseModel):
     ) -> "CredentialVerdict":
         is_refused = result.reason is _INVALID_KEY or latest.reason is _INVALID_KEY
         other = other_auth_style(endpoint) if is_refused else None
-        return _validation(
+        return _credential_verdict(
             status=result.status,
             reason=result.reason,
             checked_at=result.checked_at,
@@ -109,7 +109,7 @@ class CredentialVerdict(ResponseModel):
         )
 
 
-_validation = unvalidated(CredentialVerdict)
+_credential_verdict = unvalidated(CredentialVerdict)
 
 
 class PreviousVersion(ResponseModel):

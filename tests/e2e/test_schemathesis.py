@@ -140,6 +140,7 @@ def _for_all_cases(schema: BaseSchema, operation_id: str, check: Callable[[Case]
     `schema.parametrize()` generates them while tests are collected, which each process of a parallel run does.
     """
     only = schema.include(operation_id=operation_id)
+    # Not a documented function of schemathesis: a new version may change it.
     (found,) = get_all_tests(schema=only, test_func=check, settings=None, given_kwargs=None)
     assert isinstance(found, Ok), found.err()
     _, run = found.ok()
