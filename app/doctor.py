@@ -6,9 +6,9 @@ from datetime import timedelta
 from enum import IntFlag
 from typing import Literal
 
-from app.composition.bootstrap import check_issuer, check_services
+from app.composition.bootstrap import check_services
 from app.composition.database_access import NOT_A_MEMBER, DatabaseAccess
-from app.composition.outbound import check_provider
+from app.composition.outbound import check_issuer, check_provider
 from app.composition.scaling_checks import ScalingResult, check_cells, check_poolers, check_replica
 from app.core.clock import now
 from app.credentials.validation_results import Reason

@@ -97,7 +97,7 @@ class CredentialVerdict(ResponseModel):
     ) -> "CredentialVerdict":
         is_refused = result.reason is _INVALID_KEY or latest.reason is _INVALID_KEY
         other = other_auth_style(endpoint) if is_refused else None
-        return _credential_verdict(
+        return _validation_of_credential(
             status=result.status,
             reason=result.reason,
             checked_at=result.checked_at,
@@ -109,7 +109,7 @@ class CredentialVerdict(ResponseModel):
         )
 
 
-_credential_verdict = unvalidated(CredentialVerdict)
+_validation_of_credential = unvalidated(CredentialVerdict)
 
 
 class PreviousVersion(ResponseModel):
