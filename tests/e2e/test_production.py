@@ -176,6 +176,6 @@ async def test_a_migration_with_the_service_login_names_the_missing_privilege(
     assert failed.code == 1
     line = failed.stderr.splitlines()[-1]
     assert line.startswith("Error: the migration ")
-    assert "failed with SQLSTATE 42501: must be owner of" in line
+    assert "failed with SQLSTATE 42501: permission denied for schema public" in line
     assert "Migrate as byok_owner: BYOK_DATABASE__MIGRATION_URL." in line
     assert (await service.http.get("/readyz")).status_code == 200
