@@ -113,13 +113,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.open_connections is not None:
             self.open_connections.begin_request(self.transport)
         super().on_headers_complete()
+        # Weak references, because cycle and protocol have the scope. With a reference cycle, all that a request holds would
+        # stay until a garbage collection, which blocks the event loop.
         extensions: dict[str, Any] = {
             ABORT: partial(_abort, ref(self.cycle)),
             READ_SECONDS: partial(_set_read_seconds, ref(self)),
             IS_WRITE_PAUSED: partial(_is_write_paused, ref(self)),
         }
-        # Weak: they have the scope. With a reference cycle, all that a request holds would stay until a garbage
-        # collection, which blocks the event loop.
         self.scope["extensions"] = extensions
         self._phase = "body"
         self._buffered_bytes = 0

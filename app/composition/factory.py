@@ -196,6 +196,7 @@ def _relay(adapters: Adapters, config: ServiceConfig, services: Services) -> Rel
             key_reports=KeyReports(services[ValidationService]),
             limits=limits,
             begin_budget=IterationBudget(),
+            send_budget=IterationBudget(),
             read_budget=IterationBudget(),
         ),
         adapters.relay,

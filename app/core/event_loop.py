@@ -116,8 +116,10 @@ class IterationBudget:
 
     An iteration runs every callback that is ready, before it looks at timers and sockets again. If a hundred requests
     become ready together, and each has work of half a millisecond, all timers and other requests wait for 50 ms. Work
-    that calls `wait` before each piece goes on in later iterations instead, in the order in which it came. No piece waits
-    while the loop is idle. `TimeSlice` is for the opposite: one task with long work.
+    that calls `wait` before each piece goes on in later iterations instead, in the order in which it came. A piece waits
+    only if others of its kind have used the time, or its own task has. The limit is not exact: in the iteration in which
+    the last piece in line goes on, new pieces have the time once more. `TimeSlice` is for the opposite: one task with
+    long work.
     """
 
     __slots__ = ("_ends_at", "_is_scheduled", "_waiting")

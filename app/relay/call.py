@@ -41,8 +41,8 @@ _SHOWN: Final = {EndedBy.DRAIN: DRAINED, EndedBy.TOO_LONG: STREAM_TIMEOUT}
 class CallServices:
     """What every call needs.
 
-    `begin_budget` is for the steps before a request is sent on, `read_budget` for what its response brings: a flood of
-    requests must not hold up the streams.
+    `begin_budget` is for requests that arrive, most of which may be refused; `send_budget` for sending those on that were
+    admitted; `read_budget` for what their responses bring. A flood of requests must hold up neither of the others.
     """
 
     admission: Admission
@@ -54,6 +54,7 @@ class CallServices:
     key_reports: KeyReports
     limits: RelayLimits
     begin_budget: IterationBudget
+    send_budget: IterationBudget
     read_budget: IterationBudget
 
 
@@ -145,7 +146,7 @@ class Call:
             destination = self._destination or await self._operators()
             self._destination = destination
             self._request = await self._services.forwarder.prepare(destination, self._incoming)
-            await self._services.begin_budget.wait()
+            await self._services.send_budget.wait()
             self._response = await self._services.forwarder.open(self._request, self._incoming)
             return await self._pass_on(self._response)
         except TransportError as failure:
@@ -242,9 +243,12 @@ class Call:
         """
         if not self._client.has_head:
             raise error
-        if isinstance(self._meter, SseMeter):
-            await self._client.finish(stream_end(self._meter.last_bytes, error, self._caller.request_id))
-        else:
+        if not isinstance(self._meter, SseMeter):
+            self._client.abort()
+            return
+        try:
+            await self._client.finish(stream_end(self._client.last_bytes, error, self._caller.request_id))
+        except SlowClient:
             self._client.abort()
 
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from app.api.middleware import ABORT, IS_WRITE_PAUSED, READ_SECONDS
 from app.relay.records import EndedBy, Message, Receive, Send
+from app.relay.stream_end import LAST_BYTES
 
 
 class SlowClient(Exception):
@@ -18,7 +19,7 @@ class Interruption:
     """Cancels the block that it surrounds, from another task, and remembers why.
 
     The first reason counts. After the block, `by` is that reason, or None. If the reason came before the block, the block
-    does not run to its first suspension.
+    ends at its first suspension.
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,7 @@ class Client:
         self._send = send
         self._unread_seconds = unread_seconds
         self.status = 0  # of the response; 0 before its head is sent
+        self.last_bytes = b""  # of the body that was sent; a part whose sending is cancelled is not sent
         self.is_gone = False
         extensions = scope.get("extensions", {})
         self._is_write_paused: Callable[[], bool] = extensions.get(IS_WRITE_PAUSED, _unknown)
@@ -79,8 +81,8 @@ class Client:
     async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Send the head."""
         if not self.is_gone:
-            self.status = status
             await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+            self.status = status
 
     async def write(self, chunk: bytes) -> None:
         """Send a part of the body, at once.
@@ -103,6 +105,10 @@ class Client:
     async def _write(self, chunk: bytes, *, more: bool) -> None:
         if self.is_gone:
             return
+        await self._send_part(chunk, more=more)
+        self.last_bytes = (self.last_bytes + chunk[-LAST_BYTES:])[-LAST_BYTES:]
+
+    async def _send_part(self, chunk: bytes, *, more: bool) -> None:
         message = {"type": "http.response.body", "body": chunk, "more_body": more}
         if (
             not self._is_write_paused()

@@ -26,15 +26,15 @@ async def pass_on(
         TransportError, SlowClient
     """
     while chunk := await response.read():
-        await budget.wait()
-        if len(chunk) <= _METERED_AT_ONCE:  # nearly every read
-            meter.feed(chunk)
-        else:
-            await _meter_in_pieces(chunk, meter, budget)
+        await _meter(chunk, meter, budget)
         await client.write(chunk)
 
 
-async def _meter_in_pieces(chunk: bytes, meter: UsageMeter, budget: IterationBudget) -> None:
+async def _meter(chunk: bytes, meter: UsageMeter, budget: IterationBudget) -> None:
     for start in range(0, len(chunk), _METERED_AT_ONCE):
-        meter.feed(chunk[start : start + _METERED_AT_ONCE])
-        await budget.wait()
+        try:
+            await budget.wait()
+        finally:
+            # Also if the call is interrupted, because it received this. The rest of a long read is not metered then: all
+            # calls may be interrupted together.
+            meter.feed(chunk[start : start + _METERED_AT_ONCE])

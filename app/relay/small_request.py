@@ -78,7 +78,7 @@ class SmallRequest:
                 request = await self._services.forwarder.prepare(destination, self._incoming)
             except SecretMissing:
                 continue
-            await self._services.begin_budget.wait()
+            await self._services.send_budget.wait()
             self._response = await self._services.forwarder.open(request, self._incoming)
             await self._pass_on(self._response, destination)
             return

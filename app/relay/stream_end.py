@@ -15,13 +15,13 @@ def stream_end(last_bytes: bytes, error: RelayError, request_id: str) -> bytes:
     """Complete what is torn, then append `event: error`.
 
     Args:
-        last_bytes: the last bytes sent since the last event boundary, at least 3 if there are as many; empty at a boundary.
+        last_bytes: the last bytes that the client got, at least 3 if there are as many.
         error: what ended the stream.
         request_id: the response's.
     """
     torn = _rest_of_character(last_bytes)
     # Exactly one line end: two would dispatch the torn event, whose data is not JSON.
-    line_end = b"\n" if torn or (last_bytes and not last_bytes.endswith(b"\n")) else b""
+    line_end = b"\n" if torn or (last_bytes and not last_bytes.endswith((b"\n", b"\r\r"))) else b""
     return torn + line_end + b"event: error\ndata: " + error_body(error, request_id) + b"\n\n"
 
 

@@ -12,8 +12,6 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from app.relay.stream_end import LAST_BYTES
-
 _Json: TypeAlias = dict[str, Any]
 
 MAX_EVENT_BYTES: Final = 1024 * 1024
@@ -70,10 +68,6 @@ class Metered:
 class UsageMeter(Protocol):
     """Follows the bytes of one response."""
 
-    @property
-    def last_bytes(self) -> bytes:
-        """The last bytes received since the last event boundary, for `stream_end`."""
-
     def feed(self, chunk: bytes) -> None:
         """Count the bytes of one read."""
 
@@ -87,10 +81,6 @@ class JsonMeter:
     def __init__(self) -> None:
         self._body = bytearray()
         self._is_too_large = False
-
-    @property
-    def last_bytes(self) -> bytes:
-        return b""
 
     def feed(self, chunk: bytes) -> None:
         if self._is_too_large or len(self._body) + len(chunk) > MAX_JSON_BYTES:
@@ -136,10 +126,6 @@ class SseMeter:
         self._error: tuple[str | None, str | None] = (None, None)
         self._delta_bytes = 0
 
-    @property
-    def last_bytes(self) -> bytes:
-        return bytes(self._unfinished[-LAST_BYTES:])
-
     def feed(self, chunk: bytes) -> None:
         if not self._unfinished and _is_one_delta(chunk):  # nearly every read
             self._delta_bytes += _payload_length(chunk)
@@ -162,7 +148,7 @@ class SseMeter:
             self._unfinished = bytearray(data[start:])
         if self._is_skipping or len(self._unfinished) > MAX_EVENT_BYTES:
             self._is_skipping = bool(self._unfinished)
-            del self._unfinished[:-LAST_BYTES]
+            del self._unfinished[:-_LONGEST_BOUNDARY]
 
     def _event(self, event: bytes) -> None:
         if not event:

@@ -143,7 +143,7 @@ class TestWorkers:
 
         await due_keys.make_due("revalidate")
         await until(
-            lambda: len(due_keys.fake.journal) > before.total() + KEYS // 3, "a third of the keys was probed"
+            lambda: len(due_keys.fake.journal) > before.total() + KEYS // 6, "a sixth of the keys was probed"
         )
         await killed.kill()
         await until(due_keys.none_due, "the other workers claimed the rest")

@@ -66,6 +66,7 @@ class _BoundedResponseHandler(ResponseHandler):
         super().__init__(loop)
         self._count = count
         self._head: ResponseHeadLimit | None = None
+        self._was_paused = False  # within this response
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._count.open += 1
@@ -91,11 +92,20 @@ class _BoundedResponseHandler(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:
         """Called before each request: what arrives from now on belongs to its response."""
         self._head = ResponseHeadLimit(max_bytes=MAX_HEAD_BYTES, max_informational=MAX_INFORMATIONAL)
+        self._was_paused = False  # aiohttp makes a new parser
         super().set_response_params(**params)
 
+    def pause_reading(self) -> None:
+        self._was_paused = True
+        super().pause_reading()
+
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # as aiohttp's
-        """Called after each read of the body, although reading is seldom paused."""
-        if self._reading_paused:
+        """Called after each read of the body, although reading is seldom paused.
+
+        The parser may pause later than the protocol, and then keeps what follows until this is called again. So after
+        the first pause, every call counts.
+        """
+        if self._was_paused:
             super().resume_reading(resume_parser)
 
     def data_received(self, data: bytes) -> None:

@@ -21,6 +21,7 @@ from tests.support.relay.scripted_provider import (
     reply,
     stream,
 )
+from tests.support.relay.stuck_client import StuckClient
 
 
 @pytest.fixture
@@ -310,6 +311,49 @@ class TestDrain:
             assert all(b"overloaded_error" in body.rpartition(b"event: error")[2] for body in bodies)
             assert {kind_of(it) for it in await stopping.events()} == {("aborted", "estimated", 12, 10)}
             assert len(await stopping.events()) == 20
+
+    async def test_completes_what_the_client_got_and_not_what_it_has_not_read(
+        self, limited: RelayUser, with_settings: WithSettings
+    ) -> None:
+        torn, rest = events("a", is_complete=False)[-1][:-20], events("a", is_complete=False)[-1][-20:]
+
+        async def tear(exchange: Exchange) -> None:
+            await exchange.head(200, {"content-type": "text/event-stream"})
+            await exchange.chunk(torn)
+            await until(lambda: resolved(bytes(client.got)), lambda got: got == torn)
+            await exchange.chunk(rest)
+            await exchange.until_hung_up()
+
+        async with with_settings(limited, drain=timedelta(seconds=0)) as stopping:
+            client = StuckClient(stopping, limited.provider.script("unread", tear), unread=rest)
+            serving = asyncio.create_task(client.request())
+            async with asyncio.timeout(10):
+                await client.is_stuck.wait()
+                await stopping.relay.drain()
+                await serving
+
+            assert client.got.startswith(torn + b"\nevent: error\ndata: {")
+            assert kind_of(await stopping.only_event())[0] == "aborted"
+
+    async def test_closes_the_connection_of_a_client_that_does_not_read_the_end(
+        self, limited: RelayUser, with_settings: WithSettings
+    ) -> None:
+        async def hold(exchange: Exchange) -> None:
+            await stream(exchange, events("a", is_complete=False), is_ended=False)
+            await exchange.until_hung_up()
+
+        async with with_settings(
+            limited, drain=timedelta(seconds=0), unread_timeout=timedelta(seconds=0.2)
+        ) as stopping:
+            client = StuckClient(stopping, limited.provider.script("unread-end", hold))
+            serving = asyncio.create_task(client.request())
+            await until(lambda: resolved(bytes(client.got)), lambda got: b"content_block_delta" in got)
+            async with asyncio.timeout(10):
+                await stopping.relay.drain()
+                await serving
+
+            assert client.is_stuck.is_set()
+            assert b"event: error" not in client.got
 
     @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
     async def test_refuses_a_request_whose_body_is_still_uploaded(

@@ -6,8 +6,7 @@ from typing import TypeAlias
 import pytest
 
 from app.relay.errors import STREAM_INTERRUPTED, RelayError
-from app.relay.stream_end import stream_end
-from app.relay.usage_meter import SseMeter
+from app.relay.stream_end import LAST_BYTES, stream_end
 from tests.support.relay.sample_streams import crlf, event
 from tests.support.relay.sdks.installed import Sdk
 
@@ -27,9 +26,7 @@ WITHOUT_STOP = STREAM.removesuffix(event("message_stop"))
 
 
 def ended(cut: bytes) -> bytes:
-    meter = SseMeter()
-    meter.feed(cut)
-    return cut + stream_end(meter.last_bytes, RelayError(STREAM_INTERRUPTED), "req_1")
+    return cut + stream_end(cut[-LAST_BYTES:], RelayError(STREAM_INTERRUPTED), "req_1")
 
 
 def events_in(stream: bytes) -> int:

@@ -246,6 +246,23 @@ class TestResponse:
                 release.set()
             assert await response.read() == b""
 
+    @pytest.mark.parametrize("chunks", range(2047, 2052))
+    async def test_what_follows_very_many_chunks_is_handed_out(self, chunks: int) -> None:
+        """Beyond 2,048 chunks that nothing has read, aiohttp pauses."""
+        release = asyncio.Event()
+
+        async def script(_reader: Reader, writer: Writer) -> None:
+            writer.write(CHUNKED + b"1\r\nx\r\n" * chunks)
+            await release.wait()
+            writer.write(b"5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n")
+
+        async with scripted_server(script) as server, provider_client(server) as client:
+            response = await client.open(post())
+            first = await response.read()
+            release.set()
+
+            assert first + await body_of(response) == b"x" * chunks + b"helloworld"
+
     @pytest.mark.parametrize(
         "status", ["200 OK", "400 Bad", "402 Pay", "404 Not", "413 Big", "429 Slow", "529 Over"]
     )

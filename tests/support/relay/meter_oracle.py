@@ -68,11 +68,6 @@ def events(stream: bytes) -> Iterator[tuple[str, str]]:
                 name, data = "", []
 
 
-def last_bytes(stream: bytes) -> bytes:
-    """What follows the last boundary."""
-    return re.split(rb"\n\r?\n|\r\r", stream)[-1]
-
-
 def _payload_bytes(delta: dict[str, Any], data: str) -> int:
     text = delta.get(_TEXTS.get(delta["type"], ""))
     if text is None:

@@ -1,4 +1,4 @@
-"""A client of the relay, as the server presents it, that does not read the end of its response, and then leaves."""
+"""A client of the relay, as the server presents it, that does not read a part of its response, and then leaves."""
 
 import asyncio
 import json
@@ -10,13 +10,21 @@ from tests.support.relay.relay_service import RelayUser, request
 
 
 class StuckClient:
-    """Asks for a stream. `is_stuck` is set when the last part of the response waits for it to read."""
+    """Asks for a stream. `is_stuck` is set when a part of the response waits for it to read. `got` is what it read.
 
-    def __init__(self, user: RelayUser, headers: Mapping[str, str]) -> None:
+    Args:
+        user: whose request it is.
+        headers: more headers of the request.
+        unread: the parts with these bytes wait; None: the last part does.
+    """
+
+    def __init__(self, user: RelayUser, headers: Mapping[str, str], *, unread: bytes | None = None) -> None:
+        self.got = bytearray()
         self.is_stuck = asyncio.Event()
         self.leaves = asyncio.Event()
         self._user = user
         self._headers = headers
+        self._unread = unread
         self._has_left = asyncio.Event()
         self._unsent = [{"type": "http.request", "body": json.dumps(request(stream=True)).encode()}]
 
@@ -41,9 +49,14 @@ class StuckClient:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.body" and not message["more_body"]:
+        if message["type"] != "http.response.body":
+            return
+        body = message["body"]
+        is_unread = not message["more_body"] if self._unread is None else self._unread in body
+        if is_unread:
             self.is_stuck.set()
             await self._has_left.wait()
+        self.got += body
 
 
 async def _no_other_path(*_: object) -> None:

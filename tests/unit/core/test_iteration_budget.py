@@ -4,6 +4,8 @@ import asyncio
 import time
 from itertools import pairwise
 
+import pytest
+
 from app.core.event_loop import BUDGET_SECONDS, IterationBudget
 
 PIECES = 200
@@ -28,7 +30,8 @@ async def _record_iterations(steps: list[str]) -> None:
 
 
 class TestIterationBudget:
-    async def test_a_piece_in_an_idle_loop_does_not_wait(self) -> None:
+    async def test_short_pieces_of_one_task_do_not_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("app.core.event_loop.BUDGET_SECONDS", 60)
         budget, steps = IterationBudget(), list[str]()
         other = asyncio.create_task(_record_iterations(steps))
 
@@ -56,9 +59,9 @@ class TestIterationBudget:
 
         other.cancel()
         assert steps.count("p") == PIECES
-        # At least 10 iterations. A busy machine may use up the time of more.
-        assert "".join(steps).split("-").count("p" * PIECES) == 0
-        assert steps[: PIECES + 1].count("-") >= 1
+        # At least 10 iterations. A busy machine may use up the time of more, but hardly that of all.
+        assert "pp" in "".join(steps)
+        assert "p" * PIECES not in "".join(steps)
 
     async def test_new_pieces_do_not_overtake_those_that_wait(self) -> None:
         budget, steps = IterationBudget(), list[str]()

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.relay.errors import STREAM_INTERRUPTED, RelayError
-from app.relay.stream_end import stream_end
-from app.relay.usage_meter import SseMeter
+from app.relay.stream_end import LAST_BYTES, stream_end
 from tests.support.relay import meter_oracle
 from tests.support.relay.streams import streams
 
@@ -17,9 +16,7 @@ EVENT = 'event: content_block_delta\ndata: {"delta": {"text": "é…🦜 ẞ 龍
 
 
 def ended(stream: bytes) -> bytes:
-    meter = SseMeter()
-    meter.feed(stream)
-    return stream + stream_end(meter.last_bytes, ERROR, "req_1")
+    return stream + stream_end(stream[-LAST_BYTES:], ERROR, "req_1")
 
 
 class TestEnd:
@@ -34,8 +31,9 @@ class TestEnd:
             # No event that is torn is dispatched: those before are whole.
             assert all(json.loads(whole) for _, whole in before)
 
-    def test_at_a_boundary_is_only_the_event(self) -> None:
-        end = stream_end(b"", ERROR, "req_1")
+    @pytest.mark.parametrize("last_bytes", [b"", b"}\n\n", b"\n\r\n", b"}\r\r"])
+    def test_at_a_boundary_is_only_the_event(self, last_bytes: bytes) -> None:
+        end = stream_end(last_bytes, ERROR, "req_1")
 
         assert end.startswith(b"event: error\ndata: {")
         assert end.endswith(b"}\n\n")
