@@ -267,20 +267,6 @@ class TestWaiting:
         assert await errors(*running) == []
         assert not any({"a", "b"} & {*together} for together in database.together)
 
-    async def test_is_limited_to_a_number_of_calls(
-        self, database: Database, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(shared_calls, "_MOST_WAITING", 2)
-        calls = shared(database)
-        running = await running_groups(calls, database)
-        waiting = await started(calls, *(call_of(it) for it in "abcd"))
-        (refused,) = await started(calls, call_of("e"))
-
-        assert await errors(refused) == [DatabaseUnavailable]
-
-        database.may_run.set()
-        assert await errors(*running, *waiting) == []
-
 
 async def running_groups(calls: SharedCalls, database: Database) -> Fetched:
     """Let as many groups run as can run at a time."""
