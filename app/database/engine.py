@@ -30,7 +30,7 @@ from app.database.connections import (
 from app.database.driver_errors import is_dead, translate_database_errors
 from app.database.pool_shares import PoolQuotas, PoolShares
 from app.database.sessions import AutocommitSelects, Session
-from app.database.shared_calls import Call, SharedCalls
+from app.database.shared_calls import Call, SharedCalls, fetch_together
 from app.database.statements import FixedStatement, Query, Row
 
 log = structlog.get_logger("byok.database")
@@ -171,8 +171,8 @@ class Database:
         """A session for calls of database functions, each committed when it returns.
 
         Calls for several organizations that arrive at the same time share a transaction (`app.database.shared_calls`). If
-        that is rolled back, or the connection breaks, the call is repeated, although the first one may have been committed.
-        So call only functions that may be repeated. For the rest see `autocommit_read`.
+        the call of another organization undoes it, or the connection breaks, the call is repeated, although the first one
+        may have been committed. So call only functions that may be repeated. For the rest see `autocommit_read`.
         """
         return self._autocommit(organization_id, read_only=False, is_bulk=False)
 
@@ -181,12 +181,10 @@ class Database:
             arguments = statement.arguments(values)
             with translate_database_errors():
                 async with self._share(organization_id, is_bulk=is_bulk):
-                    if not read_only:
-                        call = Call(organization_id=organization_id, arguments=arguments)
-                        shared = await self._calls(statement).fetch(call)
-                        if shared is not None:
-                            return shared
-                    return await self._fetch(statement.scoped_text, [*arguments, organization_id])
+                    call = Call(organization_id=organization_id, arguments=arguments)
+                    return await (
+                        self._fetch(statement, call) if read_only else self._calls(statement).fetch(call)
+                    )
 
         async def fetch_in_transaction(statement: Query, values: Mapping[str, Any]) -> Sequence[Row]:
             async with self.session(organization_id, read_only=read_only, is_bulk=is_bulk) as session:
@@ -209,13 +207,15 @@ class Database:
         """Hold one of the connections that the organization may use at the same time."""
         return nullcontext() if self._shares is None else self._shares.share(organization_id, is_bulk=is_bulk)
 
-    async def _fetch(self, text: str, arguments: Sequence[Any]) -> Sequence[Row]:
+    async def _fetch(self, statement: Query, call: Call) -> Sequence[Row]:
         """Run a SELECT outside a transaction. Repeats it on a second connection if the first one broke."""
         pool = await self._get_pool()
         for attempt in (1, 2):
             driver = await pool.acquire(timeout=self._timeout_seconds)
             try:
-                found: Sequence[Row] = await driver.fetch(text, *arguments)
+                found: Sequence[Row] = await driver.fetch(
+                    statement.scoped_text, *call.arguments, call.organization_id
+                )
             except BaseException as error:
                 _terminate(driver)  # a cancelled statement may still be running
                 if attempt == 1 and is_dead(error):
@@ -230,18 +230,16 @@ class Database:
     def _calls(self, statement: Query) -> SharedCalls:
         calls = self._shared_calls.get(statement)
         if calls is None:
-            calls = self._shared_calls[statement] = SharedCalls(statement, self._fetch_together)
+            calls = self._shared_calls[statement] = SharedCalls(
+                statement, self._fetch_together, self._fetch, timeout_seconds=self._timeout_seconds
+            )
         return calls
 
     async def _fetch_together(self, statement: Query, calls: Sequence[Call]) -> Sequence[Sequence[Row]]:
-        """Run a SELECT for each call, all in one transaction and one round trip; return the rows of each."""
         pool = await self._get_pool()
         driver = await pool.acquire(timeout=self._timeout_seconds)
         try:
-            rows = await driver.fetchmany(
-                statement.shared_text,
-                [(*call.arguments, call.organization_id, number) for number, call in enumerate(calls)],
-            )
+            return await fetch_together(driver, statement, calls)
         except asyncpg.LockNotAvailableError:
             raise  # the connection still works
         except BaseException:
@@ -249,10 +247,6 @@ class Database:
             raise
         finally:
             await pool.release(driver)
-        found: list[list[Row]] = [[] for _ in calls]
-        for row in rows:
-            found[row["call_number"]].append(row)
-        return found
 
     @asynccontextmanager
     async def _connected(

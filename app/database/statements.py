@@ -22,11 +22,11 @@ _DIALECT = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-unt
 _SHARED = (
     "SELECT found.*, context.call_number FROM ("
     "SELECT set_config('byok.org', {organization}, true) AS organization_id,"
-    " set_config('lock_timeout', '{lock_timeout}', true) AS lock_timeout, CAST({number} AS integer) AS call_number"
+    " set_config('lock_timeout', '{lock_timeout}ms', true) AS lock_timeout, CAST({number} AS integer) AS call_number"
     ") AS context CROSS JOIN LATERAL (SELECT selected.* FROM ({statement}) AS selected"
     " WHERE context.organization_id = {organization} OFFSET 0) AS found"
 )
-_SHARED_LOCK_TIMEOUT = "20ms"
+SHARED_LOCK_TIMEOUT_MS = 20
 
 
 class Query:
@@ -66,7 +66,7 @@ class Query:
             statement=self.text,
             organization=f"${count + 1}",
             number=f"${count + 2}",
-            lock_timeout=_SHARED_LOCK_TIMEOUT,
+            lock_timeout=SHARED_LOCK_TIMEOUT_MS,
         )
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:

@@ -118,7 +118,8 @@ class UnitsOfWork:
     def autocommit_call(self, organization_id: str) -> UnitOfWork:
         """A unit of work for one call of a database function, which is committed with its round trip.
 
-        The call may be repeated if the connection breaks, so the function must allow that. It needs no closing.
+        The call may be repeated if the connection breaks, or if the failure of another organization's call undoes the
+        transaction that they share. So the function must allow that. It needs no closing.
         """
         return UnitOfWork(self._database.autocommit_call(organization_id), organization_id)
 

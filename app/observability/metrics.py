@@ -118,6 +118,12 @@ RELAY_CONNECTIONS = Gauge(
     "byok_relay_upstream_connections", "Connections to providers.", ["state"], registry=REGISTRY
 )
 RELAY_LOST = Counter("byok_relay_swept_total", "Calls whose process died, ended by a job.", registry=REGISTRY)
+SHARED_TRANSACTIONS = Counter(
+    "byok_shared_transactions_total",
+    "Transactions that reserve spend for several organizations, by outcome.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 _POOL_IN_USE = Gauge(
     "byok_database_connections_in_use", "Connections of the pool that are in use.", registry=REGISTRY
 )
