@@ -42,6 +42,12 @@ class Database:
         return rows_of(call)
 
 
+@pytest.fixture(autouse=True)
+def _a_lone_call_holds_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it ends, however long the tests wait for the processor."""
+    monkeypatch.setattr(shared_calls, "SHARED_LOCK_TIMEOUT_MS", 60_000)
+
+
 @pytest.fixture
 def database() -> Database:
     return Database()
@@ -130,8 +136,9 @@ class TestGroup:
 
 class TestLoneCall:
     async def test_that_takes_long_lets_the_next_group_begin(
-        self, calls: SharedCalls, database: Database
+        self, calls: SharedCalls, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(shared_calls, "SHARED_LOCK_TIMEOUT_MS", 20)
         lone = await started(calls, call_of("a"), call_of("b"))
         waiting = await started(calls, *(call_of(it) for it in ("c", "d", "e", "f")))
         assert database.together == []
@@ -154,7 +161,10 @@ class TestLoneCall:
 
         assert (database.single, database.together) == (["a"], [])
 
-    async def test_is_cancelled_with_its_caller(self, calls: SharedCalls) -> None:
+    async def test_is_cancelled_with_its_caller(
+        self, calls: SharedCalls, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shared_calls, "SHARED_LOCK_TIMEOUT_MS", 1)
         (caller,) = await started(calls, call_of("a"))
         async with asyncio.timeout(10):
             while calls._groups.number_waiting("0") >= 0:  # noqa: ASYNC110  # no event of its own
@@ -266,6 +276,20 @@ class TestWaiting:
         database.may_run.set()
         assert await errors(*running) == []
         assert not any({"a", "b"} & {*together} for together in database.together)
+
+    async def test_is_limited_to_a_number_of_calls(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shared_calls, "_MOST_WAITING", 2)
+        calls = shared(database)
+        running = await running_groups(calls, database)
+        waiting = await started(calls, *(call_of(it) for it in "abcd"))
+        (refused,) = await started(calls, call_of("e"))
+
+        assert await errors(refused) == [DatabaseUnavailable]
+
+        database.may_run.set()
+        assert await errors(*running, *waiting) == []
 
 
 async def running_groups(calls: SharedCalls, database: Database) -> Fetched:
