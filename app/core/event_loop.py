@@ -20,7 +20,7 @@ _IDLE_SECONDS: Final = 0.0003
 _LONGEST_PAUSE_SECONDS: Final = 0.0025
 BUDGET_SECONDS: Final = 0.002
 # More than have time in one iteration, even if each takes only 40 microseconds.
-_WOKEN_AT_ONCE: Final = 64
+_MOST_WOKEN: Final = 64
 
 # Held by the paused task that goes on next. The others wait for it in order. Tasks within a transaction never wait for it.
 _next_in_line: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
@@ -122,13 +122,17 @@ class IterationBudget:
     long work.
     """
 
-    __slots__ = ("_ends_at", "_is_scheduled", "_waiting")
+    __slots__ = ("_ends_at", "_in_vain", "_is_scheduled", "_waiting", "_went_on", "_woken_at_once")
 
     def __init__(self) -> None:
         # When the time of this iteration ends. None: no piece has begun in it.
         self._ends_at: float | None = None
         self._is_scheduled = False
         self._waiting: deque[_Waiter] = deque()
+        # To wake a task that finds no time costs as much as a short piece. So as many are woken as went on the last time.
+        self._woken_at_once = _MOST_WOKEN
+        self._went_on = 0  # of those that were woken, in this iteration
+        self._in_vain = 0
 
     async def wait(self) -> None:
         """Return at once if this iteration has time left and no other piece waits for it, else in a later iteration."""
@@ -143,7 +147,9 @@ class IterationBudget:
                 waiter.future = loop.create_future()
                 await waiter.future
                 if self._has_time():
+                    self._went_on += 1
                     return
+                self._in_vain += 1
         finally:
             self._waiting.remove(waiter)  # the first, unless its task is cancelled
 
@@ -162,8 +168,17 @@ class IterationBudget:
     def _on_next_iteration(self) -> None:
         self._is_scheduled = False
         self._ends_at = None
-        for waiter in islice(self._waiting, _WOKEN_AT_ONCE):
+        self._adapt()
+        for waiter in islice(self._waiting, self._woken_at_once):
             if not waiter.future.done():
                 waiter.future.set_result(None)
         if self._waiting:
             self._schedule()
+
+    def _adapt(self) -> None:
+        """Choose how many tasks to wake: one more than went on, if others were woken in vain; else up to twice as many."""
+        if self._in_vain:
+            self._woken_at_once = self._went_on + 1
+        elif self._went_on >= self._woken_at_once:
+            self._woken_at_once = min(_MOST_WOKEN, 2 * self._woken_at_once)
+        self._went_on = self._in_vain = 0

@@ -145,6 +145,8 @@ class Call:
         try:
             destination = self._destination or await self._operators()
             self._destination = destination
+            # Twice: calls that share an admission go on together, and those that share a read of the key do so again.
+            await self._services.send_budget.wait()
             self._request = await self._services.forwarder.prepare(destination, self._incoming)
             await self._services.send_budget.wait()
             self._response = await self._services.forwarder.open(self._request, self._incoming)

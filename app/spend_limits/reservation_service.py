@@ -1,6 +1,6 @@
 """Reserve spend before a request is made, so that concurrent requests cannot overspend a limit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -9,6 +9,7 @@ from uuid import UUID
 from app.auth.principal import Caller
 from app.core.clock import now
 from app.core.errors import NotFound, ReservationEnded, SpendLimitExceeded
+from app.core.event_loop import list_in_slices
 from app.database.group_commit import GroupCommit
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
@@ -22,6 +23,8 @@ from app.usage_events.priced_event import Pricer
 
 # Bounds how long one transaction holds the counters of an organization.
 _LARGEST_GROUP = 128
+# To price a reservation takes 0.08 ms: every class of input has its price.
+_PRICED_AT_ONCE = 4
 
 
 class ReservationPrices(PriceSource, Protocol):
@@ -154,7 +157,9 @@ class ReservationService:
         Other transactions of the organization wait for the counters.
         """
         prices = await self._prices.load(uow)
-        made = await uow[ReservationRepository].reserve([one.priced(prices, now()) for one in wanted])
+        made = await uow[ReservationRepository].reserve(
+            await _in_slices(one.priced(prices, now()) for one in wanted)
+        )
         return [_exceeded(one) if isinstance(one, Refusal) else one for one in made]
 
     async def _reserve_group(
@@ -172,7 +177,9 @@ class ReservationService:
     ) -> Sequence[Reservation | Exception]:
         async with self._units.writing_with_shared_lock(organization_id) as uow:
             prices, at = await self._prices.load_with_clock(uow)
-            made = await uow[ReservationRepository].reserve([one.priced(prices, at) for one in wanted], at=at)
+            made = await uow[ReservationRepository].reserve(
+                await _in_slices(one.priced(prices, at) for one in wanted), at=at
+            )
             await uow.commit()
         return [_exceeded(one) if isinstance(one, Refusal) else one for one in made]
 
@@ -183,3 +190,8 @@ def _exceeded(refusal: Refusal) -> SpendLimitExceeded:
         limit_name=refusal.limit_name,
         reason="price_unknown" if refusal.is_price_unknown else "limit_reached",
     )
+
+
+async def _in_slices(priced: Iterable[NewReservation]) -> Sequence[NewReservation]:
+    """Price reservations before their transaction has locked a counter."""
+    return await list_in_slices(priced, in_transaction=True, items_per_step=_PRICED_AT_ONCE)

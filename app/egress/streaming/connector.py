@@ -67,6 +67,7 @@ class _BoundedResponseHandler(ResponseHandler):
         self._count = count
         self._head: ResponseHeadLimit | None = None
         self._was_paused = False  # within this response
+        self._read_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._count.open += 1
@@ -107,6 +108,21 @@ class _BoundedResponseHandler(ResponseHandler):
         """
         if self._was_paused:
             super().resume_reading(resume_parser)
+
+    def _reschedule_timeout(self) -> None:
+        """Called for each read. aiohttp replaces the timer then, which takes a tenth of the time of a read."""
+        self._read_at = self._loop.time()
+        if self._read_timeout_handle is None:
+            super()._reschedule_timeout()
+
+    def _on_read_timeout(self) -> None:
+        """The timer has ended, and is set again if there was a read meanwhile."""
+        self._read_timeout_handle = None
+        left = self._read_at + (self._read_timeout or 0) - self._loop.time()
+        if left > 0:
+            self._read_timeout_handle = self._loop.call_later(left, self._on_read_timeout)
+        else:
+            super()._on_read_timeout()
 
     def data_received(self, data: bytes) -> None:
         if self._head is not None:

@@ -1,19 +1,26 @@
 """The usage event of a call that ended. Its id is that of the reservation, so a call never has two."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
+from app.core.event_loop import list_in_slices
 from app.relay.records import CallEnd, counters
 from app.usage_events.event_decoder import DecodedEvent, EventRejected, decode_event
 from app.usage_events.events import EventBatch
 from app.usage_events.records import UsageSource
 
+# It takes 0.06 ms to decode one.
+_DECODED_AT_ONCE: Final = 4
 
-def batch_of(ends: Sequence[CallEnd]) -> EventBatch:
-    """The events of these calls, in their order."""
-    decoded = [_decoded(end) for end in ends]
+
+async def batch_of(ends: Sequence[CallEnd]) -> EventBatch:
+    """The events of these calls, in their order.
+
+    Its pauses are as short as within a transaction, because what the calls reserve stays reserved until they are stored.
+    """
+    decoded = await list_in_slices(map(_decoded, ends), in_transaction=True, items_per_step=_DECODED_AT_ONCE)
     return EventBatch(
         events=[one.event for one in decoded],
         digests=[one.digest for one in decoded],

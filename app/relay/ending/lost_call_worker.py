@@ -53,7 +53,7 @@ class LostCallWorker:
             lost = await uow[CallRepository].lost(at_most=_CALLS_AT_ONCE)
         if not lost:
             return 0
-        ingested = await self._ingestion.ingest(organization_id, batch_of([_end(one) for one in lost]))
+        ingested = await self._ingestion.ingest(organization_id, await batch_of([_end(one) for one in lost]))
         RELAY_LOST.inc(ingested.accepted)
         return ingested.accepted
 

@@ -112,7 +112,7 @@ class Settler:
 
         A conflict means that the call was taken for lost and ended before, so nothing is lost: the estimate stands.
         """
-        ingested = await self._ingestion.ingest(organization_id, batch_of(ends))
+        ingested = await self._ingestion.ingest(organization_id, await batch_of(ends))
         for one in ingested.not_accepted:
             if one.status is EventStatus.REJECTED:
                 log.error("call_event_rejected", reservation_id=one.event_id, code=one.code)

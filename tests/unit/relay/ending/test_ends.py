@@ -83,10 +83,10 @@ class TestEnd:
 
 
 class TestEvent:
-    def test_names_the_reservation_and_the_key_version(self) -> None:
+    async def test_names_the_reservation_and_the_key_version(self) -> None:
         progress = Progress(was_sent=True, status=200, metered=REPORTED, provider_request_id="req_1")
 
-        batch = batch_of([ended(progress, EndedBy.COMPLETE)])
+        batch = await batch_of([ended(progress, EndedBy.COMPLETE)])
 
         (event,) = batch.events
         assert event.event_id == str(event.reservation_id) == str(CALL.request.id)
@@ -94,20 +94,20 @@ class TestEvent:
         assert (event.feature, event.provider_request_id) == ("assistant", "req_1")
 
     @pytest.mark.parametrize("model", ["sk-ant-api03-abcdefgh", "a\nb", "x" * 129])
-    def test_keeps_the_requested_model_if_the_named_one_cannot_be_stored(self, model: str) -> None:
+    async def test_keeps_the_requested_model_if_the_named_one_cannot_be_stored(self, model: str) -> None:
         metered = Metered(usage=USAGE, source=UsageSource.REPORTED, model=model, is_complete=True)
 
-        batch = batch_of([ended(Progress(was_sent=True, status=200, metered=metered), EndedBy.COMPLETE)])
+        batch = await batch_of([ended(Progress(was_sent=True, status=200, metered=metered), EndedBy.COMPLETE)])
 
         assert [it.model for it in batch.events] == [CALL.request.model]
         assert batch.events[0].usage.output_tokens == 34
 
-    def test_is_estimated_if_the_usage_cannot_be_read(self) -> None:
+    async def test_is_estimated_if_the_usage_cannot_be_read(self) -> None:
         metered = Metered(
             usage={"input_tokens": -1, "output_tokens": "many"}, source=UsageSource.REPORTED, is_complete=True
         )
 
-        batch = batch_of([ended(Progress(was_sent=True, status=200, metered=metered), EndedBy.COMPLETE)])
+        batch = await batch_of([ended(Progress(was_sent=True, status=200, metered=metered), EndedBy.COMPLETE)])
 
         (event,) = batch.events
         assert (event.usage_source, event.usage.input_tokens) == ("estimated", 50)
