@@ -28,11 +28,18 @@ PROVIDER_SECONDS = Histogram(
     registry=REGISTRY,
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
 )
+LOOP_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 LOOP_LAG_SECONDS = Histogram(
     "byok_event_loop_lag_seconds",
     "How late the event loop resumed after a short sleep.",
     registry=REGISTRY,
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+    buckets=LOOP_LAG_BUCKETS,
+)
+LOOP_BUSY_LAG_SECONDS = Histogram(
+    "byok_event_loop_busy_lag_seconds",
+    "The same lag, less the time in which the event loop waited for a processor: at least so much is the process's own.",
+    registry=REGISTRY,
+    buckets=LOOP_LAG_BUCKETS,
 )
 RECONCILED = Counter(
     "byok_swept_total",

@@ -80,12 +80,16 @@ class Admission:
         self, organization_id: str, requests: Sequence[CallRequest]
     ) -> Sequence[_Admitted | Exception] | None:
         """Decide about all requests. None: what they were judged by changed meanwhile, and nothing was recorded."""
-        async with self._units.writing_with_shared_lock(organization_id) as uow:
+        async with self._units.writing_with_shared_lock(organization_id, has_few_rows=True) as uow:
             payer = await uow[PayerRepository].payer()
             refusal = await self._refusal(uow, payer)
             if refusal is not None:
                 return [refusal] * len(requests)
-            made = await self._reservations.reserve_within(uow, [_wanted(one) for one in requests])
+            made = await self._reservations.reserve_within(
+                uow,
+                [_wanted(one) for one in requests],
+                has_price_overrides=payer.has_price_overrides,
+            )
             by_id = {one.id: one for one in made if isinstance(one, Reservation)}
             granted = [one for one in requests if one.id in by_id]
             if granted:

@@ -45,10 +45,10 @@ class Destinations:
             NotReady, ConcurrentChange, DatabaseUnavailable
         """
         for _ in range(_ATTEMPTS):
-            async with self._units.reading(organization_id) as uow:
-                payer = await uow[PayerRepository].payer(with_limits=True)
-                if payer.mode is UsageMode.MANAGED:
-                    await self._admission.require_managed(uow)
+            uow = self._units.autocommit_read(organization_id)
+            payer = await uow[PayerRepository].payer(with_limits=True)
+            if payer.mode is UsageMode.MANAGED:
+                await self._admission.require_managed(uow)
             if payer.blockers:
                 raise NotReady(payer.blockers)
             if payer.mode is UsageMode.MANAGED:
@@ -68,8 +68,7 @@ class Destinations:
 
     async def _operators(self, seconds: float) -> Destination:
         for _ in range(_ATTEMPTS):
-            async with self._units.reading(OPERATOR_ORGANIZATION) as uow:
-                payer = await uow[PayerRepository].payer()
+            payer = await self._units.autocommit_read(OPERATOR_ORGANIZATION)[PayerRepository].payer()
             if payer.mode is UsageMode.MANAGED or payer.blockers:
                 raise NotReady(payer.blockers)
             destination = await self._marked(payer, seconds)

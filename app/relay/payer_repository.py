@@ -29,6 +29,8 @@ _next_change = (
     .where(m.c.organization_id == _ORGANIZATION, m.c.effective_from > sa.func.statement_timestamp())
     .scalar_subquery()
 )
+_price_lists = sa.table("price_override_list", sa.column("organization_id"))
+_has_price_overrides = sa.exists().where(_price_lists.c.organization_id == _ORGANIZATION)
 _ENDPOINT = ("base_url", "messages_url", "auth_style", "workspace_id", "probe_model")
 _payer = sa.select(
     _mode.label("mode"),
@@ -40,6 +42,7 @@ _payer = sa.select(
     v.c.leased_until,
     *(v.c[name] for name in _ENDPOINT),
     _next_change.label("next_change_at"),
+    _has_price_overrides.label("has_price_overrides"),
     sa.func.clock_timestamp().label("now"),
 ).select_from(
     _organization.outerjoin(_active_change, sa.true())
@@ -83,12 +86,16 @@ class Payer:
 
     Without `destination`, the mode is `managed`, no credential is named, or its keys are gone. `next_change_at` is when
     the next scheduled usage mode takes effect.
+
+    Attributes:
+        has_price_overrides: whether prices differ from the price list; exact under the ledger lock.
     """
 
     mode: UsageMode
     destination: Destination | None
     blockers: tuple[Blocker, ...]
     next_change_at: datetime | None
+    has_price_overrides: bool
     leased_until: datetime | None
     read_at: datetime
 
@@ -130,6 +137,7 @@ def _payer_of(row: Row, organization_id: str) -> Payer:
             is_limit_reached=row["is_limit_reached"],
         ),
         next_change_at=row["next_change_at"],
+        has_price_overrides=row["has_price_overrides"],
         leased_until=row["leased_until"],
         read_at=row["now"],
     )

@@ -150,13 +150,18 @@ class ReservationService:
         return released
 
     async def reserve_within(
-        self, uow: UnitOfWork, wanted: Sequence[WantedReservation]
+        self, uow: UnitOfWork, wanted: Sequence[WantedReservation], *, has_price_overrides: bool
     ) -> Sequence[Reservation | SpendLimitExceeded]:
         """Decide about these reservations in a transaction that holds the ledger lock shared. Commit it soon.
 
         Other transactions of the organization wait for the counters.
+
+        Args:
+            uow: the transaction.
+            wanted: the reservations.
+            has_price_overrides: read under the lock. Without overrides, prices take no round trip.
         """
-        prices = await self._prices.load(uow)
+        prices = await self._prices.load(uow) if has_price_overrides else self._prices.without_overrides()
         made = await uow[ReservationRepository].reserve(
             await _in_slices(one.priced(prices, now()) for one in wanted)
         )

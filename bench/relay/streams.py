@@ -23,7 +23,10 @@ MAX_ABORT_MS = 100
 MAX_LAG_MS = 10
 MAX_FIRST_BYTE_MS, MAX_FIRST_BYTE_P99_MS = 6, 20
 _ABORTED = 32  # fewer than the slots of an organization
-_LAG = re.compile(r'byok_event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)')
+_LAG, _BUSY_LAG = (
+    re.compile(rf'byok_event_loop_{name}_seconds_bucket\{{le="([^"]+)"\}} (\S+)')
+    for name in ("lag", "busy_lag")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,8 @@ class Paced:
         pace: duration of the slowest stream, from its first event to its last one.
         memory_kb: what an open stream takes.
         lag_ms: p99 of the event loop's lag, the upper bound of its bucket.
-        provider_lag_ms: the same of the provider at the same time.
+        busy_lag_ms: the same without the time in which the process waited for a processor.
+        provider_lag_ms: the lag of the provider at the same time.
     """
 
     cpu_us: float
@@ -44,6 +48,7 @@ class Paced:
     pace: float
     memory_kb: float
     lag_ms: float
+    busy_lag_ms: float
     provider_lag_ms: float
 
 
@@ -82,6 +87,13 @@ async def measure(relay: Peer, other: Peer, provider: Peer, body: str, tls: Cert
             note=f"{ours.provider_lag_ms:g} ms in the provider at the same time; {other.name} {theirs.lag_ms:g} ms",
         ),
         Measure(
+            name="relay, lag without waits for a processor, p99",
+            value=ours.busy_lag_ms,
+            unit="ms",
+            at_most=MAX_LAG_MS,
+            note="what is left of the lag above if other processes would not use the processors",
+        ),
+        Measure(
             name="relay, memory of an open stream", value=ours.memory_kb, unit="KB", at_most=MAX_KB_A_STREAM
         ),
         *await _first_bytes(relay, provider, body, trusted),
@@ -103,7 +115,7 @@ async def _paced(peer: Peer, provider: Peer, body: str, trusted: ssl.SSLContext)
     """
     await _all_streams(peer, body)  # warm-up
     urls = f"http://127.0.0.1:{peer.port}", f"https://127.0.0.1:{provider.port}"
-    lags_before = [await _lag(url, trusted) for url in urls]
+    lags_before = [await _lags(url, trusted) for url in urls]
     spent, memory = peer.cpu_seconds(), peer.memory_kb()
     durations, paces, grown = [], [], 0.0
     for _ in range(ROUNDS):
@@ -114,16 +126,18 @@ async def _paced(peer: Peer, provider: Peer, body: str, trusted: ssl.SSLContext)
         paces.append(await running / EVENTS / PACE_SECONDS)
         durations.append((time.perf_counter() - started) / EVENTS / PACE_SECONDS)
     spent = peer.cpu_seconds() - spent
-    lag, provider_lag = [
-        _p99_ms(before, await _lag(url, trusted)) for before, url in zip(lags_before, urls, strict=True)
+    lags, provider_lags = [
+        [_p99_ms(*both) for both in zip(before, await _lags(url, trusted), strict=True)]
+        for before, url in zip(lags_before, urls, strict=True)
     ]
     return Paced(
         cpu_us=spent / ROUNDS / STREAMS / EVENTS * 1e6,
         duration=statistics.median(durations),
         pace=statistics.median(paces),
         memory_kb=grown / STREAMS,
-        lag_ms=lag,
-        provider_lag_ms=provider_lag,
+        lag_ms=lags[0],
+        busy_lag_ms=lags[1],
+        provider_lag_ms=provider_lags[0],
     )
 
 
@@ -198,11 +212,14 @@ async def _abort_ms(relay: Peer, provider: Peer, body: str, trusted: ssl.SSLCont
     return (time.perf_counter() - started) * 1000
 
 
-async def _lag(url: str, trusted: ssl.SSLContext) -> dict[float, float]:
-    """The cumulative counts of the lag's buckets, by their upper bounds in seconds."""
+async def _lags(url: str, trusted: ssl.SSLContext) -> list[dict[float, float]]:
+    """The cumulative counts of the buckets of both lags, by their upper bounds in seconds."""
     async with httpx.AsyncClient(verify=trusted, trust_env=False) as http:
         text = (await http.get(f"{url}/metrics")).text
-    return {float(bound): float(count) for bound, count in _LAG.findall(text)}
+    return [
+        {float(bound): float(count) for bound, count in pattern.findall(text)}
+        for pattern in (_LAG, _BUSY_LAG)
+    ]
 
 
 def _p99_ms(before: dict[float, float], after: dict[float, float]) -> float:

@@ -207,9 +207,12 @@ class EmbeddedSecretStore:
         return next(iter(await self._read(ref, _FIND, version=version)), None)
 
     async def _read(self, ref: SecretRef, statement: Query, **values: object) -> Sequence[Row]:
-        return await self._in_transaction(
-            ref.organization_id, lambda session: _rows(session, ref, statement, values)
-        )
+        """Run a SELECT, in one round trip."""
+        try:
+            return await _rows(self._database.autocommit_read(ref.organization_id), ref, statement, values)
+        except (DatabaseUnavailable, PostgresError):
+            pass  # raised below, as in `_in_transaction`
+        raise SecretStoreUnavailable
 
     async def _change(
         self,

@@ -97,7 +97,9 @@ class TestEvent:
     async def test_keeps_the_requested_model_if_the_named_one_cannot_be_stored(self, model: str) -> None:
         metered = Metered(usage=USAGE, source=UsageSource.REPORTED, model=model, is_complete=True)
 
-        batch = await batch_of([ended(Progress(was_sent=True, status=200, metered=metered), EndedBy.COMPLETE)])
+        batch = await batch_of(
+            [ended(Progress(was_sent=True, status=200, metered=metered), EndedBy.COMPLETE)]
+        )
 
         assert [it.model for it in batch.events] == [CALL.request.model]
         assert batch.events[0].usage.output_tokens == 34
@@ -107,7 +109,9 @@ class TestEvent:
             usage={"input_tokens": -1, "output_tokens": "many"}, source=UsageSource.REPORTED, is_complete=True
         )
 
-        batch = await batch_of([ended(Progress(was_sent=True, status=200, metered=metered), EndedBy.COMPLETE)])
+        batch = await batch_of(
+            [ended(Progress(was_sent=True, status=200, metered=metered), EndedBy.COMPLETE)]
+        )
 
         (event,) = batch.events
         assert (event.usage_source, event.usage.input_tokens) == ("estimated", 50)
