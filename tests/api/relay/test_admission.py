@@ -67,6 +67,20 @@ class TestLimits:
         assert response.headers["x-should-retry"] == "false"
         assert len(user.provider.messages()) == before
 
+    async def test_reserves_at_the_organizations_own_prices(
+        self, user: RelayUser, make_token: MakeToken
+    ) -> None:
+        service = replace(user.admin, token=make_token("service", scopes=["billing:write"]))
+        await user.create_limit("0.5")
+        assert (await user.send()).status_code == 200
+        prices = {"usd_per_million_tokens": {"uncached_input": "9999", "output": "9999"}}
+        overrides = await service.request(
+            "PUT", f"{user.admin.path}/price-overrides", json={"overrides": [{"model": MODEL, **prices}]}
+        )
+        assert overrides.status_code == 200, overrides.text
+
+        assert error_of(await user.send()) == (402, "billing_error", "spend_limit_exceeded")
+
     async def test_a_model_without_a_price_is_402_if_a_limit_blocks(self, user: RelayUser) -> None:
         assert (await user.send(request(model="unpriced-model"))).status_code == 200
         await user.create_limit("100")

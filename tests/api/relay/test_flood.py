@@ -4,6 +4,9 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
 
 from app.core.event_loop import BUDGET_SECONDS, IterationBudget
 from tests.support.polling import resolved, until
@@ -46,3 +49,21 @@ async def test_an_admitted_call_overtakes_requests_that_have_just_arrived(user: 
     for task in flood:
         task.cancel()
     await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_calls_that_are_admitted_together_do_not_read_their_keys_in_one_iteration(
+    user: RelayUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, others = user.relay.services, list[bool]()
+    prepare = services.forwarder.prepare
+
+    async def note(*arguments: Any) -> Any:
+        others.append(all(task.done() for task in flood))
+        return await prepare(*arguments)
+
+    monkeypatch.setattr(services.forwarder, "prepare", note)
+    flood = [asyncio.create_task(_refused(services.send_budget)) for _ in range(REFUSED // 2)]
+
+    assert (await user.send()).status_code == 200
+    assert others == [True]
+    await asyncio.gather(*flood)

@@ -399,6 +399,32 @@ class TestEnds:
 
         assert received == b"xxxxxx"
 
+    async def test_reads_do_not_replace_the_timer_of_the_idle_bound(self) -> None:
+        timers, reads = set[int](), 5
+
+        async def script(_reader: Reader, writer: Writer) -> None:
+            writer.write(CHUNKED)
+            await writer.drain()
+            for _ in range(reads):
+                await asyncio.sleep(0.01)
+                writer.write(b"1\r\nx\r\n")
+                await writer.drain()
+            await asyncio.Event().wait()
+
+        async with scripted_server(script) as server, provider_client(server) as client:
+            response = await client.open(post())
+            connection = response._response.connection
+            assert connection is not None
+            assert connection.protocol is not None
+            first = connection.protocol._read_timeout_handle
+            received = b""
+            while len(received) < reads:
+                received += await response.read()
+                timers.add(id(connection.protocol._read_timeout_handle))
+            response.close()
+
+        assert timers == {id(first)}
+
     async def test_idle_bound_applies_to_the_head(self) -> None:
         timeouts = Timeouts(connect_seconds=5, upload_seconds=5, idle_seconds=0.1)
         async with (

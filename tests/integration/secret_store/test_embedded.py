@@ -227,3 +227,15 @@ class TestDatabaseErrors:
 
         assert refusal.value.__cause__ is None
         assert refusal.value.__context__ is None
+
+
+class TestRead:
+    async def test_takes_no_transaction(
+        self, store: EmbeddedSecretStore, database: Database, ref: SecretRef, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await write(store, ref)
+        if database._is_pooled or database._cells is not None:
+            pytest.skip("a read without a transaction needs a connection that stays the same")
+        monkeypatch.setattr(database, "session", None)
+
+        assert (await store.read(ref, 1)).reveal() == KEY.reveal()

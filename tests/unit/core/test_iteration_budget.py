@@ -90,3 +90,20 @@ class TestIterationBudget:
             await asyncio.gather(*tasks, return_exceptions=True)
         assert steps[-1] == str(PIECES - 1)
         assert len(steps) < PIECES / 2
+
+    async def test_few_are_woken_in_vain(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        looks = 0
+        has_time = IterationBudget._has_time
+
+        def count(budget: IterationBudget) -> bool:
+            nonlocal looks
+            looks += 1
+            return has_time(budget)
+
+        monkeypatch.setattr(IterationBudget, "_has_time", count)
+        budget, steps = IterationBudget(), list[str]()
+
+        await asyncio.gather(*(_piece(budget, steps, "p", BUDGET_SECONDS / 4) for _ in range(PIECES)))
+
+        assert len(steps) == PIECES
+        assert looks < 3 * PIECES

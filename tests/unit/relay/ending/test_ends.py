@@ -1,5 +1,6 @@
 """The table of ends: outcome, source and counters of every way in which a call can end."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from uuid import UUID
@@ -116,3 +117,20 @@ class TestEvent:
         (event,) = batch.events
         assert (event.usage_source, event.usage.input_tokens) == ("estimated", 50)
         assert batch.flags == [UsageFlag.NONE]
+
+    async def test_those_of_many_calls_let_other_tasks_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("app.core.event_loop.SLICE_SECONDS", 0)
+        ends, iterations = [ended(Progress(was_sent=True), EndedBy.CLIENT)] * 40, 0
+
+        async def count() -> None:
+            nonlocal iterations
+            while True:
+                iterations += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        batch = await batch_of(ends)
+
+        counting.cancel()
+        assert len(batch.events) == len(ends)
+        assert iterations >= len(ends) / 4
