@@ -198,7 +198,7 @@ _INSERTED_ROWS = (
     .cte("inserted_rows")
 )
 _INSERT = Query(sa.select(sa.func.count().label("n")).select_from(_INSERTED_ROWS).add_cte(_INSERTED_OBJECTS))
-_XID_OF_ONE = sa.literal_column("pg_current_xact_id()::text::bigint")
+_XID_OF_ONE: sa.ColumnElement[int] = sa.literal_column("pg_current_xact_id()::text::bigint")
 _INSERT_ONE_OBJECT = Query(
     sa.insert(o).values(
         organization_id=_ORGANIZATION,

@@ -1,7 +1,7 @@
-"""Let a function set the organization when a transaction enters its cell, so that Citus repeats nothing else on a worker.
+"""Let a function set the organization and the search path, so that Citus repeats nothing else on a cell's worker.
 
-On the cell's worker, Citus repeats the whole text that contains a `SET LOCAL`. If the function contains it, that text is only
-this statement, and the worker need not run what else begins a transaction.
+There, Citus repeats the whole text that contains a `SET LOCAL`. If the function contains it, that text is short, and the
+worker need not run what else begins a transaction.
 
 Revision ID: 5e17c0a4b9d2
 Revises: 8a41f6d20c95
@@ -14,13 +14,15 @@ down_revision = "8a41f6d20c95"
 branch_labels = None
 depends_on = None
 
-# With the caller's privileges: the other function has those of the owner.
+# One text, and only one SET in it, because Citus repeats the text for each of them. Statements that run on the worker look
+# tables up in its search path too. With the caller's privileges: the other function has those of the owner.
 ENTER = """
     CREATE FUNCTION cells.enter(organization text, cell text) RETURNS void
     LANGUAGE plpgsql
     AS $$
     BEGIN
-        EXECUTE pg_catalog.format('SET LOCAL byok.org = %L', organization);
+        EXECUTE pg_catalog.format('SET LOCAL byok.org = %L; SELECT pg_catalog.set_config(''search_path'', %L, true)',
+            organization, cell);
         PERFORM cells.enter(cell);
     END $$
 """

@@ -1,8 +1,8 @@
 """Cells: schemas that have all tables of their organizations. A directory says in which cell an organization lives.
 
 Without cells, all organizations live in the schema `public`, and transactions are as if cells did not exist. With cells,
-the round trip that begins a transaction also sets the search path and calls `cells.enter`. That function sets the
-organization, locks its place in the directory until the transaction ends, and refuses a cell that it has left. So
+the round trip that begins a transaction also calls `cells.enter`. That function sets the organization and the search
+path, locks the organization's place in the directory until the transaction ends, and refuses a cell that it has left. So
 no statement runs in the wrong cell, however old this cache is. See docs/explanation/adr/0040-cells.md.
 """
 
@@ -53,12 +53,13 @@ class CellDirectory:
     def entry(self, organization_id: str | None) -> str:
         """The SQL that sets a valid organization and enters its cell. It follows BEGIN."""
         if organization_id is None:
-            return f"; {_search_in(_valid(_current.get()))}"
+            # Not SET LOCAL: for each of those, Citus runs the whole text of the round trip once more on the worker.
+            return f"; SELECT set_config('search_path', '{_valid(_current.get())}', true)"
         cell = _valid(self._known.get(organization_id, HOME))
-        return f"; {_search_in(cell)}, cells.enter('{organization_id}', '{cell}')"
+        return f"; SELECT cells.enter('{organization_id}', '{cell}')"
 
     def is_to_list(self, organization_id: str | None) -> bool:
-        """Whether a transaction of its own has to list the organization before one that writes rows.
+        """Whether a separate transaction has to list the organization before one that writes rows.
 
         On Citus, a worker commits before the coordinator does. If the coordinator is lost in between, the rows are there and
         an entry of the same transaction is not. So an organization without an entry could get another cell.
@@ -90,11 +91,6 @@ class CellDirectory:
     def _forget(self, organization_id: str) -> None:
         self._known.pop(organization_id, None)
         self._listed.discard(organization_id)
-
-
-def _search_in(cell: str) -> str:
-    # Not SET LOCAL: for each of those, Citus runs the whole text of the round trip once more on the worker.
-    return f"SELECT set_config('search_path', '{cell}', true)"
 
 
 def _valid(cell: str) -> str:

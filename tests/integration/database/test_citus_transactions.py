@@ -132,7 +132,7 @@ class TestBeginning:
         assert await celled.cell_of(tenant) in {"cell_1", "cell_2", "public"}
         await database.close()
 
-    async def test_lets_citus_repeat_only_the_organization_on_the_worker(self, celled: Cluster) -> None:
+    async def test_lets_citus_repeat_only_the_organization_and_the_search_path(self, celled: Cluster) -> None:
         tenant = await celled.tenant_in("cell_1")
         directory = CellDirectory(is_on_citus=True)
         refusal = asyncpg.PostgresError()
@@ -145,10 +145,15 @@ class TestBeginning:
 
         await connection.execute(f"BEGIN{directory.entry(tenant.organization)}")
         found = await connection.fetchval("SELECT count(*) FROM usage_event")
+        found_on_worker = await connection.fetchval(
+            "SELECT to_regclass('usage_event_key') IS NOT NULL FROM usage_event"
+        )
         await connection.execute("COMMIT")
         await connection.close()
 
         assert found == 1
+        assert found_on_worker
         (begin,) = [it for it in messages if "assign_distributed_transaction_id" in it]
         assert f"SET LOCAL byok.org = '{tenant.organization}';" in begin
+        assert begin.count("byok.org") == begin.count("search_path") == 1
         assert "cells.enter" not in begin
