@@ -66,6 +66,23 @@ class DatabaseLogin:
         return self.url if self.direct_url is None else self.direct_url
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beginning:
+    """The parts of the round trip that begins a transaction. With cells, the entry sets the organization."""
+
+    organization_id: str | None
+    set_organization: str
+    writes: bool
+    begin: str
+    plans: str
+    first: str
+
+    @property
+    def text(self) -> str:
+        """The SQL without cells."""
+        return self.begin + self.set_organization + self.plans + self.first
+
+
 class Database:
     """A pool of connections that all have the privileges of the role `byok_service`.
 
@@ -131,12 +148,17 @@ class Database:
             DatabaseUnavailable: no connection became free, the connection broke, or a timeout passed.
             ConcurrencyLimited: the organization uses as many connections as it may.
         """
-        begin = _begin(organization_id, read_only=read_only, is_snapshot=is_snapshot) + self._local_settings
-        first = "" if first_statement is None else f"; {first_statement.text}"
-        plans = _KEEP_PLANS if keeps_plans else ""
+        beginning = _Beginning(
+            organization_id=organization_id,
+            set_organization=_set_organization(organization_id),
+            writes=not read_only,
+            begin=_begin(read_only=read_only, is_snapshot=is_snapshot) + self._local_settings,
+            plans=_KEEP_PLANS if keeps_plans else "",
+            first="" if first_statement is None else f"; {first_statement.text}",
+        )
         share = self._share(organization_id, is_bulk=is_bulk)
         with translate_database_errors():
-            async with share, self._connected(organization_id, begin, first, plans=plans) as driver:
+            async with share, self._connected(beginning) as driver:
                 session = self._session_on(driver, organization_id)
                 try:
                     yield session
@@ -249,16 +271,14 @@ class Database:
             await pool.release(driver)
 
     @asynccontextmanager
-    async def _connected(
-        self, organization_id: str | None, begin: str, first: str, *, plans: str
-    ) -> AsyncIterator[Any]:
+    async def _connected(self, beginning: _Beginning) -> AsyncIterator[Any]:
         """A pooled connection on which a transaction has begun. Tries a second one if the first one was dead."""
         pool = await self._get_pool()
         for attempt in (1, 2):
             driver = await pool.acquire(timeout=self._timeout_seconds)
             try:
                 try:
-                    await self._enter(driver, organization_id, begin, first, plans=plans)
+                    await self._enter(driver, beginning)
                 except BaseException as error:
                     _terminate(driver)
                     if attempt == 1 and is_dead(error):
@@ -269,18 +289,20 @@ class Database:
             finally:
                 await pool.release(driver)
 
-    async def _enter(
-        self, driver: Any, organization_id: str | None, begin: str, first: str, *, plans: str
-    ) -> None:
+    async def _enter(self, driver: Any, beginning: _Beginning) -> None:
         """Begin a transaction, in the organization's cell if there are cells."""
-        if self._cells is None:
-            await driver.execute(begin + plans + first)
+        cells, organization_id = self._cells, beginning.organization_id
+        if cells is None:
+            await driver.execute(beginning.text)
             return
         for _ in range(_ENTRIES):
             try:
-                await driver.execute(begin + self._cells.entry(organization_id) + first)
+                if organization_id is not None and beginning.writes and cells.is_to_list(organization_id):
+                    await driver.execute(f"{beginning.begin}{cells.entry(organization_id)}; COMMIT")
+                    cells.note_listed(organization_id)
+                await driver.execute(beginning.begin + cells.entry(organization_id) + beginning.first)
             except asyncpg.PostgresError as error:
-                if organization_id is None or not self._cells.learn(organization_id, error):
+                if organization_id is None or not cells.learn(organization_id, error):
                     raise
                 await driver.execute("ROLLBACK")
             else:
@@ -375,19 +397,19 @@ async def _read_cells(pool: asyncpg.Pool, timeout_seconds: float) -> CellDirecto
         return CellDirectory(is_on_citus=await driver.fetchval(ARE_ON_CITUS)) if has_cells else None
 
 
-def _begin(organization_id: str | None, *, read_only: bool, is_snapshot: bool) -> str:
-    """The SQL that begins a transaction and sets its organization, in one round trip.
-
-    The pattern of organization ids allows no character that needs quoting.
-    """
+def _begin(*, read_only: bool, is_snapshot: bool) -> str:
+    """The SQL that begins a transaction."""
     begin = "BEGIN ISOLATION LEVEL REPEATABLE READ" if is_snapshot else "BEGIN"
-    if read_only:
-        begin += " READ ONLY"
+    return f"{begin} READ ONLY" if read_only else begin
+
+
+def _set_organization(organization_id: str | None) -> str:
+    """The SQL that sets the organization of a transaction. The pattern of ids allows no character that needs quoting."""
     if organization_id is None:
-        return begin
+        return ""
     if not _ORGANIZATION.fullmatch(organization_id):
         raise ValueError("not an organization id")
-    return f"{begin}; SET LOCAL byok.org = '{organization_id}'"
+    return f"; SET LOCAL byok.org = '{organization_id}'"
 
 
 async def _roll_back_or_terminate(driver: Any, session: Session) -> None:

@@ -126,21 +126,35 @@ SETTLE = _sql("""
         ON false
 """)
 
-ADD = _sql("""
+_INSERT_COUNTERS = """
     INSERT INTO spend_counter AS c
         (organization_id, limit_id, period_starts_at, settled_managed, settled_byo, reserved, unpriced)
-    SELECT CAST(:organization_id AS text), x.id, x.period, x.managed, x.byo, x.reserved, x.unpriced
-    FROM unnest(CAST(:limit_ids AS uuid[]), CAST(:periods AS timestamptz[]), CAST(:managed AS numeric[]),
-        CAST(:byo AS numeric[]), CAST(:reserved AS numeric[]), CAST(:unpriced AS bigint[]))
-        AS x (id, period, managed, byo, reserved, unpriced)
-    ORDER BY x.id, x.period
+    {rows}
     ON CONFLICT (organization_id, limit_id, period_starts_at) DO UPDATE
     SET settled_managed = c.settled_managed + excluded.settled_managed,
         settled_byo = c.settled_byo + excluded.settled_byo,
         reserved = c.reserved + excluded.reserved,
         unpriced = c.unpriced + excluded.unpriced
     RETURNING c.limit_id, c.period_starts_at, c.settled_managed, c.settled_byo, c.reserved, c.unpriced
-""")
+"""
+ADD = _sql(
+    _INSERT_COUNTERS.format(
+        rows="""
+    SELECT CAST(:organization_id AS text), x.id, x.period, x.managed, x.byo, x.reserved, x.unpriced
+    FROM unnest(CAST(:limit_ids AS uuid[]), CAST(:periods AS timestamptz[]), CAST(:managed AS numeric[]),
+        CAST(:byo AS numeric[]), CAST(:reserved AS numeric[]), CAST(:unpriced AS bigint[]))
+        AS x (id, period, managed, byo, reserved, unpriced)
+    ORDER BY x.id, x.period"""
+    )
+)
+# Citus sends a row of constants with the statement, and any other rows in a temporary file.
+ADD_ONE = _sql(
+    _INSERT_COUNTERS.format(
+        rows="""
+    VALUES (CAST(:organization_id AS text), CAST(:limit_id AS uuid), CAST(:period AS timestamptz),
+        CAST(:managed AS numeric), CAST(:byo AS numeric), CAST(:reserved AS numeric), CAST(:unpriced AS bigint))"""
+    )
+)
 
 STATES = _sql("""
     SELECT l.*, h.current_period, statement_timestamp() AS now,

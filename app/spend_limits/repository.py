@@ -17,6 +17,7 @@ from app.database.repository import Repository
 from app.database.statements import Query, Row
 from app.spend_limits.counter_queries import (
     ADD,
+    ADD_ONE,
     DELETE_COUNTERS,
     DELETE_CROSSINGS,
     RECOUNT,
@@ -77,6 +78,8 @@ _CROSSINGS = Query(
     .order_by(a.c.threshold)
 )
 _CLOCK = Query(sa.select(sa.func.clock_timestamp().label("now")))
+# On Citus, a statement for each of these costs less than the temporary file and the two-phase commit of one for all.
+_FEW = 4
 
 
 class LimitRepository(Repository):
@@ -142,6 +145,8 @@ class LimitRepository(Repository):
         """Add to the counters, at most one increment for each limit and period; returns their new values."""
         if not increments:
             return []
+        if self._session.is_on_citus and len(increments) <= _FEW:
+            return [await self._add_one(it) for it in sorted(increments, key=_in_lock_order)]
         found = await self._session.rows(
             ADD,
             organization_id=self._organization_id,
@@ -152,12 +157,20 @@ class LimitRepository(Repository):
             reserved=[increment.spend.reserved for increment in increments],
             unpriced=[increment.spend.unpriced for increment in increments],
         )
-        return [
-            CounterIncrement(
-                limit_id=row["limit_id"], period_starts_at=row["period_starts_at"], spend=_spend(row)
-            )
-            for row in found
-        ]
+        return [_increment(row) for row in found]
+
+    async def _add_one(self, increment: CounterIncrement) -> CounterIncrement:
+        row = await self._session.one(
+            ADD_ONE,
+            organization_id=self._organization_id,
+            limit_id=increment.limit_id,
+            period=increment.period_starts_at,
+            managed=increment.spend.managed,
+            byo=increment.spend.byo,
+            reserved=increment.spend.reserved,
+            unpriced=increment.spend.unpriced,
+        )
+        return _increment(row)
 
     async def record_crossing(self, limit_id: UUID, period_starts_at: datetime, crossing: Crossing) -> bool:
         """Record that a threshold was crossed; False if that was recorded before."""
@@ -256,6 +269,17 @@ def limit_of(row: Row) -> SpendLimit:
         created_at=row["created_at"],
         created_by=row["created_by"],
         updated_at=row["updated_at"],
+    )
+
+
+def _in_lock_order(increment: CounterIncrement) -> tuple[UUID, datetime]:
+    return increment.limit_id, increment.period_starts_at
+
+
+def _increment(row: Row) -> CounterIncrement:
+    """The new values of a counter."""
+    return CounterIncrement(
+        limit_id=row["limit_id"], period_starts_at=row["period_starts_at"], spend=_spend(row)
     )
 
 

@@ -100,6 +100,29 @@ _INSERTED_FRESH_REQUESTS = (
 _CLAIM_REQUESTS = Query(
     sa.select(sa.func.array_agg(_INSERTED_FRESH_REQUESTS.c.provider_request_id).label("request_ids"))
 )
+# One event on Citus, which writes rows that are not constants in two steps, with a temporary file on the worker and a
+# two-phase commit. It takes functions in VALUES from the coordinator, so the transaction number is the coordinator's.
+_CLAIM_ONE_KEY = Query(
+    insert(k)
+    .values(
+        organization_id=_ORGANIZATION,
+        event_id=sa.bindparam("event_id", type_=sa.Text),
+        payload_hash=sa.bindparam("payload_hash", type_=sa.LargeBinary),
+        started_at=sa.bindparam("started_at", type_=k.c.started_at.type),
+    )
+    .on_conflict_do_nothing()
+    .returning(k.c.event_id)
+)
+_CLAIM_ONE_REQUEST = Query(
+    insert(q)
+    .values(
+        organization_id=_ORGANIZATION,
+        provider_request_id=sa.bindparam("provider_request_id", type_=sa.Text),
+        started_at=sa.bindparam("started_at", type_=q.c.started_at.type),
+    )
+    .on_conflict_do_nothing()
+    .returning(q.c.provider_request_id)
+)
 _DIGESTS = Query(
     sa.select(k.c.event_id, k.c.payload_hash).where(
         k.c.organization_id == _ORGANIZATION,
@@ -175,6 +198,28 @@ _INSERTED_ROWS = (
     .cte("inserted_rows")
 )
 _INSERT = Query(sa.select(sa.func.count().label("n")).select_from(_INSERTED_ROWS).add_cte(_INSERTED_OBJECTS))
+_XID_OF_ONE: sa.ColumnElement[int] = sa.literal_column("pg_current_xact_id()::text::bigint")
+_INSERT_ONE_OBJECT = Query(
+    sa.insert(o).values(
+        organization_id=_ORGANIZATION,
+        ingested_at=sa.bindparam("ingested_at", type_=o.c.ingested_at.type),
+        ingest_xid=_XID_OF_ONE,
+        month=sa.bindparam("month", type_=o.c.month.type),
+        objects=sa.bindparam("objects", type_=sa.LargeBinary),
+    )
+)
+_INSERT_ONE_ROW = Query(
+    sa.insert(t).values(
+        organization_id=_ORGANIZATION,
+        ingested_at=sa.bindparam("ingested_at", type_=t.c.ingested_at.type),
+        ingest_xid=_XID_OF_ONE,
+        correction=sa.literal_column("0"),
+        event_id=sa.bindparam("event_id", type_=sa.Text),
+        **{name: sa.bindparam(name, type_=t.c[name].type) for name in _COLUMNS},
+    )
+)
+# Of these, a statement for each costs less than the file and the two-phase commit.
+_FEW = 4
 
 
 class ClaimedIds(NamedTuple):
@@ -217,6 +262,8 @@ class UsageRepository(Repository):
 
     async def claim(self, batch: EventBatch) -> ClaimedIds:
         """Insert the ids that do not exist yet and return them. Waits for transactions that insert the same ids."""
+        if self._inserts_one_by_one(len(batch.events)):
+            return await self._claim_one_by_one(batch)
         keys = {
             "event_id": [event.event_id for event in batch.events],
             "payload_hash": batch.digests,
@@ -232,6 +279,38 @@ class UsageRepository(Repository):
         row = await self._session.one(_CLAIM_KEYS, **organization, **bulk_params(**keys))
         event_ids = frozenset(row["event_ids"] or ())
         return ClaimedIds(event_ids, await self._claim_requests(batch, event_ids))
+
+    def _inserts_one_by_one(self, number: int) -> bool:
+        return self._session.is_on_citus and number <= _FEW
+
+    async def _claim_one_by_one(self, batch: EventBatch) -> ClaimedIds:
+        """Insert the ids in the same order as other transactions, so that they cannot deadlock."""
+        organization = {"organization_id": self._organization_id}
+        event_ids, request_ids = set(), set()
+        for event, digest in sorted(
+            zip(batch.events, batch.digests, strict=True), key=lambda it: it[0].event_id
+        ):
+            claimed = await self._session.first(
+                _CLAIM_ONE_KEY,
+                **organization,
+                event_id=event.event_id,
+                payload_hash=digest,
+                started_at=event.started_at,
+            )
+            if claimed is not None:
+                event_ids.add(event.event_id)
+        requests = [
+            (event.provider_request_id, event.started_at)
+            for event in batch.events
+            if event.event_id in event_ids and event.provider_request_id is not None
+        ]
+        for request_id, started_at in sorted(requests):
+            claimed = await self._session.first(
+                _CLAIM_ONE_REQUEST, **organization, provider_request_id=request_id, started_at=started_at
+            )
+            if claimed is not None:
+                request_ids.add(request_id)
+        return ClaimedIds(frozenset(event_ids), frozenset(request_ids))
 
     async def _claim_requests(self, batch: EventBatch, event_ids: frozenset[str]) -> frozenset[str]:
         """Insert the ids of provider requests of these events that do not exist yet, and return them."""
@@ -265,6 +344,9 @@ class UsageRepository(Repository):
             columns[name] = column(rows)
             await time_slice.pause_if_used()
         event_ids = [it.event_id for it in rows.events]
+        if self._inserts_one_by_one(len(rows)):
+            await self._insert_one_by_one(rows.ingested_at, objects, {"event_id": event_ids, **columns})
+            return
         for start in range(0, len(rows), _ROWS_PER_INSERT):
             part = slice(start, start + _ROWS_PER_INSERT)
             packed = {} if start else objects
@@ -276,3 +358,13 @@ class UsageRepository(Repository):
                 **bulk_params(event_id=event_ids[part]),
                 **bulk_params_or_constant(**{name: values[part] for name, values in columns.items()}),
             )
+
+    async def _insert_one_by_one(
+        self, ingested_at: datetime, objects: Mapping[datetime, bytes], columns: Mapping[str, Sequence[Any]]
+    ) -> None:
+        of_each = {"organization_id": self._organization_id, "ingested_at": ingested_at}
+        for month, packed in objects.items():
+            await self._session.execute(_INSERT_ONE_OBJECT, **of_each, month=month, objects=packed)
+        for values in zip(*columns.values(), strict=True):
+            row = dict(zip(columns, values, strict=True))
+            await self._session.execute(_INSERT_ONE_ROW, **of_each, **row)

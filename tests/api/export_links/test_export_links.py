@@ -91,7 +91,8 @@ class TestOpenLink:
         path = await create_link(tenant)
         await change(
             superuser,
-            "UPDATE export_link SET expires_at = expires_at - interval '60 seconds' WHERE organization_id = :organization",
+            "UPDATE export_link SET expires_at = (expires_at AT TIME ZONE 'UTC' - interval '60 seconds') AT TIME ZONE 'UTC'"
+            " WHERE organization_id = :organization",
             organization=tenant.organization,
         )
 

@@ -199,12 +199,12 @@ class TestRequest:
         self, endpoint_service: CustomEndpointService, make_token: MakeToken, superuser: AsyncEngine
     ) -> None:
         token = make_token("service", scopes={Scope.CREDENTIALS_WRITE})
-        await change(superuser, "DELETE FROM rate_counter WHERE organization_id = '_services'")
+        await change(superuser, "DELETE FROM public.rate_counter WHERE organization_id = '_services'")
 
         response = await check(Tenant(http=endpoint_service.http, organization="*", token=token), URL)
 
         assert (response.status_code, response.json()["accepted"]) == (200, True)
-        counted = "SELECT sum(requests) AS n FROM rate_counter WHERE organization_id = '_services'"
+        counted = "SELECT sum(requests) AS n FROM public.rate_counter WHERE organization_id = '_services'"
         assert (await fetch(superuser, counted))[0]["n"] == 1
 
 

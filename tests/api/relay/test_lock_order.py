@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.support.database.lock_waiters import is_on_citus, lock_waiters
 from tests.support.database.rows import fetch
 from tests.support.polling import until
 from tests.support.relay.relay_service import RelayUser
@@ -15,6 +16,13 @@ from tests.support.tenant import MakeToken, Tenant
 _COUNTER = sa.text("SELECT 1 FROM spend_counter WHERE organization_id = :organization FOR UPDATE")
 _VERSION = sa.text("SELECT 1 FROM credential_version WHERE organization_id = :organization FOR SHARE NOWAIT")
 _WAITING = "SELECT 1 FROM pg_stat_activity WHERE :holder = ANY (pg_blocking_pids(pid))"
+
+
+async def waits(superuser: AsyncEngine, holder: int) -> bool:
+    """Whether a session waits for this one. On Citus, another session holds its locks on the worker."""
+    if await is_on_citus(superuser):
+        return bool(await lock_waiters(superuser))
+    return bool(await fetch(superuser, _WAITING, holder=holder))
 
 
 async def ingest(service: Tenant, used: dict[str, Any]) -> None:
@@ -39,7 +47,7 @@ class TestIngestionOfByoEvents:
             holder = await holding.scalar(sa.text("SELECT pg_backend_pid()"))
             assert await holding.scalar(_COUNTER, {"organization": user.organization}) == 1
             ingesting = asyncio.create_task(ingest(service, used))
-            await until(lambda: fetch(superuser, _WAITING, holder=holder), bool)
+            await until(lambda: waits(superuser, holder), bool)
 
             assert await admission.scalar(_VERSION, {"organization": user.organization}) == 1
             await admission.rollback()

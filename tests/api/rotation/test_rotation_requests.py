@@ -207,8 +207,9 @@ class TestRequest:
         )
         await change(
             superuser,
-            "INSERT INTO rate_counter SELECT organization_id, kind, minute + interval '1 minute', 1000"
-            " FROM rate_counter WHERE organization_id = :o",
+            "WITH found AS MATERIALIZED (SELECT * FROM rate_counter WHERE organization_id = :o), next AS ("
+            "INSERT INTO rate_counter SELECT organization_id, kind, minute + interval '1 minute', 1000 FROM found"
+            " RETURNING 1) SELECT count(*) FROM next",
             o=tenant.organization,
         )
 

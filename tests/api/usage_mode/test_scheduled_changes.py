@@ -312,7 +312,8 @@ class TestClockSetBack:
         await switch_mode(tenant, BYO_WITHOUT_CREDENTIAL)
         await change(
             superuser,
-            "UPDATE usage_mode_change SET effective_from = effective_from + interval '1 hour'"
+            "UPDATE usage_mode_change"
+            " SET effective_from = (effective_from AT TIME ZONE 'UTC' + interval '1 hour') AT TIME ZONE 'UTC'"
             " WHERE organization_id = :o",
             o=tenant.organization,
         )

@@ -325,7 +325,8 @@ async def take_effect(superuser: AsyncEngine, tenant: Tenant) -> None:
     """Move the scheduled switch into the past, with the queue item that is named after its time."""
     await change(
         superuser,
-        "UPDATE usage_mode_change SET effective_from = effective_from - interval '25 hours'"
+        "UPDATE usage_mode_change"
+        " SET effective_from = (effective_from AT TIME ZONE 'UTC' - interval '25 hours') AT TIME ZONE 'UTC'"
         " WHERE organization_id = :organization",
         organization=tenant.organization,
     )

@@ -5,31 +5,23 @@ Skipped where PostgreSQL does not have the extension.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
-import httpx
 import pytest
 import sqlalchemy as sa
 
-from app.auth.principal import ROLES, Scope
-from app.composition.bootstrap import open_services
-from app.composition.database_access import DatabaseAccess
 from app.composition.scaling_checks import check_cells
 from app.core.errors import DatabaseUnavailable
-from app.database.cells.directory import in_cell
 from app.database.cells.moves import MoveRefused
-from app.database.migrations import create_cell, migrate
-from app.main import create_app
 from app.pricing.backfill import PriceBackfillService
 from app.settings.settings import Settings
 from app.usage_reports.rollup_repository import WatermarkAhead
 from app.usage_reports.rollup_worker import RollupWorker
-from tests.support.database.bare_servers import BareServer
-from tests.support.database.celled import Celled, ingest
-from tests.support.database.citus import CitusCluster, citus_cluster, citus_database, citus_programs, run_on
+from tests.support.database.celled import ingest
+from tests.support.database.celled_on_citus import Cluster, celled_on_citus
+from tests.support.database.citus import CitusCluster, citus_cluster, citus_programs, run_on
 from tests.support.database.own_database import run_as_superuser
 from tests.support.polling import resolved, until
 from tests.support.requests.usage_events import event
@@ -40,59 +32,11 @@ pytestmark = [
     pytest.mark.skipif(citus_programs() is None, reason="no PostgreSQL here has the extension citus"),
 ]
 
-_PLACES = """
-    SELECT DISTINCT s.nodename AS host, s.nodeport AS port FROM citus_shards s
-    JOIN pg_class c ON c.oid = s.table_name WHERE c.relnamespace = to_regnamespace($1)
-"""
 # Of the cells' tables; those of shards have a number at the end.
 _POLICIES = """
     SELECT schemaname, tablename, policyname, permissive, roles::text, cmd, qual, with_check FROM pg_policies
     WHERE schemaname IN ('cell_1', 'cell_2') AND tablename !~ '_[0-9]+$'
 """
-
-
-class Cluster(Celled):
-    """Cells `cell_1` and `cell_2`, each on another worker, and the application on the coordinator."""
-
-    cluster: CitusCluster
-
-    async def place(self, cell: str) -> asyncpg.Record:
-        """The only worker that has tables of the cell."""
-        (place,) = await self.rows(_PLACES, cell)
-        return place
-
-    async def worker(self, cluster: CitusCluster, cell: str) -> BareServer:
-        place = await self.place(cell)
-        return next(it for it in cluster.servers if it.superuser.port == place["port"])
-
-    async def roll_up(self) -> None:
-        for cell in ("public", "cell_1", "cell_2"):
-            with in_cell(cell):
-                await self.services[RollupWorker].run()
-
-    async def watermark(self, cell: str, tenant: Tenant) -> int:
-        """The first transaction that is not rolled up; 0 if none is."""
-        found = await self.rows(
-            f"SELECT folded_before FROM {cell}.usage_fold WHERE organization_id = $1", tenant.organization
-        )
-        return found[0]["folded_before"] if found else 0
-
-    async def is_queued(self, cell: str, tenant: Tenant) -> bool:
-        """Whether the organization is in the queue for another rollup."""
-        return bool(
-            await self.rows(
-                f"SELECT 1 FROM {cell}.job_queue WHERE organization_id = $1 AND kind = 'fold_usage'",
-                tenant.organization,
-            )
-        )
-
-    async def tenant_in(self, cell: str) -> Tenant:
-        """A new organization that lives in the cell, with one event."""
-        await run_as_superuser(self.roles, f"UPDATE cells.cell SET takes_new = (name = '{cell}')")
-        tenant = self.tenant()
-        assert (await ingest(tenant, event())).status_code == 200
-        assert await self.cell_of(tenant) == cell
-        return tenant
 
 
 @pytest.fixture(scope="module")
@@ -105,25 +49,8 @@ def cluster() -> Any:
 
 @pytest.fixture
 async def celled(cluster: CitusCluster, settings: Settings, make_token: MakeToken) -> AsyncIterator[Cluster]:
-    async with AsyncExitStack() as stack:
-        roles = await stack.enter_async_context(citus_database(cluster))
-        await migrate(roles.owner)
-        for cell in ("cell_1", "cell_2"):
-            await create_cell(roles.owner, cell, is_distributed=True)
-        access = DatabaseAccess(owner=roles.owner, login=roles.login)
-        token = make_token("service", scopes=[*ROLES["service"], Scope.BILLING_WRITE])
-        services = await stack.enter_async_context(open_services(settings, access))
-
-        class _Opened(AsyncExitStack):
-            async def __aenter__(self) -> Any:
-                return services
-
-        app = create_app(_Opened())
-        await stack.enter_async_context(app.router.lifespan_context(app))
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://byok.test")
-        )
-        yield Cluster(roles=roles, services=services, http=http, token=token)
+    async with celled_on_citus(cluster, settings, make_token) as celled:
+        yield celled
 
 
 class PreparedTransaction:

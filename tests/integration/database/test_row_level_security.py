@@ -173,8 +173,11 @@ class TestRowOfAnotherOrganization:
         "statement",
         [
             "INSERT INTO rate_counter VALUES ('{}', 'x', now(), 1)",
-            "INSERT INTO audit_event SELECT '{}', id, now(), 'x', 'x', NULL, NULL, '{{}}' FROM audit_event LIMIT 1",
-            "INSERT INTO sealed_secret SELECT '{}', gen_random_uuid(), 1, NULL, NULL, now(), now()",
+            copied(
+                "audit_event",
+                "SELECT '{}', id, now(), 'x', 'x', NULL, NULL, '{{}}'::jsonb FROM audit_event LIMIT 1",
+            ),
+            "INSERT INTO sealed_secret VALUES ('{}', gen_random_uuid(), 1, NULL, NULL, now(), now())",
             "UPDATE sealed_secret SET organization_id = '{}'",
             "UPDATE idempotency_key SET organization_id = '{}'",
             "UPDATE subscription SET organization_id = '{}'",

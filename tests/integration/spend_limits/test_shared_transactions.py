@@ -17,6 +17,7 @@ from app.database.unit_of_work import UnitsOfWork
 from app.spend_limits.limits import Enforcement, LimitPeriod, LimitScope, LimitTerms
 from app.spend_limits.reservation_service import ReservationRequest, ReservationService
 from app.spend_limits.reservations import Reservation
+from tests.support.database.lock_waiters import lock_waiters
 from tests.support.database.own_database import DatabaseRoles
 from tests.support.database.rows import fetch
 from tests.support.database.spending_ledger import limit_service
@@ -74,15 +75,6 @@ async def rows_by_organization(superuser: AsyncEngine, organizations: Sequence[s
     for row in found:
         by_organization.setdefault(row["organization_id"], set()).add(row["written_by"])
     return by_organization
-
-
-async def lock_waiters(superuser: AsyncEngine) -> int:
-    """How many sessions of this database wait for a lock."""
-    found = await fetch(
-        superuser,
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-    )
-    return len(found)
 
 
 class TestSharedTransaction:

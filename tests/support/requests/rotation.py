@@ -79,7 +79,9 @@ async def count_stored_secrets(superuser: AsyncEngine, tenant: Tenant) -> int:
 async def backdate_rotations(superuser: AsyncEngine, tenant: Tenant, *, hours: int) -> None:
     await change(
         superuser,
-        "UPDATE credential_rotation SET created_at = created_at - :hours * interval '1 hour' WHERE organization_id = :o",
+        # In UTC, because Citus accepts no function of a column here whose result depends on the session's zone.
+        "UPDATE credential_rotation SET created_at = (created_at AT TIME ZONE 'UTC' - :hours * interval '1 hour')"
+        " AT TIME ZONE 'UTC' WHERE organization_id = :o",
         hours=hours,
         o=tenant.organization,
     )
