@@ -1,11 +1,12 @@
 """Builds the SQL of reports: from the rollups and the unaggregated rows, in one statement.
 
-One statement reads one snapshot, so the watermark, the rollups before it and the rows after it are consistent.
+One statement reads one snapshot, so the watermark, the rollups before it and the rows after it are consistent. It computes
+a page part by part (`app.usage_reports.report_parts`), and PostgreSQL computes no part after those that fill the page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from app.database.statements import Query
 from app.usage.filter_conditions import dimension_column, filter_conditions
 from app.usage.filters import FLAGS, PER_REQUEST, Dimension, FilterShape
 from app.usage.tables import usage_event as e
+from app.usage_reports.report_parts import PART_BUCKETS, PART_TIMES, PARTS
 from app.usage_reports.reports import PREFIX_BYTES, Measure, Ranking
 from app.usage_reports.rollup_columns import (
     ORGANIZATION,
@@ -42,6 +44,13 @@ _ONE: sa.ColumnElement[int] = sa.literal_column("1")
 _edges = sa.bindparam("edges", type_=_INSTANTS)
 _at_most = sa.bindparam("at_most", type_=sa.Integer)
 _after = sa.bindparam("after", type_=sa.LargeBinary)
+_ROW_TIMES = (
+    sa.bindparam("row_from", type_=e.c.started_at.type),
+    sa.bindparam("row_until", type_=e.c.started_at.type),
+)
+
+_Bounds = tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]  # the second one is exclusive
+_Order = Callable[[sa.FromClause], list[sa.ColumnElement[Any]]]
 
 _MEASURE_COLUMNS = {
     Measure.CACHE_READ_INPUT_TOKENS: "cache_read_tokens",
@@ -105,7 +114,7 @@ def report_statement(shape: StatementShape) -> Query:
     Parameters: `after` is the digest of the last row of the previous page, or null; with a ranking, `after_value` and
     `after_other` are its measure and whether it is the rest, and `named` has the groups that are not.
     """
-    totals = _totals(shape)
+    totals = _totals(shape, _sources(shape, in_part=True))
     if shape.is_cut:
         totals = _with_rest(shape, totals)
     dimensions = [totals.c[dimension] for dimension in shape.group_by]
@@ -114,18 +123,44 @@ def report_statement(shape: StatementShape) -> Query:
         *totals.c,
         dimension_digest([*dimensions, *rest]).label("digest"),
         sa.func.row_number().over(order_by=[totals.c.bucket, *rest, *_sorted(dimensions)]).label("place"),
-    ).cte("ranked")
+    ).cte("ranked", nesting=True)
     last = sa.func.coalesce(
         sa.select(ranked.c.place).where(ranked.c.bucket == _ONE, ranked.c.digest == _after).scalar_subquery(),
         _ZERO,
     )
     if shape.ranking is None:
-        return Query(sa.select(ranked).where(ranked.c.place >= last).order_by(ranked.c.place).limit(_at_most))
-    return Query(_ranked_page(shape.ranking, ranked, last))
+        return Query(_part_by_part(ranked, ranked.c.place >= last, _by_place))
+    return Query(
+        _part_by_part(ranked, _follows(shape.ranking, ranked, last), partial(_by_measure, shape.ranking))
+    )
 
 
-def _ranked_page(ranking: Ranking, ranked: sa.CTE, last: sa.ColumnElement[int]) -> sa.Select[Any]:
-    """Select the rows after a measure and, among equal measures, after a place: other rows may have moved meanwhile."""
+def _part_by_part(ranked: sa.CTE, condition: sa.ColumnElement[bool], order_of: _Order) -> sa.Select[Any]:
+    """Select a page from the first parts that fill it.
+
+    The parts come in their order, so PostgreSQL sorts each of them by itself, and stops when it has enough rows.
+    """
+    rows = sa.select(ranked).where(condition).order_by(*order_of(ranked)).limit(_at_most).lateral("of_part")
+    return (
+        sa.select(*rows.c)
+        .select_from(PARTS.join(rows, sa.true()))
+        .order_by(PARTS.c.number, *order_of(rows))
+        .limit(_at_most)
+    )
+
+
+def _by_place(rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+    return [rows.c.place]
+
+
+def _by_measure(ranking: Ranking, rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+    value = rows.c[_column_of(ranking)]
+    rest = [rows.c.is_other] if ranking.top is not None else []
+    return [rows.c.bucket, *rest, value.desc() if ranking.is_descending else value, rows.c.place]
+
+
+def _follows(ranking: Ranking, ranked: sa.CTE, last: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Whether a row is after a measure and, among equal measures, after a place: other rows may have moved meanwhile."""
     value = ranked.c[_column_of(ranking)]
     after_value = sa.bindparam("after_value", type_=sa.Numeric)
     follows = value < after_value if ranking.is_descending else value > after_value
@@ -133,21 +168,14 @@ def _ranked_page(ranking: Ranking, ranked: sa.CTE, last: sa.ColumnElement[int]) 
     if ranking.top is not None:
         is_after_rest = sa.bindparam("after_other", type_=sa.Boolean)
         follows = sa.and_(sa.not_(is_after_rest), sa.or_(ranked.c.is_other, follows))
-    order = [value.desc() if ranking.is_descending else value, ranked.c.place]
-    rest = [ranked.c.is_other] if ranking.top is not None else []
-    return (
-        sa.select(ranked)
-        .where(sa.or_(_after.is_(None), ranked.c.bucket > _ONE, follows))
-        .order_by(ranked.c.bucket, *rest, *order)
-        .limit(_at_most)
-    )
+    return sa.or_(_after.is_(None), ranked.c.bucket > _ONE, follows)
 
 
 @lru_cache(maxsize=128)
 def top_statement(shape: StatementShape) -> Query:
     """Select the first groups of the whole report, by the beginning of their digests."""
     assert shape.ranking is not None
-    totals = _totals(shape)
+    totals = _totals(shape, _sources(shape, in_part=False))
     dimensions = [totals.c[dimension] for dimension in shape.group_by]
     total = sa.func.sum(totals.c[_column_of(shape.ranking)])
     return Query(
@@ -163,15 +191,15 @@ def _column_of(ranking: Ranking) -> str:
     return _MEASURE_COLUMNS.get(ranking.measure, ranking.measure.value)
 
 
-def _totals(shape: StatementShape) -> sa.CTE:
-    found = sa.union_all(*_sources(shape)).subquery("found")
+def _totals(shape: StatementShape, sources: Sequence[sa.Select[Any]]) -> sa.CTE:
+    found = sa.union_all(*sources).subquery("found")
     dimensions = [found.c[dimension] for dimension in shape.group_by]
     totals = (
         sa.select(found.c.bucket, *dimensions, *measure_totals(found))
         .group_by(found.c.bucket, *dimensions)
-        .cte("all_totals")
+        .cte("all_totals", nesting=True)
     )
-    return sa.select(*totals.c).where(is_used(totals)).cte("totals")
+    return sa.select(*totals.c).where(is_used(totals)).cte("totals", nesting=True)
 
 
 def _with_rest(shape: StatementShape, totals: sa.CTE) -> sa.CTE:
@@ -185,7 +213,7 @@ def _with_rest(shape: StatementShape, totals: sa.CTE) -> sa.CTE:
         *(totals.c[name] for name in MEASURES),
     ).subquery("split")
     keys = [found.c.bucket, found.c.is_other, *(found.c[dimension] for dimension in shape.group_by)]
-    return sa.select(*keys, *measure_totals(found)).group_by(*keys).cte("cut")
+    return sa.select(*keys, *measure_totals(found)).group_by(*keys).cte("cut", nesting=True)
 
 
 def _prefix(dimensions: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[bytes]:
@@ -198,27 +226,39 @@ def _sorted(dimensions: Sequence[sa.ColumnElement[Any]]) -> list[sa.ColumnElemen
     return [(sa.collate(it, "C") if isinstance(it.type, sa.Text) else it).nulls_first() for it in dimensions]
 
 
-def _sources(shape: StatementShape) -> list[sa.Select[Any]]:
+def _sources(shape: StatementShape, *, in_part: bool) -> list[sa.Select[Any]]:
+    """Select what all groups are made of, of one part or of the whole report."""
+
+    def between(
+        value: sa.ColumnElement[Any], of_part: _Bounds, whole: _Bounds | None
+    ) -> list[sa.ColumnElement[bool]]:
+        bounds = ([of_part] if in_part else []) + ([] if whole is None else [whole])
+        return [it for start, end in bounds for it in (value >= start, value < end)]
+
     rows = _grouped_rows(shape, e, e.c.started_at, row_measures())
     if shape.needs_ledger:
-        start, end = (sa.bindparam(f"row_{side}", type_=e.c.started_at.type) for side in ("from", "until"))
-        return [rows.where(e.c.started_at >= start, e.c.started_at < end)]
-    used = shape.filters.dimensions.union(shape.group_by)
-    rollups = narrowest_rollups(used)
+        # The whole range too, because PostgreSQL chooses partitions before it knows the parts.
+        return [rows.where(*between(e.c.started_at, PART_TIMES, _ROW_TIMES))]
+    rollups = narrowest_rollups(shape.filters.dimensions.union(shape.group_by))
+    by_time = [
+        (
+            _grouped_rows(shape, table, table.c.starting_at, [table.c[s] for s in MEASURES]),
+            table.c.starting_at,
+            name,
+        )
+        for table, name in ((rollups.day, "days"), (rollups.hour, "hours"))
+    ]
+    by_time.append((rows.where(e.c.ingest_xid < rollups.watermark), e.c.started_at, "rows"))
     bucket = sa.func.width_bucket(e.c.started_at, _edges)
     return [
         *(
-            _in_time_ranges(
-                _grouped_rows(shape, table, table.c.starting_at, [table.c[s] for s in MEASURES]),
-                table.c.starting_at,
-                name,
-            )
-            for table, name in ((rollups.day, "days"), (rollups.hour, "hours"))
+            _in_time_ranges(picked.where(*between(instant, PART_TIMES, None)), instant, name)
+            for picked, instant, name in by_time
         ),
-        _in_time_ranges(rows.where(e.c.ingest_xid < rollups.watermark), e.c.started_at, "rows"),
         # Filter by bucket instead of time, so that the planner uses the index on the transaction.
         rows.where(
-            unaggregated_from(rollups.watermark), bucket >= _ONE, bucket < sa.func.cardinality(_edges)
+            unaggregated_from(rollups.watermark),
+            *between(bucket, PART_BUCKETS, (_ONE, sa.func.cardinality(_edges))),
         ),
     ]
 

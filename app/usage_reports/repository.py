@@ -15,6 +15,7 @@ from app.usage.filters import Dimension, DimensionValue, TimeRange
 from app.usage.tables import usage_event as e
 from app.usage_events.records import Outcome, TokenUsage, UsageSource
 from app.usage_mode.modes import UsageMode
+from app.usage_reports.report_parts import OF_LEDGER, OF_ROLLUPS, part_values
 from app.usage_reports.report_statement import StatementShape, report_statement, top_statement
 from app.usage_reports.reports import Position, ReportQuery, ReportRow
 from app.usage_reports.rollup_columns import ORGANIZATION
@@ -120,8 +121,10 @@ class ReportRepository(Repository):
         """Return the parameters of the sources. A statement takes those that it has."""
         values: dict[str, Any] = {"organization_id": self._organization_id, "edges": edges}
         if _shape(query).needs_ledger:
+            values |= part_values(edges, OF_LEDGER)
             values |= {"row_from": edges[0], "row_until": edges[-1]}
         else:
+            values |= part_values(edges, OF_ROLLUPS)
             values |= _times(await in_slices(rollup_coverage(edges), in_transaction=True))
         return values | filter_values(query.filters)
 

@@ -1,5 +1,6 @@
 """Query plans of reports: PostgreSQL uses indexes, also under row-level security."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from app.usage.filters import PER_REQUEST, Dimension, DimensionValue, FilterShap
 from app.usage_reports import repository as reports
 from app.usage_reports import rollup_repository as rollups
 from app.usage_reports.day_repository import day_statement
+from app.usage_reports.report_parts import OF_LEDGER, part_values
 from app.usage_reports.report_statement import StatementShape, report_statement
 from app.usage_reports.reports import BucketWidth
 from app.usage_reports.time_buckets import bucket_edges, rollup_coverage
@@ -72,7 +74,9 @@ async def filled(template_database: DatabaseRoles) -> AsyncIterator[Database]:
         await database.close()
 
 
-async def plan(database: Database, group_by: tuple[Dimension, ...], *filtered: Dimension) -> str:
+async def plan(
+    database: Database, group_by: tuple[Dimension, ...], *filtered: Dimension, options: str = ""
+) -> str:
     edges = finished(bucket_edges(BucketWidth.DAY, ZoneInfo("Asia/Kolkata"), START, END, within=(START, END)))
     statement = report_statement(StatementShape(group_by, FilterShape(frozenset(filtered))))
     values = {
@@ -82,17 +86,20 @@ async def plan(database: Database, group_by: tuple[Dimension, ...], *filtered: D
         "at_most": 10,
         "row_from": edges[0],
         "row_until": edges[-1],
+        **part_values(edges, OF_LEDGER),
         **reports._times(finished(rollup_coverage(edges))),
         **{f"only_{it}": ["x"] for it in filtered},
     }
-    return await explain(database, statement, values)
+    return await explain(database, statement, values, options=options)
 
 
-async def explain(database: Database, statement: Query, values: dict[str, Any]) -> str:
+async def explain(database: Database, statement: Query, values: dict[str, Any], *, options: str = "") -> str:
     async with database.session(ORGANIZATION) as session:
         for setting in _SET:
             await session.rows(Query(sa.text(f"SET LOCAL {setting}")))
-        found = await session._connection.fetch(f"EXPLAIN {statement.text}", *statement.arguments(values))
+        found = await session._connection.fetch(
+            f"EXPLAIN {options} {statement.text}", *statement.arguments(values)
+        )
     return "\n".join(row[0] for row in found)
 
 
@@ -101,6 +108,16 @@ def count_xid_conditions(found: str) -> int:
 
 
 class TestQueryPlans:
+    @pytest.mark.parametrize("group_by", [(Dimension.PROMPT_ID,), (Dimension.SESSION_ID, Dimension.MODEL)])
+    async def test_compute_no_buckets_after_those_of_the_page(
+        self, filled: Database, group_by: tuple[Dimension, ...]
+    ) -> None:
+        found = await plan(filled, group_by, options="(ANALYZE, COSTS OFF, TIMING OFF)")
+
+        # The 10 rows of the page are in the first bucket. The next one shows that the first part has no more.
+        (computed,) = re.findall(r"Function Scan on part \(actual rows=(\d+)", found)
+        assert int(computed) == 2, found
+
     async def test_finds_unaggregated_rows_by_transaction(self, filled: Database) -> None:
         found = await plan(filled, (Dimension.USAGE_MODE, Dimension.MODEL))
 
