@@ -28,7 +28,7 @@ _NDJSON = "application/x-ndjson"
 
 
 class BodyLimits:
-    """Rejects bodies that are not JSON, and, while reading, bodies that are too large or take too long.
+    """Rejects bodies that are not JSON or are encoded, and, while reading, bodies that are too large or take too long.
 
     Batches of usage events have a higher limit. NDJSON streams of usage events have no limit: their reader limits each
     line. A body counts towards its organization's memory until the response is complete.
@@ -52,6 +52,13 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if _has_body(headers) and _is_encoded(headers):
+            # A stream of encoded lines would be accepted with every line rejected, and its events would be lost.
+            response = http_problem(
+                scope["state"]["request_id"], 415, headers={"Accept-Encoding": "identity"}
+            )
+            await response(scope, receive, send)
+            return
         is_ingestion = scope["method"] == "POST" and _USAGE_EVENTS.fullmatch(scope["path"]) is not None
         if is_ingestion and _media_type(headers) == _NDJSON:
             await self._app(scope, receive, send)
@@ -168,13 +175,24 @@ def _rejection_status(headers: Headers, limit: int) -> int | None:
     length = headers.get("content-length", "0")
     if length.isdigit() and int(length) > limit:
         return 413
-    if length == "0" and "transfer-encoding" not in headers:
+    if not _has_body(headers):
         return None
     media_type = _media_type(headers)
     is_json = media_type == "application/json" or (
         media_type.startswith("application/") and media_type.endswith("+json")
     )
     return None if is_json else 415
+
+
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _is_encoded(headers: Headers) -> bool:
+    """Whether the body has a content coding. Bodies are never decoded: a small one could become very large."""
+    return any(
+        coding.strip().lower() not in {"", "identity"} for coding in headers.getlist("content-encoding")
+    )
 
 
 def _media_type(headers: Headers) -> str:

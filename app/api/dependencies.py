@@ -17,6 +17,7 @@ from app.api.schemas import InputTimestamp
 from app.auth.principal import Caller, Principal, Scope
 from app.core.errors import InvalidInput
 from app.core.organizations import ORGANIZATION_PATTERN
+from app.core.revisions import ANY_REVISION
 from app.core.services import Services
 from app.rate_limits.service import WriteKind, WriteLimiter
 
@@ -205,8 +206,10 @@ def etag(revision: int) -> str:
 
 
 async def _revisions(if_match: _IfMatch = None) -> frozenset[int] | None:
-    if if_match is None or if_match.strip() == "*":
+    if if_match is None:
         return None
+    if if_match.strip() == "*":
+        return ANY_REVISION
     tags = (tag.strip() for tag in if_match.split(","))
     # A weak or unknown tag matches no revision (RFC 9110, If-Match).
     return frozenset(int(tag[2:-1]) for tag in tags if _is_etag(tag))

@@ -246,14 +246,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._unset_head_timer()
         request_id = new_request_id()
+        # The path may be unknown, so all of these responses are as private as those of /v1. 405 may be cached otherwise.
         headers = {"Connection": "close", "X-Request-Id": request_id, **dict(SECURITY_HEADERS)}
+        headers["Cache-Control"] = "no-store"
         if status is HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(METHODS)
         to_response = (
             malformed_request if status is HTTPStatus.BAD_REQUEST else partial(http_problem, status=status)
         )
         response = to_response(request_id, headers=headers)
-        fields = (b"%b: %b\r\n" % field for field in response.raw_headers)
+        common = self.server_state.default_headers  # the date
+        fields = (b"%b: %b\r\n" % field for field in (*common, *response.raw_headers))
         self.transport.write(b"".join((STATUS_LINE[status], *fields, b"\r\n", response.body)))
         REQUESTS.labels("OTHER", "unknown", str(status.value)).inc()
         self.transport.write_eof()

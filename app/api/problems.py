@@ -78,7 +78,10 @@ _HTTP_ERRORS: dict[int, tuple[str, str]] = {
         "The request took too long to arrive. Send it again, faster or in smaller parts.",
     ),
     413: ("payload_too_large", "The body is larger than this operation accepts. Send a smaller one."),
-    415: ("unsupported_media_type", "The body is not JSON. Send it with `Content-Type: application/json`."),
+    415: (
+        "unsupported_media_type",
+        "The body must be JSON, without a content encoding. Send it with `Content-Type: application/json`.",
+    ),
     429: (e.ConcurrencyLimited.code, e.ConcurrencyLimited.detail),
     431: (
         "headers_too_large",

@@ -69,7 +69,7 @@ class SubscriptionService:
         async with self._units.writing(caller.organization_id) as uow:
             await uow[LedgerLock].lock_exclusively()
             current = await uow[SubscriptionRepository].find()
-            require_revision(0 if current is None else current.revision, revisions)
+            require_revision(None if current is None else current.revision, revisions)
             if current is not None and current.subscription == requested:
                 return current
             now = await uow[UsageModeRepository].clock()
@@ -102,7 +102,7 @@ class SubscriptionService:
                 raise StatementClosed
             if revisions is not None:
                 current = await uow[SubscriptionRepository].find_endpoint_count(count.day)
-                require_revision(0 if current is None else current.revision, revisions)
+                require_revision(None if current is None else current.revision, revisions)
             await uow[SubscriptionRepository].set_endpoint_count(
                 count, updated_at=now, updated_by=caller.subject
             )

@@ -49,7 +49,7 @@ class RollbackService:
             record = await uow[CredentialRepository].get_live(credential_id)
             require_revision(record.revision, revisions)
             if any(v.state in (VersionState.INTENT, VersionState.STORED) for v in live_versions.values()):
-                raise RotationInProgress
+                raise RotationInProgress(None if record.rotation is None else record.rotation.id)
             target = await uow[VersionRepository].find_rollback_target(credential_id)
             if target is None or _is_expired(live_versions[target].retires_at, instant):
                 raise NoPreviousVersion

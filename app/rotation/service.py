@@ -313,9 +313,10 @@ async def _lock_for_rotation(
     await uow[CredentialRepository].lock(credential_id)
     credential = await uow[CredentialRepository].get_live(credential_id)
     require_revision(credential.revision, revisions)
-    if credential.active_version.key_version != prepared.replaces:
-        raise RotationInProgress  # endpoint fields were copied from a version that is not active any more
     pending = None if credential.rotation is None else credential.rotation.id
+    if credential.active_version.key_version != prepared.replaces:
+        # Endpoint fields were copied from a version that is not active any more.
+        raise RotationInProgress(pending)
     _require_store_capacity(live_versions, prepared.expected_store_version, pending)
 
 

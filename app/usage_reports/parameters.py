@@ -243,7 +243,7 @@ def _query(
     """
     chosen = choose_times(times, days, buckets.time_zone)
     if chosen.starting_at is None:
-        raise InvalidInput.of("starting_at", "required", "Pass `starting_at` or `starting_on`.")
+        raise InvalidInput.invalid_field("starting_at", "required", "Pass `starting_at` or `starting_on`.")
     has_days = days.starting_on is not None and days.ending_on is not None  # a zone may have skipped a day
     if chosen.ending_at is not None and chosen.ending_at <= chosen.starting_at and not has_days:
         field = "ending_at" if days.ending_on is None else "ending_on"

@@ -1,5 +1,6 @@
 """Invalid bodies: too large, not JSON, invalid fields. No response repeats any part of them."""
 
+import gzip
 import json
 import re
 from collections.abc import AsyncIterator
@@ -72,6 +73,26 @@ class TestMediaType:
 
         assert_problem(response, 415, "unsupported_media_type")
         assert_key_not_in(response.text)
+
+    @pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "GZIP"])
+    async def test_an_encoded_body_is_415(self, tenant: Tenant, coding: str) -> None:
+        body = gzip.compress(json.dumps({"label": "x", "api_key": KEY}).encode())
+
+        response = await tenant.post(
+            tenant.credentials, content=body, headers={**JSON, "Content-Encoding": coding}
+        )
+
+        assert_problem(response, 415, "unsupported_media_type")
+        assert response.headers["accept-encoding"] == "identity"
+
+    async def test_the_identity_coding_is_none(self, tenant: Tenant) -> None:
+        body = json.dumps({"label": "x", "api_key": make_key()})
+
+        response = await tenant.post(
+            tenant.credentials, content=body, headers={**JSON, "Content-Encoding": "identity"}
+        )
+
+        assert response.status_code == 201
 
     @pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON"])
     async def test_of_json_is_accepted_in_any_spelling(self, tenant: Tenant, media_type: str) -> None:

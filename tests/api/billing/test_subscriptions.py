@@ -50,6 +50,15 @@ class TestSetSubscription:
         assert status_and_code(rejected) == (412, "precondition_failed")
         assert (await statement_of(service, current_month()))["total"] == usd("99.00")
 
+    @pytest.mark.parametrize("etag", ["*", '"r0"', '"r1"'])
+    async def test_is_not_created_by_a_change_of_an_existing_one(self, service: Tenant, etag: str) -> None:
+        path = f"{service.path}/subscription"
+
+        rejected = await service.request("PUT", path, json=subscription_body(), headers={"If-Match": etag})
+
+        assert status_and_code(rejected) == (412, "precondition_failed")
+        assert (await service.get(path)).status_code == 404
+
     async def test_applies_to_all_open_months_and_no_closed_one(self, service: Tenant) -> None:
         await subscribe(service, fee="50.00")
         await close_statement(service, months_ago(2))
@@ -138,13 +147,14 @@ class TestSetEndpointCount:
                 "PUT", path, json={"endpoints": endpoints}, headers={"If-Match": etag}
             )
 
-        on_nothing = await set_if('"r1"', 5)
-        created = await set_if("*", 0)
+        on_nothing = [await set_if(etag, 5) for etag in ('"r1"', '"r0"', "*")]
+        created = await set_endpoint_count(service, f"{current_month()}-01", 0)
+        on_any = await set_if("*", 0)
         replaced = await set_if(created.headers["ETag"], 9)
         stale = await set_if(created.headers["ETag"], 4)
 
-        assert status_and_code(on_nothing) == (412, "precondition_failed")
-        assert (created.status_code, replaced.status_code) == (200, 200)
+        assert [status_and_code(it) for it in on_nothing] == [(412, "precondition_failed")] * 3
+        assert (created.status_code, on_any.status_code, replaced.status_code) == (200, 200, 200)
         assert status_and_code(stale) == (412, "precondition_failed")
         read = await service.get(path)
         assert (read.json()["endpoints"], read.headers["ETag"]) == (9, replaced.headers["ETag"])

@@ -30,6 +30,15 @@ class TestPendingRotation:
         assert (response.status_code, response.json()["code"]) == (409, "rotation_in_progress")
         assert response.json()["rotation_id"] == rotation["id"]
 
+    async def test_is_named_by_the_conflict_with_a_rollback(self, tenant: Tenant) -> None:
+        path = await create_credential(tenant)
+        rotation = await rotate_credential(tenant, path, "overloaded")
+
+        response = await tenant.post(f"{path}/rollback")
+
+        assert (response.status_code, response.json()["code"]) == (409, "rotation_in_progress")
+        assert response.json()["rotation_id"] == rotation["id"]
+
     async def test_is_gone_after_it_was_cancelled(self, tenant: Tenant) -> None:
         path = await create_credential(tenant)
         rotation = await rotate_credential(tenant, path, "overloaded")

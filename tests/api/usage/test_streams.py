@@ -1,6 +1,7 @@
 """NDJSON ingestion: committed in chunks, with an exact report of what was committed before a failure."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -308,6 +309,15 @@ class TestRetry:
 
 
 class TestMediaType:
+    async def test_encoded_lines_are_415_and_not_rejected_events(self, ledger: Ledger) -> None:
+        body = gzip.compress(lines([event()]))
+
+        response = await ledger.service.post(
+            ledger.path, content=body, headers={**NDJSON, "Content-Encoding": "gzip"}
+        )
+
+        assert_problem(response, 415, "unsupported_media_type")
+
     async def test_ndjson_is_rejected_on_other_paths(self, ledger: Ledger) -> None:
         tenant = ledger.tenant
 

@@ -14,6 +14,7 @@ from app.database.engine import Database
 from app.usage_reports.rollup_worker import RollupWorker
 from tests.support.database.ledger import create_partitions, event, ingest
 from tests.support.oracles.report import ReportParameters, expected, parse_report, utc
+from tests.support.problems import assert_problem
 from tests.support.requests.usage_reports import STARTS, random_event, report
 from tests.support.tenant import Tenant
 
@@ -286,6 +287,16 @@ class TestEmptyBuckets:
         assert response.status_code == 422
         (error,) = response.json()["errors"]
         assert (error["field"], error["code"]) == ("include_empty", "too_many_buckets")
+
+
+class TestStart:
+    @pytest.mark.parametrize("export", ["", ".csv"])
+    async def test_is_required_like_any_other_field(self, tenant: Tenant, export: str) -> None:
+        response = await tenant.get(f"{tenant.path}/usage-report{export}")
+
+        assert_problem(response, 422, "validation_failed")
+        (error,) = response.json()["errors"]
+        assert (error["field"], error["code"]) == ("starting_at", "required")
 
 
 class TestDimensions:

@@ -67,6 +67,8 @@ async def assert_rejected(client: Client, status: int, code: str) -> None:
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["connection"] == "close"
     assert response.headers["x-request-id"] == json.loads(response.body)["request_id"]
+    assert response.headers["cache-control"] == "no-store"
+    assert "date" in response.headers
     assert await client.is_closed()
 
 
