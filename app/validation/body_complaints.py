@@ -6,9 +6,10 @@ The functions take a message in lower case: patterns that ignore the case take s
 import re
 
 # What a custom endpoint complains of when it has accepted the key and looks at the body of the probe.
-_FIELD = re.compile(r"\b(?:max_tokens|messages)\b")
+# ASCII: in a Chinese sentence, names stand between characters without spaces.
+_FIELD = re.compile(r"\b(?:max_tokens|messages)\b", re.ASCII)
 # OpenRouter calls a model without a provider "no endpoints found for" its id.
-_MODEL = re.compile(r"\bmodels?\b|模型|\bno endpoints found\b")
+_MODEL = re.compile(r"\bmodels?\b|模型|\bno endpoints found\b", re.ASCII)
 # How providers complain of a field: it is missing, or its value is wrong. A sentence that only names one does not count.
 _COMPLAINT = re.compile(
     r"\brequired\b|missing|\bmust\b|should (?:be|have)|at (?:least|most)|(?:greater|less) than|minimum|maximum|too long|length"
@@ -16,7 +17,8 @@ _COMPLAINT = re.compile(
     r"|no such|unrecogni[sz]ed|incorrect|malformed|mismatch|\bnull\b|\bempty\b|parse|deserial|cannot be|can't be|provide|specify"
     r"|deprecated|discontinued|no longer (?:supported|available)|permitted|mandatory|has to be (?:an?|at|greater)\b|out of range"
     r"|parameter is illegal|too (?:small|large|short)\b|not (?:present|optional|in the list)|(?:cannot|can't|could not|couldn't) find"
-    r"|no endpoints found|but you passed|不能为空|缺少|必须|必填|不存在|不支持|未知的?模型|无效的?(?:模型|参数)|参数非法",
+    r"|no endpoints found|but you passed|不能为空|缺少|必须|必填|不存在|不支持|未知的?模型|无效的?(?:模型|参数)|参数(?:非法|有误|错误)"
+    r"|未(?:正常)?(?:接收|收)到|未(?:提供|指定|填写)",
 )
 # A sentence about the key, a header, the account, a block or an outage is not a complaint about the body.
 _NOT_ABOUT_BODY = re.compile(

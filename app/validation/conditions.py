@@ -22,8 +22,10 @@ _OUTAGE = re.compile(r"unavailable|timeout|internal|failed")
 _MODEL_CODES = frozenset(
     {"model_not_found", "modelnotfound", "model_not_exist", "invalid_model", "unknown_model", "deploymentnotfound"}
 )  # fmt: skip
-# They mean the model only if the sentence beside them does: Moonshot, Volcengine Ark, vLLM.
-_RESOURCE_CODES = frozenset({"resource_not_found_error", "invalidendpointormodel.notfound", "notfounderror"})
+# They mean the model only if the sentence beside them does: Moonshot, Volcengine Ark, vLLM, WP Engine.
+_RESOURCE_CODES = frozenset(
+    {"resource_not_found_error", "invalidendpointormodel.notfound", "notfounderror", "not_found_error"}
+)
 _LIST_FIELDS = frozenset({"data", "has_more", "first_id", "last_id"})
 _OVERLOAD = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
 

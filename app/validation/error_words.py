@@ -6,7 +6,9 @@ from app.validation.provider_response import MAX_PROSE_CHARACTERS, JsonObject, P
 
 _MAX_PARTS = 12
 _SPACE = re.compile(r"\s")
-_PROSE_NAMES = frozenset({"message", "Message", "msg", "status_msg", "detail", "title", "error"})
+_PROSE_NAMES = frozenset(
+    {"message", "Message", "msg", "status_msg", "detail", "title", "error", "error_msg", "error_message", "errorMessage"}
+)  # fmt: skip
 _CODE_NAMES = frozenset({"type", "code", "status", "reason", "error_code", "status_code"})
 _NESTED_NAMES = frozenset({"error", "errors", "base_resp", "details", "innererror"})
 
