@@ -8,8 +8,8 @@ import re
 # What a custom endpoint complains of when it has accepted the key and looks at the body of the probe.
 # ASCII: in a Chinese sentence, names stand between characters without spaces.
 _FIELD = re.compile(r"\b(?:max_tokens|messages)\b", re.ASCII)
-# OpenRouter calls a model without a provider "no endpoints found for" its id.
-_MODEL = re.compile(r"\bmodels?\b|模型|\bno endpoints found\b", re.ASCII)
+# Not as a part of a path. OpenRouter calls a model without a provider "no endpoints found for" its id.
+_MODEL = re.compile(r"(?<!/)\bmodels?\b|模型|\bno endpoints found\b", re.ASCII)
 # How providers complain of a field: it is missing, or its value is wrong. A sentence that only names one does not count.
 _COMPLAINT = re.compile(
     r"\brequired\b|missing|\bmust\b|should (?:be|have)|at (?:least|most)|(?:greater|less) than|minimum|maximum|too long|length"
