@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from app.api.field_errors import FIELD_ERRORS
 from app.core.url_errors import UrlRefused
 from app.egress.resolver import AddressGuard
 from app.provider_url.url import OptionalProviderURL, ProviderURL
@@ -58,7 +59,8 @@ async def evaluate(case: Mapping[str, Any]) -> Outcome:
     try:
         url = _FIELD.validate_python(case["input"])
     except ValidationError as error:
-        return Outcome(reason=error.errors()[0]["type"], canonical=None)
+        code, _ = FIELD_ERRORS[error.errors()[0]["type"]]  # as a response has it
+        return Outcome(reason=code, canonical=None)
     if url is None:
         return Outcome(reason="ok", canonical=DEFAULT_ENDPOINT)
     try:

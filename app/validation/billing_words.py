@@ -67,8 +67,11 @@ _CERTAIN = (
     r"credit balance(?: is)? too low",
     r"insufficient (?:\w+ )?(?:balance|credits?|funds?)",
     r"(?:not enough|low|negative|zero) (?:account |credit )?(?:balance|funds)",
-    r"(?:account |wallet |credit |your )balance (?:is )?(?:too low|insufficient|not enough|exhausted|depleted|negative)",
-    r"balance (?:is )?(?:too low|insufficient|not enough)",
+    r"(?:do not|don't|does not|doesn't) have (?:enough|sufficient) (?:\w+ )?(?:balance|credits?|funds?)",
+    r"(?:account |wallet |credit |prepaid |your )balance (?:is )?(?:too low|insufficient|not enough|exhausted|depleted|negative|0)",
+    r"balance (?:is )?(?:too low|insufficient|not (?:enough|sufficient))",
+    r"non-?payment",
+    r"delinquent",
     r"in arrears",
     r"payment required",
     # Anthropic's own sentences, seen as 400 and 429 without a code.
@@ -79,22 +82,32 @@ _CERTAIN = (
 _PROBABLE = (
     r"insufficient (?:\w+ ){0,2}quota",
     r"(?:not enough|no|any|out of|more|additional|purchase|buy|load|low on|lack of) (?:\w+ )?credits",
-    r"credits? (?:\w+ ){0,3}(?:exhausted|depleted|used up|run out|ran out)",
-    r"credit (?:card|limit)",
+    r"credits? (?:\w+ ){0,3}(?:exhausted|depleted|used up|run out|ran out|expired)",
+    r"credit (?:card(?! numbers?| details?| data)|limit)",
+    r"card was declined",
+    r"add (?:more )?funds",
+    r"r[ua]n out of (?:\w+ )?(?:balance|funds)",
+    r"(?:limit|cap|allowance) of \$ ?\d[\d.,]*",
     r"recharge",
     r"top[- ]?up",
     r"(?:payment|invoice|bill|balance|account)s? (?:is |are )?(?:over|past[- ])due",
     r"(?:overdue|unpaid|outstanding|past[- ]due|past) (?:payment|invoice|bill|balance)s?",
     r"(?:account is|in) (?:not in )?good standing",
-    r"(?<!error )(?<!retry )(?<!time )(?<!token )(?<!latency )(?<!thinking )budget (?:\w+ ){0,6}(?:exceeded|exhausted|reached)",
+    r"(?<!error )(?<!retry )(?<!time )(?<!token )(?<!latency )(?<!thinking )(?<!tokens )budget (?:\w+ ){0,6}(?:exceeded|exhausted|reached)",
     r"(?:exceeded|over) (?:your |the )?(?!error |retry |time |token |latency |thinking )(?:\w+ )?budget",
-    r"billing (?:details|cycle|period|issue|problem|limit|account)",
+    # LiteLLM writes ExceededTokenBudget and "Max Budget".
+    r"exceeded\w*budget",
+    r"max(?:imum)? budget(?: for \w+)?:",
+    r"billing (?:details|cycle|period|issue|problem|limit|hard limit|account|information|settings)",
+    r"dunning",
     r"billing (?:to be|must be|is not|not) enabled",
     r"payment (?:method|failed|instrument)",
     r"(?:spend|spending|cost) (?:limit|cap)",
     r"exceeded your current quota",
     r"key limit exceeded",
     r"free (?:tier|quota|trial) (?:\w+ ){0,6}(?:exhausted|expired|used up)",
+    r"trial (?:\w+ ){0,3}(?:ended|expired)",
+    r"(?:purchase|buy) (?:more|additional)",
 )
 
 
@@ -104,9 +117,9 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 
 _CERTAIN_PROSE = _any_of(*_CERTAIN)
 _PROBABLE_PROSE = _any_of(*_PROBABLE)
-# Chinese has no spaces between words: balance insufficient, allowance insufficient, used up, in arrears, recharge.
+# Chinese has no spaces between words: balance, allowance or points insufficient, used up, cost limit, in arrears, recharge.
 _CHINESE = re.compile(
-    "余额不足|餘額不足|余额已用尽|额度不足|額度不足|额度已用尽|欠费|欠費|请充值|請充值|充值后"
+    "余额不足|餘額不足|余额已用尽|余额为0|额度不足|額度不足|额度已?用[尽完]|积分不足|费用限制|超出预算|欠费|欠費|请充值|請充值|充值后"
 )
 _RATE = re.compile(
     r"rate[ _-]?limit|(?:per|/)[ _-]?(?:second|minute|hour|min\b|sec\b)|\b(?:rpm|tpm|rps|qps)\b|requests?[ _-]per"
@@ -116,6 +129,7 @@ _RATE = re.compile(
 _STEMS = (
     *("credit", "balance", "fund", "quota", "recharge", "top-up", "top up", "topup", "arrear", "due", "standing"),
     *("budget", "bill", "payment", "spend", "cost ", "limit", "free ", "threshold", "unpaid", "invoice"),
+    *("declined", "delinquent", "dunning", "trial ", "purchase more", "purchase additional", "buy ", "of $"),
 )  # fmt: skip
 
 

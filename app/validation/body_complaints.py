@@ -6,14 +6,19 @@ The functions take a message in lower case: patterns that ignore the case take s
 import re
 
 # What a custom endpoint complains of when it has accepted the key and looks at the body of the probe.
-_FIELD = re.compile(r"\b(?:max_tokens|messages)\b")
-_MODEL = re.compile(r"\bmodels?\b")
+# ASCII: in a Chinese sentence, names stand between characters without spaces.
+_FIELD = re.compile(r"\b(?:max_tokens|messages)\b", re.ASCII)
+# Not as a part of a path. OpenRouter calls a model without a provider "no endpoints found for" its id.
+_MODEL = re.compile(r"(?<!/)\bmodels?\b|模型|\bno endpoints found\b", re.ASCII)
 # How providers complain of a field: it is missing, or its value is wrong. A sentence that only names one does not count.
 _COMPLAINT = re.compile(
     r"\brequired\b|missing|\bmust\b|should (?:be|have)|at (?:least|most)|(?:greater|less) than|minimum|maximum|too long|length"
     r"|\b(?:in)?valid|expected|unknown|unsupported|(?:not|isn't) supported|(?:not|n't) (?:exist|found|set|provided|specified|a\b|of type)"
     r"|no such|unrecogni[sz]ed|incorrect|malformed|mismatch|\bnull\b|\bempty\b|parse|deserial|cannot be|can't be|provide|specify"
-    r"|deprecated|discontinued|permitted|不能为空|缺少|必须|必填|不存在|不支持",
+    r"|deprecated|discontinued|no longer (?:supported|available)|permitted|mandatory|has to be (?:an?|at|greater)\b|out of range"
+    r"|parameter is illegal|too (?:small|large|short)\b|not (?:present|optional|in the list)|(?:cannot|can't|could not|couldn't) find"
+    r"|no endpoints found|but you passed|不能为空|缺少|必须|必填|不存在|不支持|未知的?模型|无效的?(?:模型|参数)|参数(?:非法|有误|错误)"
+    r"|未(?:正常)?(?:接收|收)到|未(?:提供|指定|填写)",
 )
 # A sentence about the key, a header, the account, a block or an outage is not a complaint about the body.
 _NOT_ABOUT_BODY = re.compile(
@@ -21,8 +26,12 @@ _NOT_ABOUT_BODY = re.compile(
     r"|authentic|authoriz|unauthori|permission|forbidden|access denied|denied access|\btoken\b|bearer|log ?in\b|sign ?in\b"
     r"|account|subscription|entitle|suspended|deactivated|\bheaders?\b|blocked|firewall|malicious|guardrail|security"
     r"|region|country|\bip\b|overload|unavailable|temporar|try again|capacity|timed? ?out|rate limit|too many"
-    r"|\bbanned\b|\bpaid\b|\bplan\b|upgrade|quota|certificate|offline|online|\bloading\b|maintenance|configur|upstream",
+    r"|\bbanned\b|\bpaid\b|\bplan\b|upgrade|quota|certificate|offline|online|\bloading\b|maintenance|configur|upstream"
+    r"|\bpolicy\b|\bterms\b|agreement|\bverif(?:y|ied)\b|\bload(?:ed)?\b|connect"
+    r"|令牌|密钥|权|账[户号]|用户|分组|渠道|登录|认证|负载|重试|超时|维护|升级|套餐|地区",
 )
+# LiteLLM ends its complaint about a model with where to look, for a key that it accepted.
+_HINT = "view available models for your key"
 
 
 def names_field(message: str) -> bool:
@@ -37,4 +46,6 @@ def names_model(message: str) -> bool:
 
 def is_complaint(message: str) -> bool:
     """Whether a sentence complains of the form of a request, and not of a key or an outage."""
-    return _COMPLAINT.search(message) is not None and _NOT_ABOUT_BODY.search(message) is None
+    return (
+        _COMPLAINT.search(message) is not None and _NOT_ABOUT_BODY.search(message.replace(_HINT, "")) is None
+    )

@@ -5,16 +5,10 @@ from collections.abc import Iterable
 
 from app.validation.billing_words import has_billing_code, speaks_of_billing
 from app.validation.body_complaints import is_complaint, names_field, names_model
-from app.validation.error_words import words_of
+from app.validation.error_words import plain, words_of
 from app.validation.message_patterns import DEFAULT_PATTERNS, MessagePatterns
 from app.validation.probes import Probe
-from app.validation.provider_response import (
-    MAX_PROSE_CHARACTERS,
-    BodyKind,
-    JsonObject,
-    ProviderResponse,
-    as_object,
-)
+from app.validation.provider_response import BodyKind, JsonObject, ProviderResponse, as_object
 from app.validation.speakers import speaker_of, speaks_of_maintenance
 
 _SERVER_ERROR = 500
@@ -26,8 +20,12 @@ _AUTHENTICATION = re.compile(
 _PERMISSION = re.compile(r"permission|access_?denied|forbidden|not_?authorized|access_?terminated")
 _OUTAGE = re.compile(r"unavailable|timeout|internal|failed")
 _MODEL_CODES = frozenset(
-    {"model_not_found", "modelnotfound", "model_not_exist", "invalid_model", "deploymentnotfound", "resource_not_found_error"}
+    {"model_not_found", "modelnotfound", "model_not_exist", "invalid_model", "unknown_model", "deploymentnotfound"}
 )  # fmt: skip
+# They mean the model only if the sentence beside them does: Moonshot, Volcengine Ark, vLLM, WP Engine.
+_RESOURCE_CODES = frozenset(
+    {"resource_not_found_error", "invalidendpointormodel.notfound", "notfounderror", "not_found_error"}
+)
 _LIST_FIELDS = frozenset({"data", "has_more", "first_id", "last_id"})
 _OVERLOAD = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
 
@@ -59,7 +57,7 @@ class Case:
         self.speaker = speaker_of(response, is_anthropic=is_anthropic)
         self.codes, self.prose = words_of(response)
         message = response.error.get("message")
-        self.message = message[:MAX_PROSE_CHARACTERS].casefold() if isinstance(message, str) else ""
+        self.message = plain(message).casefold() if isinstance(message, str) else ""
         # Only as text, and only in the provider's envelope.
         code = as_object(response.error.get("details")).get("error_code") if response.has_envelope else None
         self.error_code = code if isinstance(code, str) else None
@@ -183,12 +181,7 @@ class Case:
 
     def misses_model_elsewhere(self) -> bool:
         """The same of a custom endpoint with other codes."""
-        return (
-            self.probe is Probe.MESSAGE
-            and not self.is_anthropic
-            and not self.codes.isdisjoint(_MODEL_CODES)
-            and ("deploymentnotfound" in self.codes or self._names_model())
-        )
+        return self.probe is Probe.MESSAGE and not self.is_anthropic and self._has_model_code()
 
     def is_of_another_api_at_this_path(self) -> bool:
         """A custom host does not know the path or the method, in the shape of another API."""
@@ -196,7 +189,9 @@ class Case:
             not self.is_anthropic
             and self.response.kind is not BodyKind.BROKEN
             and not self.response.has_envelope
+            and not self._has_model_code()
             and not self._names_model()
+            and not any(names_model(text.casefold()) for text in self.prose)
         )
 
     def is_rate_limit_of_anthropic(self) -> bool:
@@ -204,6 +199,11 @@ class Case:
             self.is_anthropic
             and self.response.request_id is not None
             and self.response.error.get("type") == "rate_limit_error"
+        )
+
+    def _has_model_code(self) -> bool:
+        return not self.codes.isdisjoint(_MODEL_CODES) or (
+            not self.codes.isdisjoint(_RESOURCE_CODES) and self._names_model()
         )
 
     def _names_model(self) -> bool:

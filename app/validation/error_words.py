@@ -1,9 +1,14 @@
 """Finds the types, codes and sentences of an error, wherever providers put them."""
 
+import re
+
 from app.validation.provider_response import MAX_PROSE_CHARACTERS, JsonObject, ProviderResponse
 
 _MAX_PARTS = 12
-_PROSE_NAMES = frozenset({"message", "Message", "msg", "status_msg", "detail", "title", "error"})
+_SPACE = re.compile(r"\s")
+_PROSE_NAMES = frozenset(
+    {"message", "Message", "msg", "status_msg", "detail", "title", "error", "error_msg", "error_message", "errorMessage"}
+)  # fmt: skip
 _CODE_NAMES = frozenset({"type", "code", "status", "reason", "error_code", "status_code"})
 _NESTED_NAMES = frozenset({"error", "errors", "base_resp", "details", "innererror"})
 
@@ -20,8 +25,9 @@ def words_of(response: ProviderResponse) -> tuple[frozenset[str], tuple[str, ...
         for name, value in part.items():
             if isinstance(value, str):
                 if name in _PROSE_NAMES:
-                    prose.append(value[:MAX_PROSE_CHARACTERS])
-                elif name in _CODE_NAMES:
+                    prose.append(plain(value))
+                # As a single word, `error` is a code, as in OAuth 2.0 (RFC 6749).
+                if name in _CODE_NAMES or (name == "error" and not _SPACE.search(value)):
                     codes.add(value[:100].strip().casefold())
             elif type(value) is int:
                 if name in _CODE_NAMES:
@@ -29,6 +35,11 @@ def words_of(response: ProviderResponse) -> tuple[frozenset[str], tuple[str, ...
             elif name in _NESTED_NAMES and len(parts) < _MAX_PARTS:
                 parts += _members(value)
     return frozenset(codes), tuple(prose)
+
+
+def plain(text: str) -> str:
+    """The beginning of a sentence, with plain apostrophes."""
+    return text[:MAX_PROSE_CHARACTERS].replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
 
 
 def _members(value: object) -> list[JsonObject]:

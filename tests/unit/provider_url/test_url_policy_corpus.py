@@ -56,14 +56,17 @@ class TestRun:
             "resolves_to": {"x": ["1.1.1.1"]},
             "reason": "dns_no_records",
         }
+        other_endpoint = REJECTED_CASE | {
+            "input": f"https://{HOST}/v1/models",
+            "reason": "path_not_allowed",
+        }
         alternative_reason = REJECTED_CASE | {"reason": "host_invalid", "alt_reasons": ["host_is_ip"]}
 
-        status, lines, count = await run_on(
-            tmp_path, capsys, ACCEPTED_CASE, REJECTED_CASE, default, private, unresolvable, alternative_reason
-        )
+        others = [default, private, unresolvable, other_endpoint, alternative_reason]
+        status, lines, count = await run_on(tmp_path, capsys, ACCEPTED_CASE, REJECTED_CASE, *others)
 
         assert (status, lines) == (0, [])
-        assert count == "6 cases: 0 disagreements, and 0 on debatable cases"
+        assert count == "7 cases: 0 disagreements, and 0 on debatable cases"
 
     @pytest.mark.parametrize(
         ("case", "got", "reason"),
