@@ -46,7 +46,7 @@ from tests.support.requirements import check_required
 from tests.support.tenant import MakeTenant, MakeToken, Tenant
 from tests.support.vault.real_server import availability_message, is_real_vault_available
 
-pytest_plugins = ["tests.support.vault.fixtures"]
+pytest_plugins = ["tests.support.sampled_items", "tests.support.vault.fixtures"]
 
 
 def pytest_configure() -> None:

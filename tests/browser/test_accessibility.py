@@ -1,5 +1,7 @@
 """WCAG 2.2 AA: axe finds nothing in each state, in both schemes, narrow and wide; and nothing scrolls sideways.
 
+`make test` looks at each state with axe in one of the four ways, another one each day; `make test-exhaustive` in all.
+
 States visited: sign-in, refused link, waiting for a host, signed out; each section shown, empty, loading, failed and
 read-only; banners of both modes, of each blocker, of a schedule and without a response; the form for a key empty,
 refused, with a URL, encrypting, waiting, valid, invalid, unknown and without a response; each dialog and its results;
@@ -123,6 +125,7 @@ class TestZoomAndForcedColors:
         assert await sideways_pixels(visit.page) <= 0
 
     @pytest.mark.usefixtures("busy_organization")
+    @pytest.mark.sampled(stride=2)
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     async def test_in_forced_colors_have_no_violation(
         self, visits: Visits, make_code: Code, scheme: str

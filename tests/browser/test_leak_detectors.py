@@ -24,6 +24,7 @@ STORE = """(name, record) => new Promise((resolve) => {
 class TestDetectors:
     """Each place that is searched finds a key that a test put there."""
 
+    @pytest.mark.sampled(stride=5)
     @pytest.mark.parametrize(
         ("place", "script"),
         [

@@ -36,6 +36,7 @@ async def signed_in(visits: Callable[..., Any], make_code: Callable[..., str]) -
 
 
 class TestSections:
+    @pytest.mark.sampled(stride=2)
     @pytest.mark.parametrize(("section", "request_pattern", "text"), EMPTY)
     async def test_are_loading_then_empty(
         self, signed_in: Callable[..., Any], section: str, request_pattern: str, text: str
@@ -53,6 +54,7 @@ class TestSections:
 
         await expect(visit.main.get_by_text(text)).to_be_visible()
 
+    @pytest.mark.sampled(stride=2)
     @pytest.mark.parametrize(("section", "request_pattern", "text"), EMPTY)
     async def test_that_failed_name_code_and_request_and_try_again(
         self, signed_in: Callable[..., Any], section: str, request_pattern: str, text: str

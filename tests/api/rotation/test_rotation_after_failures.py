@@ -99,7 +99,7 @@ class TestRetry:
     async def test_after_a_crash_at_any_step_rotates_once(
         self, fault_runner: FaultRunner, activate: str
     ) -> None:
-        for at in sampled_steps(MAX_STEPS, stride=3):
+        for at in sampled_steps(MAX_STEPS, stride=6):
             faults = crash(at)
             await assert_rotated_once(fault_runner, faults, activate=activate)
             if faults.never_fired:
@@ -111,7 +111,7 @@ class TestRetry:
     async def test_after_an_outage_at_any_step_rotates_once(
         self, fault_runner: FaultRunner, lasts: bool
     ) -> None:
-        for at in sampled_steps(MAX_STEPS, stride=3):
+        for at in sampled_steps(MAX_STEPS, stride=6):
             faults = outage(at, lasts=lasts)
             await assert_rotated_once(fault_runner, faults)
             if faults.never_fired:

@@ -58,6 +58,7 @@ def matching(events: list[Event], parameters: ReportParameters) -> list[str]:
 
 
 class TestFilters:
+    @pytest.mark.sampled(stride=4)
     @pytest.mark.parametrize("seed", range(8))
     async def test_list_what_the_report_counts(
         self, tenant: Tenant, database: Database, services: Services, seed: int

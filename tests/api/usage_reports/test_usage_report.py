@@ -29,6 +29,7 @@ async def _partitions(superuser: AsyncEngine) -> None:
 
 
 class TestGetUsageReport:
+    @pytest.mark.sampled(stride=4)
     @pytest.mark.parametrize("seed", range(12))
     async def test_matches_the_oracle(
         self, tenant: Tenant, database: Database, services: Services, seed: int

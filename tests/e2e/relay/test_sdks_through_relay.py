@@ -56,20 +56,42 @@ class Setup:
         """What the provider received from the SDKs. A validation, which a 401 causes at any time, sends no script."""
         return [it for it in self.provider.exchanges if "x-stainless-script" in it.headers]
 
-    async def outcomes(self, sdk: Sdk, base_url: str, api_key: str) -> tuple[list[Any], list[list[Exchange]]]:
-        """What the SDK made of every scenario, and what the provider received for each."""
-        before = len(self.provider.exchanges)
-        results = await sdk.run(
+    async def outcomes(self, sdk: Sdk) -> "Outcomes":
+        """What the SDK makes of every scenario, directly and through the relay, and of the relay's refusals."""
+        before = len(self.relayed())
+        scenarios = [{"call": call, "script": script} for call, script, _ in SCENARIOS]
+        refused = [{"call": call, "script": "text"} for call in ("create", "raw_stream", "models")]
+        direct, relayed, refusals = await sdk.run(
             {
-                "base_url": base_url,
-                "api_key": api_key,
-                "scenarios": [{"call": call, "script": script} for call, script, _ in SCENARIOS],
+                "runs": [
+                    {"base_url": self.provider.base_url, "api_key": self.key, "scenarios": scenarios},
+                    {"base_url": self.relay_url, "api_key": self.token, "scenarios": scenarios},
+                    {"base_url": self.relay_url, "api_key": "not-a-token", "scenarios": refused},
+                ]
             },
             environment={"SSL_CERT_FILE": str(self.ca_file), "NODE_EXTRA_CA_CERTS": str(self.ca_file)},
         )
-        # The validation that a 401 causes sends no script.
-        received = iter(it for it in self.provider.exchanges[before:] if "x-stainless-script" in it.headers)
-        return results, [[next(received) for _ in range(count)] for _, _, count in SCENARIOS]
+        received = iter(self.relayed()[before:])
+        return Outcomes(
+            direct=direct,
+            relayed=relayed,
+            refusals=refusals,
+            sent_directly=[[next(received) for _ in range(count)] for _, _, count in SCENARIOS],
+            sent_through=[[next(received) for _ in range(count)] for _, _, count in SCENARIOS],
+            sent_after=list(received),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """What an SDK made of every scenario, and what the provider received for each."""
+
+    direct: list[Any]
+    relayed: list[Any]
+    refusals: list[Any]
+    sent_directly: list[list[Exchange]]
+    sent_through: list[list[Exchange]]
+    sent_after: list[Exchange]
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +118,19 @@ async def setup(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Setup
         yield Setup(service=service, provider=provider, token=issued.stdout.strip(), key=key, ca_file=ca_file)
 
 
-class TestThroughTheRelay:
-    async def test_everything_is_as_without_it(self, setup: Setup, sdk: Sdk) -> None:
-        direct, sent_directly = await setup.outcomes(sdk, setup.provider.base_url, setup.key)
-        relayed, sent_through = await setup.outcomes(sdk, setup.relay_url, setup.token)
+@pytest.fixture(scope="module")
+async def outcomes(setup: Setup, sdk: Sdk) -> Outcomes:
+    """From one process, because its start takes longer than the requests."""
+    return await setup.outcomes(sdk)
 
-        for scenario, expected, found in zip(SCENARIOS, direct, relayed, strict=True):
+
+class TestThroughTheRelay:
+    async def test_everything_is_as_without_it(self, setup: Setup, outcomes: Outcomes) -> None:
+        for scenario, expected, found in zip(SCENARIOS, outcomes.direct, outcomes.relayed, strict=True):
             assert found == expected, scenario
-        for scenario, expected_requests, requests in zip(SCENARIOS, sent_directly, sent_through, strict=True):
+        for scenario, expected_requests, requests in zip(
+            SCENARIOS, outcomes.sent_directly, outcomes.sent_through, strict=True
+        ):
             for request, expected_request in zip(requests, expected_requests, strict=True):
                 assert (request.target, request.body) == (expected_request.target, expected_request.body), (
                     scenario
@@ -120,21 +147,10 @@ class TestThroughTheRelay:
         for name in UNCHANGED:
             assert request.headers.get(name) == direct.headers.get(name), name
 
-    async def test_refusals_of_the_relay_are_errors_of_the_sdk(self, setup: Setup, sdk: Sdk) -> None:
-        before = len(setup.relayed())
-        results = await sdk.run(
-            {
-                "base_url": setup.relay_url,
-                "api_key": "not-a-token",
-                "scenarios": [
-                    {"call": call, "script": "text"} for call in ("create", "raw_stream", "models")
-                ],
-            }
-        )
-
-        for result in results:
+    async def test_refusals_of_the_relay_are_errors_of_the_sdk(self, outcomes: Outcomes) -> None:
+        for result in outcomes.refusals:
             error = result["error"]
             assert error["class"] == "AuthenticationError"
             assert (error["is_api_error"], error["status"]) == (True, 401)
             assert error["body"]["error"]["details"]["error_code"] == "unauthenticated"
-        assert len(setup.relayed()) == before
+        assert outcomes.sent_after == []

@@ -184,6 +184,7 @@ class Scenario:
 
 
 class TestStatements:
+    @pytest.mark.sampled(stride=3)
     @pytest.mark.parametrize("seed", range(6))
     async def test_equal_the_oracle_throughout_a_random_scenario(
         self, service: Tenant, superuser: AsyncEngine, database: Database, seed: int

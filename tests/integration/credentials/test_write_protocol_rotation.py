@@ -28,14 +28,15 @@ from tests.support.fault_injection import (
     sampled_steps,
 )
 
-# With BYOK_TEST_CRASHES=all, every step is tested; otherwise every n-th. Two strides of one test have no common factor, so
-# that the daily samples together have every pair of steps.
+# With BYOK_TEST_CRASHES=all, every step of every operation is tested; otherwise every n-th step of every m-th case. The strides
+# of one test have no common factor, so that the daily samples together have every step of each case.
 STRIDE = 4
 RECONCILIATION_STRIDES = {"memory": 7, "Vault's fake": 10}
 RECONCILIATION_STEP_STRIDE = 3
 
 
 class TestCrash:
+    @pytest.mark.sampled(stride=3)
     @every_operation
     async def test_at_every_step_is_reconciled(
         self,
@@ -56,6 +57,7 @@ class TestCrash:
         assert faults.never_fired
         report_interruptions(capsys, name, store_variant, interruptions, "crash points")
 
+    @pytest.mark.sampled(stride=11)
     @every_operation
     async def test_at_every_step_of_the_reconciliation_is_reconciled(
         self,
@@ -91,6 +93,7 @@ class TestCrash:
 
 
 class TestOutage:
+    @pytest.mark.sampled(stride=5)
     @pytest.mark.parametrize("lasts", [False, True])
     @every_operation
     async def test_at_every_step_is_reconciled(
@@ -141,6 +144,7 @@ def _conflicts_are_allowed() -> Iterator[None]:
 class TestConcurrentOperation:
     """At every step of an operation, another operation runs completely."""
 
+    @pytest.mark.sampled(stride=7)
     @pytest.mark.parametrize("other", OTHER_OPERATIONS)
     @every_operation
     async def test_at_every_step_keeps_the_invariants(

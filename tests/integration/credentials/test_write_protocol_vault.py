@@ -43,6 +43,7 @@ STRIDE = 4
 class TestBrokenConnection:
     """The client repeats a request that may have arrived, so that Vault receives it twice."""
 
+    @pytest.mark.sampled(stride=3)
     @pytest.mark.parametrize("lost", LostMessage)
     @every_operation
     async def test_at_any_request_has_no_effect(
@@ -87,7 +88,7 @@ class TestLateWrite:
         make_harness: MakeHarness,
         error: type[BaseException] | None,
     ) -> None:
-        for at in range(1, MAX_STEPS):
+        for at in sampled_steps(MAX_STEPS, stride=3):
             harness, key, late = make_harness(any_vault_store_variant), make_key(), LateWrites(error)
             with pytest.raises((Crash, SecretStoreUnavailable)):
                 await harness.register(
@@ -112,7 +113,7 @@ class TestLateWrite:
         make_credential_under_test: MakeCredentialUnderTest,
         error: type[BaseException] | None,
     ) -> None:
-        for at in range(1, MAX_STEPS):
+        for at in sampled_steps(MAX_STEPS, stride=3):
             under_test, late = await make_credential_under_test(any_vault_store_variant, 1), LateWrites(error)
             with pytest.raises((Crash, SecretStoreUnavailable)):
                 await rotation()(

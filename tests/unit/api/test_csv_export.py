@@ -13,6 +13,53 @@ import pytest
 from app.api.csv_export import Cell, csv_response, csv_row
 from app.core.event_loop import SLICE_SECONDS, line_of
 
+# What a spreadsheet may not show before a sign.
+INVISIBLE = [
+    *(
+        "",
+        " ",
+        "   ",
+        "\t",
+        "\r",
+        "\n",
+        "\r\n",
+        "\x0b",
+        "\x0c",
+        "\x00",
+        "\x01",
+        "\x1b",
+        "\x7f",
+        "\x85",
+        "\xa0",
+    ),
+    *(
+        "\xad",
+        "\u034f",
+        "\u061c",
+        "\u115f",
+        "\u1680",
+        "\u180e",
+        "\u2000",
+        "\u2003",
+        "\u2009",
+        "\u200b",
+    ),
+    *(
+        "\u200c",
+        "\u200d",
+        "\u200e",
+        "\u200f",
+        "\u2028",
+        "\u2029",
+        "\u202a",
+        "\u202e",
+        "\u202f",
+        "\u205f",
+    ),
+    *("\u2060", "\u2066", "\u2800", "\u3000", "\u3164", "\ufe0f", "\ufeff", "\uffa0", "\U000e0020"),
+    *(" \t\u200b\xa0", "\ufeff\u3000\x0b "),
+]
+
 
 class TestRow:
     @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\tx", "\rx", "\nx"])
@@ -22,61 +69,13 @@ class TestRow:
     @pytest.mark.parametrize(
         "sign", "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212\u207a\u208a\u207b", ids=ascii
     )
-    @pytest.mark.parametrize(
-        "hidden",
-        [
-            *(
-                "",
-                " ",
-                "   ",
-                "\t",
-                "\r",
-                "\n",
-                "\r\n",
-                "\x0b",
-                "\x0c",
-                "\x00",
-                "\x01",
-                "\x1b",
-                "\x7f",
-                "\x85",
-                "\xa0",
-            ),
-            *(
-                "\xad",
-                "\u034f",
-                "\u061c",
-                "\u115f",
-                "\u1680",
-                "\u180e",
-                "\u2000",
-                "\u2003",
-                "\u2009",
-                "\u200b",
-            ),
-            *(
-                "\u200c",
-                "\u200d",
-                "\u200e",
-                "\u200f",
-                "\u2028",
-                "\u2029",
-                "\u202a",
-                "\u202e",
-                "\u202f",
-                "\u205f",
-            ),
-            *("\u2060", "\u2066", "\u2800", "\u3000", "\u3164", "\ufe0f", "\ufeff", "\uffa0", "\U000e0020"),
-            *(" \t\u200b\xa0", "\ufeff\u3000\x0b "),
-        ],
-        ids=ascii,
-    )
-    def test_prefixes_every_form_of_a_sign_behind_every_invisible_character(
-        self, hidden: str, sign: str
-    ) -> None:
-        text = f"{hidden}{sign}cmd|' /C calc'!A0"
+    def test_prefixes_every_form_of_a_sign_behind_every_invisible_character(self, sign: str) -> None:
+        for hidden in INVISIBLE:
+            text = f"{hidden}{sign}cmd|' /C calc'!A0"
 
-        assert list(csv.reader(io.StringIO(csv_row([text, 1]), newline=""))) == [[f"'{text}", "1"]]
+            assert list(csv.reader(io.StringIO(csv_row([text, 1]), newline=""))) == [[f"'{text}", "1"]], (
+                hidden
+            )
 
     @pytest.mark.parametrize(
         "text",

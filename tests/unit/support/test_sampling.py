@@ -1,9 +1,13 @@
 """What `make test` samples is tested completely by as many consecutive days as the stride."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from tests.support import fault_injection
 from tests.support.fault_injection import sampled_cases
+from tests.support.sampled_items import pytest_collection_modifyitems
 
 CASES = range(23)
 STRIDE = 6
@@ -52,3 +56,48 @@ class TestSampledCases:
         monkeypatch.setattr(fault_injection, "ALL_CRASHES", True)
 
         assert list(sampled_cases(CASES, stride=STRIDE, of="createCredential")) == list(CASES)
+
+
+class Case:
+    """A case of a test, as pytest collects it."""
+
+    def __init__(self, nodeid: str, stride: int | None = None) -> None:
+        self.nodeid = nodeid
+        self._stride = stride
+
+    def get_closest_marker(self, name: str) -> pytest.Mark | None:
+        assert name == "sampled"
+        return None if self._stride is None else pytest.mark.sampled(stride=self._stride).mark
+
+
+def collected_on(
+    day: int, monkeypatch: pytest.MonkeyPatch, cases: Sequence[Case], *, is_exhaustive: bool = False
+) -> list[str]:
+    monkeypatch.setattr(fault_injection, "ALL_CRASHES", is_exhaustive)
+    monkeypatch.setattr(fault_injection, "SEED", day)
+    items: list[Any] = list(cases)
+    pytest_collection_modifyitems(items)
+    return [item.nodeid for item in items]
+
+
+class TestSampledMarker:
+    CASES = (
+        Case("a.py::test_whole[1]"),
+        *(Case(f"a.py::test_many[{number}]", 3) for number in range(7)),
+        Case("a.py::test_whole[2]"),
+        Case("a.py::test_few[one]", 3),
+    )
+
+    def test_keeps_every_third_case_and_all_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        days = [collected_on(day, monkeypatch, self.CASES) for day in range(739_949, 739_952)]
+
+        for day in days:
+            assert {"a.py::test_whole[1]", "a.py::test_whole[2]", "a.py::test_few[one]"} <= set(day)
+            assert 2 <= sum("test_many" in nodeid for nodeid in day) <= 3
+            assert day == [case.nodeid for case in self.CASES if case.nodeid in day]
+        assert {nodeid for day in days for nodeid in day} == {case.nodeid for case in self.CASES}
+
+    def test_keeps_all_cases_in_the_exhaustive_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = collected_on(1, monkeypatch, self.CASES, is_exhaustive=True)
+
+        assert found == [case.nodeid for case in self.CASES]

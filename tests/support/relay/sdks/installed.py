@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
-# The newest version, the newest of 2.12 and the last that sends `x-api-key`.
-PYTHON_VERSIONS = ("2.14.0", "2.12.0", "1.17.0")
+from tests.support.fault_injection import sampled
+
+# The newest version every day, and in turn the newest of 2.12 and the last that sends `x-api-key`.
+PYTHON_VERSIONS = ("2.14.0", *sampled(("2.12.0", "1.17.0")))
 TYPESCRIPT_VERSION = "1.14.0"
 SDKS = (*(f"python-{version}" for version in PYTHON_VERSIONS), f"typescript-{TYPESCRIPT_VERSION}")
 

@@ -98,6 +98,10 @@ async def run(job: dict[str, Any]) -> list[Any]:
     return results
 
 
+async def run_all(jobs: list[dict[str, Any]]) -> list[list[Any]]:
+    return [await run(job) for job in jobs]
+
+
 async def parse(streams: list[str]) -> list[Any]:
     """How a stream of these bytes ends: the name of the exception or null, and the number of events before."""
     http: Any = importlib.import_module("httpx2" if int(anthropic.__version__.partition(".")[0]) else "httpx")
@@ -132,7 +136,7 @@ async def end_of(client: Any) -> list[Any]:
 
 def main() -> None:
     job = json.load(sys.stdin)
-    done = asyncio.run(parse(job["streams"]) if "streams" in job else run(job))
+    done = asyncio.run(parse(job["streams"]) if "streams" in job else run_all(job["runs"]))
     json.dump({"version": anthropic.__version__, "results": done}, sys.stdout)
 
 

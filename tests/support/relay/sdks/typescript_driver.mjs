@@ -71,6 +71,12 @@ async function run(job) {
   return results;
 }
 
+async function runAll(jobs) {
+  const results = [];
+  for (const job of jobs) results.push(await run(job));
+  return results;
+}
+
 async function parse(streams) {
   const ends = [];
   for (const encoded of streams) {
@@ -92,5 +98,5 @@ async function parse(streams) {
 }
 
 const job = JSON.parse(readFileSync(0, "utf8"));
-const results = "streams" in job ? await parse(job.streams) : await run(job);
+const results = "streams" in job ? await parse(job.streams) : await runAll(job.runs);
 process.stdout.write(JSON.stringify({ version, results }));

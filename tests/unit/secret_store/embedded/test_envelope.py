@@ -39,16 +39,24 @@ class TestEncrypt:
         assert all(again[at : at + 8] != BLOB[at : at + 8] for at in range(5, len(BLOB) - 8))
 
 
-class TestDecryptRefuses:
-    @pytest.mark.parametrize("position", range(len(BLOB)))
-    def test_any_changed_byte(self, position: int) -> None:
-        with pytest.raises(SecretCorrupt):
-            decrypt(flipped(BLOB, position), KEYSET, ASSOCIATED_DATA)
+def decrypts(blob: bytes) -> bool:
+    """Whether a blob is decrypted, and not refused as corrupt."""
+    try:
+        decrypt(blob, KEYSET, ASSOCIATED_DATA)
+    except SecretCorrupt:
+        return False
+    return True
 
-    @pytest.mark.parametrize("length", range(len(BLOB)))
-    def test_any_truncation(self, length: int) -> None:
-        with pytest.raises(SecretCorrupt):
-            decrypt(BLOB[:length], KEYSET, ASSOCIATED_DATA)
+
+class TestDecryptRefuses:
+    def test_nothing_that_is_unchanged(self) -> None:
+        assert decrypts(BLOB)
+
+    def test_any_changed_byte(self) -> None:
+        assert [at for at in range(len(BLOB)) if decrypts(flipped(BLOB, at))] == []
+
+    def test_any_truncation(self) -> None:
+        assert [length for length in range(len(BLOB)) if decrypts(BLOB[:length])] == []
 
     @pytest.mark.parametrize("start", [1, 97, 109, len(BLOB) - 1])
     def test_a_missing_start(self, start: int) -> None:
@@ -122,10 +130,10 @@ class TestRewrap:
 
         assert blob[PAYLOAD_AT:] == b"never a ciphertext"
 
-    @pytest.mark.parametrize("position", range(PAYLOAD_AT))
-    def test_refuses_any_changed_header_byte(self, position: int) -> None:
-        with pytest.raises(SecretCorrupt):
-            rewrap(flipped(BLOB, position), KEYSET, ASSOCIATED_DATA)
+    def test_refuses_any_changed_header_byte(self) -> None:
+        for position in range(PAYLOAD_AT):
+            with pytest.raises(SecretCorrupt):
+                rewrap(flipped(BLOB, position), KEYSET, ASSOCIATED_DATA)
 
     def test_refuses_the_associated_data_of_another_row(self) -> None:
         with pytest.raises(SecretCorrupt):
