@@ -39,7 +39,7 @@ _UNREAD_BYTES = 128 * 1024 * 1024
 # Allocated objects, minus freed ones, after which a garbage collection starts. One page of a list allocates about a
 # thousand objects that are freed soon. A collection takes 0.5 to 1 microsecond for each object, and an open stream has 150.
 _COLLECT_AFTER = 2_000
-# Every so many collections also visit what earlier ones kept.
+# After this number of collections, one also visits what the earlier ones kept.
 _COLLECT_KEPT_AFTER = 50
 
 

@@ -122,7 +122,7 @@ class IterationBudget:
     long work.
     """
 
-    __slots__ = ("_ends_at", "_in_vain", "_is_scheduled", "_waiting", "_went_on", "_woken_at_once")
+    __slots__ = ("_ends_at", "_is_scheduled", "_waiting", "_went_on", "_without_time", "_woken_at_once")
 
     def __init__(self) -> None:
         # When the time of this iteration ends. None: no piece has begun in it.
@@ -132,7 +132,7 @@ class IterationBudget:
         # To wake a task that finds no time costs as much as a short piece. So as many are woken as went on the last time.
         self._woken_at_once = _MOST_WOKEN
         self._went_on = 0  # of those that were woken, in this iteration
-        self._in_vain = 0
+        self._without_time = 0
 
     async def wait(self) -> None:
         """Return at once if this iteration has time left and no other piece waits for it, else in a later iteration."""
@@ -149,7 +149,7 @@ class IterationBudget:
                 if self._has_time():
                     self._went_on += 1
                     return
-                self._in_vain += 1
+                self._without_time += 1
         finally:
             self._waiting.remove(waiter)  # the first, unless its task is cancelled
 
@@ -176,9 +176,9 @@ class IterationBudget:
             self._schedule()
 
     def _adapt(self) -> None:
-        """Choose how many tasks to wake: one more than went on, if others were woken in vain; else up to twice as many."""
-        if self._in_vain:
+        """Choose how many tasks to wake: one more than went on, if others found no time; else up to twice as many."""
+        if self._without_time:
             self._woken_at_once = self._went_on + 1
         elif self._went_on >= self._woken_at_once:
             self._woken_at_once = min(_MOST_WOKEN, 2 * self._woken_at_once)
-        self._went_on = self._in_vain = 0
+        self._went_on = self._without_time = 0

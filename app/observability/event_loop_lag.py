@@ -41,7 +41,7 @@ async def _measure() -> None:
 
 
 class _ProcessorWaits:
-    """How long this thread was ready to run and waited for a processor. Only Linux tells."""
+    """How long this thread was ready to run and waited for a processor. Only Linux reports it."""
 
     def __init__(self, resources: ExitStack) -> None:
         self._file: int | None = None

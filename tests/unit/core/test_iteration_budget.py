@@ -91,7 +91,7 @@ class TestIterationBudget:
         assert steps[-1] == str(PIECES - 1)
         assert len(steps) < PIECES / 2
 
-    async def test_few_are_woken_in_vain(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_few_are_woken_without_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         looks = 0
         has_time = IterationBudget._has_time
 
