@@ -1,7 +1,7 @@
 """CSV responses: whether the client accepts them, how many run at once, and rows that spreadsheets do not execute."""
 
 import csv
-import io
+import string
 import unicodedata
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -27,6 +27,7 @@ _ROWS_AT_ONCE = 100
 # A spreadsheet treats a cell that begins with one of these as a formula. Some accept the full-width forms of East Asian
 # keyboards or the mathematical minus, and some ignore invisible characters before it.
 _FORMULA_SIGNS = frozenset("=+-@\u2212")
+_PLAIN_STARTS = frozenset(string.ascii_letters + string.digits)
 
 Cell = str | int | Decimal | datetime | None
 
@@ -104,14 +105,34 @@ def csv_document(header: Iterable[str]) -> dict[int | str, dict[str, Any]]:
 
 def csv_row(cells: Iterable[object]) -> str:
     """One line of CSV (RFC 4180). Text that begins like a formula is prefixed with an apostrophe; numbers are not."""
-    line = io.StringIO()
-    csv.writer(line).writerow([_cell(cell) for cell in cells])
-    return line.getvalue()
+    line: str = _write_row([it if it.__class__ in _PLAIN else _cell(it) for it in cells])
+    return line
+
+
+class Number(str):
+    """A number that is formatted already. Its sign is not the start of a formula."""
+
+    __slots__ = ()
+
+
+# Classes that the writer of the standard library formats as they should be. None is an empty cell.
+_PLAIN = frozenset({int, type(None), Number})
+
+
+class _Line:
+    """What the writer of the standard library writes a line to. The writer returns what `write` does."""
+
+    @staticmethod
+    def write(line: str) -> str:
+        return line
+
+
+_write_row = csv.writer(_Line()).writerow
 
 
 def _cell(value: object) -> str:
-    if value is None:
-        return ""
+    if value.__class__ is str and value[:1] in _PLAIN_STARTS:
+        return value
     if isinstance(value, Decimal):
         return f"{value:f}"
     if isinstance(value, int) and not isinstance(value, bool):

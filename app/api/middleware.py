@@ -23,6 +23,7 @@ from app.auth.authenticator import Authenticator, TokenRefused
 from app.auth.principal import Principal
 from app.core.clock import new_request_id
 from app.core.errors import ByokError, NotFound
+from app.core.event_loop import request_in_progress
 from app.observability.metrics import REQUEST_SECONDS, REQUESTS
 from app.observability.tracing import is_tracing, server_span
 
@@ -81,7 +82,14 @@ class RequestContext:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
         handle = self._handle_in_span if is_tracing() else self._handle
-        status = await handle(request_id, scope, receive, send)
+        with request_in_progress() as end:
+
+            async def send_and_note(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    end()
+                await send(message)
+
+            status = await handle(request_id, scope, receive, send_and_note)
         _record(scope, status, seconds=time.perf_counter() - started)
 
     async def _handle(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> int:

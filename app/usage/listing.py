@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from app.core.admission import AdmissionQueue
+from app.database.found_rows import FoundRows
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.usage.filters import RowCursor, RowFilter, ranges_of_page
 from app.usage.listing_repository import UsageListingRepository
@@ -45,17 +46,15 @@ class UsageListingService:
         Raises:
             ConcurrencyLimited, DatabaseUnavailable
         """
-        async with (
-            self._admission.slot(organization_id, is_started=is_started),
-            self._units.reading_in_bulk(organization_id) as uow,
-        ):
-            as_of = uow.complete_until or await uow[UsageListingRepository].clock()
-            rows = await self._read(uow, filters, at_most=at_most, after=after)
-            return ListedRows(rows, as_of)
+        async with self._admission.slot(organization_id, is_started=is_started):
+            async with self._units.reading_in_bulk(organization_id) as uow:
+                as_of = uow.complete_until or await uow[UsageListingRepository].clock()
+                found = await self._find(uow, filters, at_most=at_most, after=after)
+            return ListedRows([] if found is None else await found.records(), as_of)
 
-    async def _read(
+    async def _find(
         self, uow: UnitOfWork, filters: RowFilter, *, at_most: int, after: RowCursor | None
-    ) -> Sequence[LedgerRow]:
+    ) -> FoundRows[LedgerRow] | None:
         """Find out on which days rows match, and read only those: a filter that matches little would read all rows."""
         listing = uow[UsageListingRepository]
         ranges = [filters.cut(_EARLIEST, _LATEST)]
@@ -65,7 +64,7 @@ class UsageListingService:
             days = await self._day_finder.days(uow, filters.usage)
             ranges = ranges_of_page(days, filters, at_most=at_most, after=after)
         if not ranges:
-            return []
+            return None
         return await listing.page(filters, at_most=at_most, after=after, time_ranges=ranges)
 
     async def pages(

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.core.event_loop import TimeSlice
+from app.database.found_rows import FoundRows
 from app.database.repository import Repository
 from app.database.statements import Query, Row
 from app.usage.filter_conditions import filter_conditions, filter_values
@@ -106,19 +106,14 @@ class UsageListingRepository(Repository):
         at_most: int,
         after: RowCursor | None,
         time_ranges: Sequence[TimeRange],
-    ) -> Sequence[LedgerRow]:
+    ) -> FoundRows[LedgerRow]:
         """Return one page of the rows within the time ranges, newest first."""
         shape = _shape(filters, is_first=after is None)
         values = self._values(filters) | {"at_most": at_most}
         values |= {"starts": [it[0] for it in time_ranges], "ends": [it[1] for it in time_ranges]}
         if after is not None:
             values |= {f"last_{column.name}": getattr(after, column.name) for column in _ORDER}
-        rows: list[LedgerRow] = []
-        time_slice = TimeSlice(in_transaction=True)
-        for row in await self._session.rows(_page(shape), **values):
-            rows.append(ledger_row(row))
-            await time_slice.pause_if_used()
-        return rows
+        return FoundRows(await self._session.rows(_page(shape), **values), ledger_row)
 
     async def days(self, filters: RowFilter) -> Sequence[MatchingDay]:
         """Return the UTC days with matching rows, newest first. Only for filters that an index of the ledger has."""

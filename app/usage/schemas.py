@@ -1,13 +1,11 @@
 """Wire models of ingestion results and ledger rows, and the CSV columns."""
 
-from collections.abc import Iterator
-from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field
 
-from app.api.csv_export import Cell
+from app.api.csv_export import Cell, Number
 from app.api.money import Money
 from app.api.schemas import Page, ResponseModel, Timestamp, without_default
 from app.core.money import to_usd
@@ -230,27 +228,28 @@ CSV_HEADER = (
 )
 
 
-def csv_cells(row: LedgerRow) -> Iterator[Cell]:
+def csv_cells(row: LedgerRow) -> tuple[Cell, ...]:
     """Return the cells of a row in the order of the header. Amounts are exact decimal strings."""
-    yield from (row.event_id, row.part, row.correction, _instant(row.started_at), _instant(row.completed_at))
-    yield from (_instant(row.ingested_at), row.mode, _text(row.credential_id), row.key_version, row.model)
-    yield from (row.endpoint_id, row.feature, row.session_id, row.prompt_id, row.outcome, row.usage_source)
-    yield from (row.service_tier, row.speed, row.inference_geo, row.tokens.uncached_input)
-    yield from (row.tokens.cache_write_5m, row.tokens.cache_write_1h, row.tokens.cache_read)
-    yield from (row.tokens.output, row.tokens.web_search_requests)
-    yield from (None if row.cost is None else _usd(row.cost), _usd(row.billed), "USD")
-    yield from (row.price_version, " ".join(flag_names(row.flags)), row.provider_request_id)
-    yield from (_text(row.reservation_id), row.corrects, row.corrected_by)
-
-
-def _usd(pico: int) -> Decimal:
-    """Return a number, not text: the sign of a negative amount is not the start of a formula."""
-    return Decimal(to_usd(pico))
+    tokens = row.tokens
+    return (
+        *(row.event_id, row.part, row.correction, _instant(row.started_at), _instant(row.completed_at)),
+        *(_instant(row.ingested_at), row.mode.value, _text(row.credential_id), row.key_version, row.model),
+        *(row.endpoint_id, row.feature, row.session_id, row.prompt_id, row.outcome.value),
+        *(row.usage_source.value, row.service_tier, row.speed, row.inference_geo, tokens.uncached_input),
+        *(tokens.cache_write_5m, tokens.cache_write_1h, tokens.cache_read),
+        *(tokens.output, tokens.web_search_requests),
+        *(None if row.cost is None else Number(to_usd(row.cost)), Number(to_usd(row.billed)), "USD"),
+        *(row.price_version, " ".join(flag_names(row.flags)) if row.flags else "", row.provider_request_id),
+        *(_text(row.reservation_id), row.corrects, row.corrected_by),
+    )
 
 
 def _text(value: UUID | None) -> str | None:
     return None if value is None else str(value)
 
 
+_UTC_OFFSET_LENGTH = len("+00:00")
+
+
 def _instant(value: Timestamp | None) -> str | None:
-    return None if value is None else f"{value.replace(tzinfo=None).isoformat()}Z"
+    return None if value is None else f"{value.isoformat()[:-_UTC_OFFSET_LENGTH]}Z"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from app.core.model_identity import without_snapshot_date
 from app.usage_events.records import ModelUsage, TokenUsage, UsageFlag
@@ -196,10 +196,10 @@ def _single_calls(total: TokenUsage, iterations: Sequence[Iteration]) -> tuple[T
     if total.cache_write_1h and not total.cache_write_5m:
         # An iteration may omit the split. Here it does not matter, because all writes have the same time to live.
         calls = [
-            replace(it, cache_write_5m=0, cache_write_1h=it.cache_write_5m + it.cache_write_1h)
+            structs.replace(it, cache_write_5m=0, cache_write_1h=it.cache_write_5m + it.cache_write_1h)
             for it in calls
         ]
-    calls[0] = replace(calls[0], web_search_requests=total.web_search_requests)
+    calls[0] = structs.replace(calls[0], web_search_requests=total.web_search_requests)
     return tuple(calls) if _sum(calls) == total else ()
 
 

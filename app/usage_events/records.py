@@ -7,6 +7,8 @@ from enum import IntFlag, StrEnum
 from typing import Any, Protocol, Self
 from uuid import UUID
 
+from msgspec import Struct
+
 from app.usage_mode.modes import UsageMode
 
 # How far before and after the server's clock an event may start.
@@ -53,8 +55,7 @@ class UsageFlag(IntFlag):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenUsage:
+class TokenUsage(Struct, frozen=True, kw_only=True, gc=False):
     """Tokens of one request by price class. The classes are disjoint; their sum is what the provider counted.
 
     `uncached_input` is Anthropic's `input_tokens`. Cache writes are split by time to live.
@@ -103,8 +104,7 @@ class ModelUsage:
     is_free: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerRow:
+class LedgerRow(Struct, frozen=True, kw_only=True, gc=False):
     """One row of the ledger. `cost` and `billed` are pico-USD.
 
     `cost` is `None` if no price is known; it is never 0 and never a guess in that case. `part` is 0 for the model that

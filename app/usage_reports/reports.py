@@ -9,6 +9,8 @@ from operator import attrgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from msgspec import Struct
+
 from app.usage.filters import Dimension, DimensionValue, UsageFilters
 from app.usage_events.records import TokenUsage
 
@@ -98,8 +100,7 @@ class Position:
     named: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportRow:
+class ReportRow(Struct, frozen=True, kw_only=True):
     """The totals of one group in one bucket. Costs are in pico-USD. `cost` excludes requests without a known price.
 
     `is_other`: the row is the total of all groups that are not among the first ones.

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
-from app.core.event_loop import TimeSlice, in_slices
+from app.core.event_loop import in_slices
+from app.database.found_rows import FoundRows
 from app.database.repository import Repository
 from app.database.statements import Query, Row
 from app.usage.filter_conditions import filter_values
@@ -96,7 +98,7 @@ class ReportRepository(Repository):
         after: Position | None,
         named: tuple[bytes, ...] = (),
         at_most: int,
-    ) -> Sequence[ReportRow]:
+    ) -> FoundRows[ReportRow]:
         """Return rows in order. The position must be in the first bucket.
 
         With `after` and without a ranking, the first row is the one at that position, if it still exists.
@@ -110,12 +112,7 @@ class ReportRepository(Repository):
             at_most=at_most,
             **await self._values(query, edges),
         )
-        time_slice = TimeSlice(in_transaction=True)
-        rows: list[ReportRow] = []
-        for row in found:
-            rows.append(_row(row, query, edges))
-            await time_slice.pause_if_used()
-        return rows
+        return FoundRows(found, partial(_row, query=query, edges=edges))
 
     async def _values(self, query: ReportQuery, edges: Sequence[datetime]) -> dict[str, Any]:
         """Return the parameters of the sources. A statement takes those that it has."""
@@ -143,16 +140,19 @@ def _times(cover: RollupCoverage) -> dict[str, list[datetime]]:
 
 
 def _value(dimension: Dimension, value: Any) -> DimensionValue | None:
-    return _ENUMS[dimension](value) if dimension in _ENUMS and value is not None else value
+    return None if value is None else _ENUMS[dimension](value)
 
 
 def _row(row: Row, query: ReportQuery, edges: Sequence[datetime]) -> ReportRow:
     bucket: int = row["bucket"]
     is_cut = query.ranking is not None and query.ranking.top is not None
+    dimensions = {it: row[it.value] for it in query.group_by}
+    for dimension in _ENUMS.keys() & dimensions:
+        dimensions[dimension] = _value(dimension, dimensions[dimension])
     return ReportRow(
         starting_at=edges[bucket - 1],
         ending_at=edges[bucket],
-        dimensions={it: _value(it, row[it]) for it in query.group_by},
+        dimensions=dimensions,
         digest=row["digest"],
         requests=int(row["requests"]),
         tokens=TokenUsage.of_columns(row),

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from app.api.money import Money
-from app.api.schemas import ResponseModel, Timestamp
+from app.api.schemas import ResponseModel, Timestamp, unvalidated
 from app.core.event_loop import TimeSlice
 from app.usage.filters import Dimension
 from app.usage_events.records import Outcome, UsageSource
@@ -78,12 +78,12 @@ class UsageReportResult(ResponseModel):
     def of(cls, row: ReportRow) -> "UsageReportResult":
         tokens = row.tokens
         dimensions: dict[str, Any] = {it.value: row.dimensions.get(it) for it in Dimension}
-        return cls.model_construct(
+        return _result(
             **dimensions,
             other=row.is_other,
             requests=row.requests,
             uncached_input_tokens=tokens.uncached_input,
-            cache_creation=CacheCreation.model_construct(
+            cache_creation=_cache_creation(
                 ephemeral_5m_input_tokens=tokens.cache_write_5m,
                 ephemeral_1h_input_tokens=tokens.cache_write_1h,
             ),
@@ -94,6 +94,9 @@ class UsageReportResult(ResponseModel):
             billed_cost=Money.of(row.billed),
             unpriced_requests=row.unpriced_requests,
         )
+
+
+_cache_creation, _result = unvalidated(CacheCreation), unvalidated(UsageReportResult)
 
 
 class UsageReportBucket(ResponseModel):

@@ -8,8 +8,9 @@ from itertools import pairwise
 from app.core.admission import AdmissionQueue
 from app.core.errors import InvalidInput
 from app.core.event_loop import in_slices
+from app.database.found_rows import FoundRows
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
-from app.usage_reports.reports import Position, Report, ReportQuery
+from app.usage_reports.reports import Position, Report, ReportQuery, ReportRow
 from app.usage_reports.repository import Extent, ReportRepository
 from app.usage_reports.time_buckets import MAX_BUCKETS, TooManyBuckets, bucket_edges
 
@@ -43,23 +44,26 @@ class ReportService:
             InvalidInput: the row at the position does not exist, or there are too many buckets.
             ConcurrencyLimited, DatabaseUnavailable
         """
-        async with (
-            self._admission.slot(organization_id, is_started=is_started),
-            self._units.reading_in_bulk(organization_id) as uow,
-        ):
-            extent = await uow[ReportRepository].extent()
-            starting_at, ending_at = query.starting_at, query.ending_at or extent.open_end
-            if after is not None:
-                starting_at, ending_at = after.starting_at, after.ending_at
-            edges = await _edges(query, starting_at, ending_at, extent)
-            # Empty buckets before the position, and its own bucket, are on earlier pages.
-            buckets = list(pairwise(edges if after is None else edges[1:])) if query.include_empty else ()
-            report = Report(
-                rows=(), ending_at=ending_at, as_of=uow.complete_until or extent.as_of, buckets=buckets
-            )
-            if not edges:
-                return report
-            return await _read(uow, query, report, edges, after=after, at_most=at_most)
+        async with self._admission.slot(organization_id, is_started=is_started):
+            async with self._units.reading_in_bulk(organization_id) as uow:
+                extent = await uow[ReportRepository].extent()
+                starting_at, ending_at = query.starting_at, query.ending_at or extent.open_end
+                if after is not None:
+                    starting_at, ending_at = after.starting_at, after.ending_at
+                edges = await _edges(query, starting_at, ending_at, extent)
+                # Empty buckets before the position, and its own bucket, are on earlier pages.
+                buckets = list(pairwise(edges if after is None else edges[1:])) if query.include_empty else ()
+                report = Report(
+                    rows=(), ending_at=ending_at, as_of=uow.complete_until or extent.as_of, buckets=buckets
+                )
+                if not edges:
+                    return report
+                found, named = await _find(uow, query, edges, after=after, at_most=at_most)
+            rows: Sequence[ReportRow] = await found.records()
+            previous = _previous_row(query, after)
+            if previous is not None:
+                rows = _require_first(rows, previous)
+            return replace(report, rows=rows, named=named)
 
 
 async def _edges(
@@ -89,28 +93,37 @@ async def _edges(
         ) from None
 
 
-async def _read(
+async def _find(
     uow: UnitOfWork,
     query: ReportQuery,
-    report: Report,
     edges: Sequence[datetime],
     *,
     after: Position | None,
     at_most: int,
-) -> Report:
-    """Read the rows of a page into a report."""
+) -> tuple[FoundRows[ReportRow], tuple[bytes, ...]]:
+    """Find the rows of a page, and the first groups of the whole report."""
     reports, ranking = uow[ReportRepository], query.ranking
     named = () if after is None else after.named
     if after is None and ranking is not None and ranking.top is not None:
         named = await reports.top(query, edges, at_most=ranking.top)
-    # By dimensions, the page is found by its previous row, which must still exist. By a measure, it may have moved.
-    has_previous = after is not None and ranking is None
-    rows = await reports.rows(query, edges, after=after, named=named, at_most=at_most + has_previous)
-    if after is not None and has_previous:
-        if not rows or (rows[0].starting_at, rows[0].digest) != (after.starting_at, after.digest):
-            raise invalid_cursor()
-        rows = rows[1:]
-    return replace(report, rows=rows, named=named)
+    more = 0 if _previous_row(query, after) is None else 1
+    return await reports.rows(query, edges, after=after, named=named, at_most=at_most + more), named
+
+
+def _previous_row(query: ReportQuery, after: Position | None) -> Position | None:
+    """The row before the page, by which it is found, and which must still exist. By a measure, it may have moved."""
+    return after if query.ranking is None else None
+
+
+def _require_first(rows: Sequence[ReportRow], previous: Position) -> Sequence[ReportRow]:
+    """Return the rows after the first one.
+
+    Raises:
+        InvalidInput: the first one is another one.
+    """
+    if not rows or (rows[0].starting_at, rows[0].digest) != (previous.starting_at, previous.digest):
+        raise invalid_cursor()
+    return rows[1:]
 
 
 def invalid_cursor() -> InvalidInput:

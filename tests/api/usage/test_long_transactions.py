@@ -1,9 +1,10 @@
-"""Long work within a transaction goes on although other long work waits in line: others wait for its locks."""
+"""Long work waits in line only outside of a transaction: others wait for its locks and for its connection."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -11,6 +12,7 @@ import pytest
 
 from app.core.event_loop import line_of
 from app.core.services import Services
+from app.observability.metrics import REGISTRY
 from app.usage.filters import Dimension, RowFilter, UsageFilters
 from app.usage.listing import UsageListingService
 from app.usage.service import IngestionService
@@ -18,10 +20,12 @@ from app.usage_events.event_reader import EventReader
 from app.usage_events.events import EventBatch
 from app.usage_reports.reports import BucketWidth, ReportQuery
 from app.usage_reports.service import ReportService
+from tests.support.polling import resolved, until
 from tests.support.requests.spend_limits import SpendClients
 from tests.support.requests.usage_events import Ledger, event
 
 EVENTS = 2000
+Found = TypeVar("Found")
 
 
 def batch() -> EventBatch:
@@ -55,9 +59,21 @@ async def test_ingestion_with_spend_limits(ledger: Ledger, services: Services) -
     assert ingested.accepted == EVENTS
 
 
-async def test_listing(filled: str, services: Services) -> None:
+async def after_waiting_in_line(reading: Coroutine[Any, Any, Found]) -> Found:
+    """The result of a read that waits in line. While it waits, it has no connection."""
+    line = line_of(asyncio.get_running_loop())
     async with taken_line():
-        page = await services[UsageListingService].page(filled, RowFilter(), at_most=EVENTS, after=None)
+        task = asyncio.create_task(reading)
+        await until(lambda: resolved(line._waiters), bool)  # only this shows that a task waits
+        assert REGISTRY.get_sample_value("byok_database_connections_in_use") == 0
+        assert not task.done()
+    return await task
+
+
+async def test_listing(filled: str, services: Services) -> None:
+    page = await after_waiting_in_line(
+        services[UsageListingService].page(filled, RowFilter(), at_most=EVENTS, after=None)
+    )
 
     assert len(page.rows) == EVENTS
 
@@ -75,7 +91,6 @@ async def test_report(filled: str, services: Services, width: BucketWidth) -> No
         include_empty=True,
     )
 
-    async with taken_line():
-        report = await services[ReportService].read(filled, query, at_most=EVENTS)
+    report = await after_waiting_in_line(services[ReportService].read(filled, query, at_most=EVENTS))
 
     assert len(report.rows) == EVENTS

@@ -64,7 +64,8 @@ def url_text(url: sa.URL) -> str:
 
 
 async def count(uow: UnitOfWork) -> int:
-    return len(await uow[UsageListingRepository].page(_ALL, at_most=100, after=None, time_ranges=[_EVER]))
+    found = await uow[UsageListingRepository].page(_ALL, at_most=100, after=None, time_ranges=[_EVER])
+    return len(found.rows)
 
 
 async def read(units: UnitsOfWork, organization: str) -> tuple[int, datetime | None]:

@@ -1,11 +1,11 @@
 """A limit that is created later counts the same spend as one from the beginning, wherever the rollup watermark is."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.auth.principal import Caller

@@ -2,12 +2,12 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from app.core.money import PICO_PER_USD
 from app.database.engine import Database

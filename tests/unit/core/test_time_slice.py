@@ -4,7 +4,16 @@ import asyncio
 import time
 from itertools import pairwise
 
-from app.core.event_loop import SLICE_SECONDS, TimeSlice, line_of
+import pytest
+
+from app.core.event_loop import (
+    SLICE_SECONDS,
+    TimeSlice,
+    _has_request_with_little_work,
+    _requests_with_little_work,
+    line_of,
+    request_in_progress,
+)
 
 STEPS = 6
 
@@ -121,3 +130,62 @@ class TestTimeSlice:
             await asyncio.gather(*tasks, return_exceptions=True)
 
         assert steps.count("b") == steps.count("c") == STEPS
+
+
+async def _work_for_a_request(steps: list[str], name: str) -> None:
+    with request_in_progress():
+        await _work(steps, name)
+
+
+class TestBesideRequests:
+    async def test_uses_at_most_a_fifth_of_the_time(self) -> None:
+        waiting, steps = asyncio.Event(), list[str]()
+
+        async def wait() -> None:
+            with request_in_progress():
+                await waiting.wait()
+
+        request = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        began_at = time.perf_counter()
+        await _work(steps, "a")
+
+        assert time.perf_counter() - began_at >= STEPS * 5 * SLICE_SECONDS
+        waiting.set()
+        await request
+
+    @pytest.mark.parametrize("ended", ["response", "request"])
+    async def test_uses_all_of_it_once_the_response_has_begun(self, ended: str) -> None:
+        began = asyncio.Event()
+
+        async def respond() -> None:
+            with request_in_progress() as end:
+                end()
+                began.set()
+                await asyncio.sleep(60 if ended == "response" else 0)
+
+        request = asyncio.create_task(respond())
+        await began.wait()
+
+        assert not _has_request_with_little_work()
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+        assert not _requests_with_little_work
+
+    async def test_requests_with_long_work_do_not_slow_each_other(self) -> None:
+        steps: list[str] = []
+        tasks = [asyncio.create_task(_work_for_a_request(steps, name)) for name in "ab"]
+        await asyncio.sleep(0)  # each has its first slice
+
+        assert steps == ["a", "b"]
+        assert not _has_request_with_little_work()
+        await asyncio.gather(*tasks)
+        assert not _requests_with_little_work
+
+    async def test_a_request_that_waits_for_long_does_not_count(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with request_in_progress():
+            assert _has_request_with_little_work()
+            monkeypatch.setattr("app.core.event_loop._LITTLE_WORK_SECONDS", 0)
+            assert not _has_request_with_little_work()

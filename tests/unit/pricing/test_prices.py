@@ -1,12 +1,12 @@
 """Price calculation: rates, bands, dates, conditions and overrides."""
 
-from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import fields, replace
 
 from app.core.model_identity import without_snapshot_date
 from app.core.money import LARGEST_AMOUNT_PICO
