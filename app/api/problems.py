@@ -91,6 +91,10 @@ _HTTP_ERRORS: dict[int, tuple[str, str]] = {
 }
 
 
+_CHALLENGE = 'Bearer realm="byok"'
+_INVALID_CHALLENGE = f'{_CHALLENGE}, error="invalid_token"'
+
+
 def _conflicting(error: e.ByokError) -> dict[str, Any]:
     """The resource because of which a request was refused."""
     match error:
@@ -124,7 +128,7 @@ def problem_response(request_id: str, error: e.ByokError, *, committed: Committe
     if isinstance(error, e.RateLimited | e.Unavailable) and error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, e.Unauthenticated):
-        headers["WWW-Authenticate"] = 'Bearer realm="byok"'
+        headers["WWW-Authenticate"] = _INVALID_CHALLENGE if error.has_token else _CHALLENGE
     if isinstance(error, e.InsufficientScope):
         headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{error.scope}"'
     return _response(request_id, status, code, error.detail, fields=fields, headers=headers, more=more)

@@ -35,6 +35,8 @@ _REASONS: dict[type[jwt.PyJWTError], str] = {
     jwt.exceptions.InvalidSubjectError: "bad_claim",
     jwt.exceptions.InvalidJTIError: "bad_claim",
 }
+# Reasons for which there was no token to verify.
+_WITHOUT_TOKEN = frozenset({"missing", "not_bearer"})
 
 
 class KeySource(Protocol):
@@ -64,6 +66,7 @@ class TokenRefused(Unauthenticated):
     def __init__(self, reason: str) -> None:
         super().__init__()
         self.reason = reason
+        self.has_token = reason not in _WITHOUT_TOKEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +121,7 @@ class Authenticator:
         """Verify the Authorization header and return its principal.
 
         Raises:
-            TokenRefused: an Unauthenticated error that is always the same for clients; `reason` is for logs.
+            TokenRefused: clients learn only whether there was a token; `reason` is for logs.
             IdentityProviderUnavailable: the token cannot be verified now and may be valid.
         """
         token = _bearer(authorization)

@@ -103,6 +103,8 @@ class Unauthenticated(ByokError):
 
     code = "unauthenticated"
     detail = "The bearer token is missing or invalid. Send `Authorization: Bearer <JWT>` with a valid token."
+    # Whether there was a token. The challenge names `invalid_token` only then (RFC 6750, section 3.1).
+    has_token = False
 
 
 class Forbidden(ByokError):

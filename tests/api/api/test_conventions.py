@@ -67,6 +67,24 @@ class TestToken:
 
         assert_problem(response, 401, "unauthenticated")
 
+    @pytest.mark.parametrize(
+        ("authorization", "challenge"),
+        [
+            (None, 'Bearer realm="byok"'),
+            ("Basic dTpw", 'Bearer realm="byok"'),
+            ("Bearer a.b.c", 'Bearer realm="byok", error="invalid_token"'),
+            ("Bearer x", 'Bearer realm="byok", error="invalid_token"'),
+        ],
+    )
+    async def test_that_was_sent_but_is_invalid_is_named_by_the_challenge(
+        self, tenant: Tenant, authorization: str | None, challenge: str
+    ) -> None:
+        headers = {} if authorization is None else {"Authorization": authorization}
+
+        response = await tenant.http.get(tenant.credentials, headers=headers)
+
+        assert response.headers["WWW-Authenticate"] == challenge
+
     async def test_is_verified_before_the_body_is_read(self, http: httpx.AsyncClient) -> None:
         response = await http.post("/v1/organizations/x/provider-credentials", content=UnreadBody())
 
