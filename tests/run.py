@@ -31,6 +31,8 @@ EXHAUSTIVE = [
     "tests/e2e/relay/test_cut_streams_in_sdks.py",
     "tests/e2e/relay/test_how_to.py",
     "tests/e2e/test_api_through_pooler.py",
+    "tests/e2e/test_crashes.py",
+    "tests/e2e/test_ingestion_crashes.py",
     "tests/e2e/test_periodic_validation.py",
     "tests/browser/test_accessibility.py",
     "tests/browser/test_accessibility_states.py",

@@ -8,7 +8,7 @@ from tests.support.documentation import ROOT
 
 # What a test file names that samples its cases, or that runs more with BYOK_TEST_CRASHES=all.
 SAMPLES = re.compile(
-    r"\bsampled_steps\(|\bsampled_cases\(|\bsampled\(|\bALL_CRASHES\b"
+    r"\bsampled_steps\(|\bsampled_cases\(|\bsampled\(|\bcrash_rounds\(|\bALL_CRASHES\b"
     r"|\bpage\.accessibility import inspect\b|\bPYTHON_VERSIONS\b|\bsdks\.installed import\b"
 )
 # They test the sampling.
