@@ -35,7 +35,7 @@ test-fast: .venv/.dev-installed ## Run the unit and API tests, in about two minu
 	@$(BIN)/python -m tests.run --fast
 
 .PHONY: test-exhaustive
-test-exhaustive: .venv/.dev-installed ## Run what the other tests sample or skip: every interrupted step, the image, coverage
+test-exhaustive: .venv/.dev-installed ## Run what the other tests sample or skip: every interrupted step, every state of the page, the image
 	@scripts/install-image-tools
 	@$(BIN)/python -m tests.run --exhaustive
 

@@ -8,7 +8,7 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 # Command-line programs whose functions a test calls too.
-PROGRAMS = {"tests.url_policy_corpus", "tests.limit_scopes_corpus", "tests.usage_costs_corpus"}
+PROGRAMS = {"tests.url_policy_corpus", "tests.limit_scopes_corpus", "tests.usage_costs_corpus", "tests.run"}
 MODULES = sorted(path for path in TESTS.rglob("*.py") if path.name != "__init__.py")
 
 

@@ -1,10 +1,9 @@
 """Kills the service with SIGKILL during concurrent saves. Confirmed saves survive, others leave nothing behind.
 
-BYOK_TEST_CRASH_ROUNDS is the number of rounds. Every second round kills PostgreSQL too.
+BYOK_TEST_CRASH_ROUNDS is the number of rounds; otherwise the day chooses one. Every second round kills PostgreSQL too.
 """
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
@@ -17,10 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from tests.support.fault_injection import crash_rounds
 from tests.support.processes.service import Service, running, until
 from tests.support.provider.fake_anthropic import FakeAnthropic, Served, make_key
 
-ROUNDS = int(os.environ.get("BYOK_TEST_CRASH_ROUNDS", "3"))
 ORGANIZATIONS = 20
 SAVES = 200
 
@@ -80,7 +79,7 @@ async def earlier_saves() -> list[SavedCredential]:
     return []
 
 
-@pytest.mark.parametrize("number", range(1, ROUNDS + 1))
+@pytest.mark.parametrize("number", crash_rounds("saves"))
 async def test_every_confirmed_save_survives_and_no_leftovers_remain(
     number: int, service: Service, earlier_saves: list[SavedCredential], fake_anthropic: FakeAnthropic
 ) -> None:

@@ -2,12 +2,11 @@
 
 Reports always match the ledger, whether rows are rolled up or not.
 
-BYOK_TEST_CRASH_ROUNDS sets the number of rounds. Every second round also kills PostgreSQL.
+BYOK_TEST_CRASH_ROUNDS sets the number of rounds; otherwise the day chooses one. Every second round also kills PostgreSQL.
 """
 
 import asyncio
 import json
-import os
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -20,12 +19,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from tests.support.fault_injection import crash_rounds
 from tests.support.processes.service import Service, running, until
 from tests.support.requests.usage_events import NDJSON, event, instant, lines
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = int(os.environ.get("BYOK_TEST_CRASH_ROUNDS", "3"))
 BATCHES = 16
 LINES = 1500
 
@@ -50,7 +49,7 @@ async def service() -> AsyncIterator[Service]:
         yield service
 
 
-@pytest.mark.parametrize("number", range(ROUNDS))
+@pytest.mark.parametrize("number", crash_rounds("events"))
 async def test_a_crash_neither_loses_nor_duplicates_events(service: Service, number: int) -> None:
     organization = f"org_{uuid4().hex[:16]}"
     batches = [

@@ -61,6 +61,17 @@ def sampled_cases(cases: Iterable[Case], *, stride: int, of: str) -> Iterator[Ca
     return islice(found, (SEED + crc32(of.encode())) % min(stride, len(found)), None, stride)
 
 
+def crash_rounds(of: str) -> list[int]:
+    """The rounds of a test that kills the service: one of three, which the seed and the name `of` choose.
+
+    All three with BYOK_TEST_CRASHES=all, and as many as BYOK_TEST_CRASH_ROUNDS says. Every second one kills PostgreSQL too.
+    """
+    given = os.environ.get("BYOK_TEST_CRASH_ROUNDS")
+    if given is not None:
+        return list(range(1, int(given) + 1))
+    return list(sampled_cases(range(1, 4), stride=3, of=of))
+
+
 class Crash(BaseException):
     """Simulates the death of the process. Not an Exception, so that no handler catches it."""
 

@@ -1,4 +1,4 @@
-"""A pytest plugin: of the cases of a test with `@pytest.mark.sampled(stride=n)`, a run has every n-th, from another one each day.
+"""A pytest plugin: a run has every n-th case of a test with `@pytest.mark.sampled(stride=n)`, from another one each day.
 
 With BYOK_TEST_CRASHES=all it has all of them. If a command names one case, it runs on every day.
 """

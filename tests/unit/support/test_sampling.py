@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support import fault_injection
-from tests.support.fault_injection import sampled_cases
+from tests.support.fault_injection import crash_rounds, sampled_cases
 from tests.support.sampled_items import pytest_collection_modifyitems
 
 CASES = range(23)
@@ -101,3 +101,26 @@ class TestSampledMarker:
         found = collected_on(1, monkeypatch, self.CASES, is_exhaustive=True)
 
         assert found == [case.nodeid for case in self.CASES]
+
+
+class TestCrashRounds:
+    def test_are_one_of_three_each_day(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("BYOK_TEST_CRASH_ROUNDS", raising=False)
+        monkeypatch.setattr(fault_injection, "ALL_CRASHES", False)
+        found = []
+        for day in range(739_949, 739_952):
+            monkeypatch.setattr(fault_injection, "SEED", day)
+            found += crash_rounds("saves")
+
+        assert sorted(found) == [1, 2, 3]
+
+    def test_are_as_many_as_the_variable_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BYOK_TEST_CRASH_ROUNDS", "5")
+
+        assert crash_rounds("saves") == [1, 2, 3, 4, 5]
+
+    def test_are_three_in_the_exhaustive_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("BYOK_TEST_CRASH_ROUNDS", raising=False)
+        monkeypatch.setattr(fault_injection, "ALL_CRASHES", True)
+
+        assert crash_rounds("saves") == [1, 2, 3]
