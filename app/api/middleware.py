@@ -23,7 +23,7 @@ from app.auth.authenticator import Authenticator, TokenRefused
 from app.auth.principal import Principal
 from app.core.clock import new_request_id
 from app.core.errors import ByokError, NotFound
-from app.core.event_loop import request_in_progress
+from app.core.requests_in_progress import RequestInProgress
 from app.observability.metrics import REQUEST_SECONDS, REQUESTS
 from app.observability.tracing import is_tracing, server_span
 
@@ -82,14 +82,7 @@ class RequestContext:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
         handle = self._handle_in_span if is_tracing() else self._handle
-        with request_in_progress() as end:
-
-            async def send_and_note(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    end()
-                await send(message)
-
-            status = await handle(request_id, scope, receive, send_and_note)
+        status = await handle(request_id, scope, receive, send)
         _record(scope, status, seconds=time.perf_counter() - started)
 
     async def _handle(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> int:
@@ -101,10 +94,12 @@ class RequestContext:
         if is_private(scope["path"]) or scope["path"].startswith(_EXPORTS):
             added.append(_NO_STORE)
         status = 0
+        in_progress = RequestInProgress()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                in_progress.end()
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
@@ -120,6 +115,8 @@ class RequestContext:
                 await http_problem(request_id, 500)(scope, receive, send_with_headers)
             else:
                 _abort(scope)
+        finally:
+            in_progress.end()
         return status
 
     async def _handle_in_span(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> int:

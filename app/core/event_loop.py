@@ -4,12 +4,12 @@ import asyncio
 import time
 from asyncio import AbstractEventLoop
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Generator, Iterable
 from itertools import islice
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
+
+from app.core.requests_in_progress import count_slice, has_short_request
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -20,56 +20,19 @@ SLICE_SECONDS: Final = 0.0005
 _IDLE_SECONDS: Final = 0.0003
 # A pause ends after this time, however busy the loop is, so that long work always goes on.
 _LONGEST_PAUSE_SECONDS: Final = 0.0025
-# Beside requests with little work, long work pauses for this time after each slice, so it uses a fifth of a processor.
-_PAUSE_BESIDE_REQUESTS_SECONDS: Final = 0.002
-# A request that has taken longer waits for another server, such as a provider.
-_LITTLE_WORK_SECONDS: Final = 0.25
+# A request that has used more slices, 20 ms, is slow: beside short requests, all slow ones together use a quarter of a
+# processor. A batch of some hundred events is not slow.
+_SLICES_AT_FULL_PACE: Final = 40
+_SLOW_PAUSE_SECONDS: Final = 0.002
 BUDGET_SECONDS: Final = 0.002
 # More than have time in one iteration, even if each takes only 40 microseconds.
 _MOST_WOKEN: Final = 64
 
 
-class _Request:
-    """A request whose response has not begun."""
-
-    __slots__ = ("arrived_at",)
-
-    def __init__(self) -> None:
-        self.arrived_at = time.perf_counter()
-
-
-_request: ContextVar[_Request | None] = ContextVar("request", default=None)
-# Requests that have not used a slice, in the order in which they arrived.
-_requests_with_little_work: dict[_Request, None] = {}
-
-
-@contextmanager
-def request_in_progress() -> Iterator[Callable[[], None]]:
-    """Long work of other requests leaves most of the time to this one, until it uses a slice itself.
-
-    Yields a function to call when the response begins.
-    """
-    request = _Request()
-    _requests_with_little_work[request] = None
-    token = _request.set(request)
-
-    def end() -> None:
-        _requests_with_little_work.pop(request, None)
-
-    try:
-        yield end
-    finally:
-        end()
-        _request.reset(token)
-
-
-def _has_request_with_little_work() -> bool:
-    newest = next(reversed(_requests_with_little_work), None)
-    return newest is not None and time.perf_counter() - newest.arrived_at < _LITTLE_WORK_SECONDS
-
-
 # Held by the paused task that goes on next. The others wait for it in order. Tasks within a transaction never wait for it.
 _next_in_line: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+# The same of slow requests, which wait here first.
+_next_slow: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 class TimeSlice:
@@ -77,8 +40,8 @@ class TimeSlice:
 
     Requests with little work come first. A task that has used its slice waits until every other paused task had its
     slice, and until no other callback is ready: otherwise ten long tasks would delay each step of a short one tenfold.
-    Beside requests with little work it waits for four times its slice, so that the database and these requests have a
-    processor too.
+    Beside short requests, the task of a request that has used many slices also waits for four times its slice, so that
+    these requests and the database have a processor too.
 
     A task that waits between its steps, for example for the next bytes of a stream or for its client, calls `suspend`
     before and `resume` after.
@@ -134,20 +97,25 @@ async def list_in_slices(
 
 def line_of(loop: AbstractEventLoop) -> asyncio.Lock:
     """The lock that the paused task holds which goes on next."""
-    line = _next_in_line.get(loop)
-    if line is None:
-        line = _next_in_line[loop] = asyncio.Lock()
-    return line
+    return _lock_of(loop, _next_in_line)
+
+
+def _lock_of(
+    loop: AbstractEventLoop, locks: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock]
+) -> asyncio.Lock:
+    lock = locks.get(loop)
+    if lock is None:
+        lock = locks[loop] = asyncio.Lock()
+    return lock
 
 
 async def _pause() -> None:
-    request = _request.get()
-    if request is not None:
-        _requests_with_little_work.pop(request, None)
-    async with line_of(asyncio.get_running_loop()):
-        if _has_request_with_little_work():
-            await asyncio.sleep(_PAUSE_BESIDE_REQUESTS_SECONDS)
-            return
+    loop = asyncio.get_running_loop()
+    if count_slice() > _SLICES_AT_FULL_PACE and has_short_request():
+        async with _lock_of(loop, _next_slow):
+            if has_short_request():
+                await asyncio.sleep(_SLOW_PAUSE_SECONDS)
+    async with line_of(loop):
         began_at = time.perf_counter()
         ends_at = began_at + _LONGEST_PAUSE_SECONDS
         while True:

@@ -1,19 +1,15 @@
 """Long work lets other tasks run before its slice has passed by much."""
 
 import asyncio
+import contextvars
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
-from app.core.event_loop import (
-    SLICE_SECONDS,
-    TimeSlice,
-    _has_request_with_little_work,
-    _requests_with_little_work,
-    line_of,
-    request_in_progress,
-)
+from app.core.event_loop import _SLICES_AT_FULL_PACE, SLICE_SECONDS, TimeSlice, line_of
+from app.core.requests_in_progress import RequestInProgress, has_short_request
 
 STEPS = 6
 
@@ -132,60 +128,68 @@ class TestTimeSlice:
         assert steps.count("b") == steps.count("c") == STEPS
 
 
-async def _work_for_a_request(steps: list[str], name: str) -> None:
-    with request_in_progress():
-        await _work(steps, name)
+@pytest.fixture
+def short_request() -> Iterator[RequestInProgress]:
+    """A request that waits for the database."""
+    request = contextvars.copy_context().run(RequestInProgress)
+    yield request
+    request.end()
 
 
-class TestBesideRequests:
-    async def test_uses_at_most_a_fifth_of_the_time(self) -> None:
-        waiting, steps = asyncio.Event(), list[str]()
+async def _work_for_a_request(steps: list[str], name: str, *, slices: int = 0) -> None:
+    request = RequestInProgress()
+    request.slices = slices
+    await _work(steps, name)
+    request.end()
 
-        async def wait() -> None:
-            with request_in_progress():
-                await waiting.wait()
 
-        request = asyncio.create_task(wait())
-        await asyncio.sleep(0)
-        began_at = time.perf_counter()
-        await _work(steps, "a")
+class TestBesideShortRequests:
+    """A request that has used more than `_SLICES_AT_FULL_PACE` slices is slow."""
 
-        assert time.perf_counter() - began_at >= STEPS * 5 * SLICE_SECONDS
-        waiting.set()
-        await request
-
-    @pytest.mark.parametrize("ended", ["response", "request"])
-    async def test_uses_all_of_it_once_the_response_has_begun(self, ended: str) -> None:
-        began = asyncio.Event()
-
-        async def respond() -> None:
-            with request_in_progress() as end:
-                end()
-                began.set()
-                await asyncio.sleep(60 if ended == "response" else 0)
-
-        request = asyncio.create_task(respond())
-        await began.wait()
-
-        assert not _has_request_with_little_work()
-        request.cancel()
-        await asyncio.gather(request, return_exceptions=True)
-        assert not _requests_with_little_work
-
-    async def test_requests_with_long_work_do_not_slow_each_other(self) -> None:
+    @pytest.mark.usefixtures("short_request")
+    async def test_slow_requests_together_use_a_quarter_of_the_time(self) -> None:
         steps: list[str] = []
-        tasks = [asyncio.create_task(_work_for_a_request(steps, name)) for name in "ab"]
+        began_at = time.perf_counter()
+
+        await asyncio.gather(
+            *(_work_for_a_request(steps, name, slices=_SLICES_AT_FULL_PACE) for name in "abc")
+        )
+
+        assert time.perf_counter() - began_at >= 3 * STEPS * 4 * SLICE_SECONDS
+
+    @pytest.mark.usefixtures("short_request")
+    async def test_a_request_with_less_work_does_not_wait_for_slow_ones(self) -> None:
+        steps: list[str] = []
+
+        await asyncio.gather(
+            *(_work_for_a_request(steps, name, slices=_SLICES_AT_FULL_PACE) for name in "abc"),
+            _work_for_a_request(steps, "-"),
+        )
+
+        assert steps.index("-") < 4
+        assert len(steps) - 1 - steps[::-1].index("-") < 3 * STEPS
+
+    async def test_slow_requests_do_not_slow_each_other(self) -> None:
+        steps: list[str] = []
+        tasks = [
+            asyncio.create_task(_work_for_a_request(steps, name, slices=_SLICES_AT_FULL_PACE))
+            for name in "ab"
+        ]
         await asyncio.sleep(0)  # each has its first slice
 
         assert steps == ["a", "b"]
-        assert not _has_request_with_little_work()
+        assert not has_short_request()
         await asyncio.gather(*tasks)
-        assert not _requests_with_little_work
 
-    async def test_a_request_that_waits_for_long_does_not_count(
-        self, monkeypatch: pytest.MonkeyPatch
+    async def test_a_request_is_not_short_once_its_response_has_begun(
+        self, short_request: RequestInProgress
     ) -> None:
-        with request_in_progress():
-            assert _has_request_with_little_work()
-            monkeypatch.setattr("app.core.event_loop._LITTLE_WORK_SECONDS", 0)
-            assert not _has_request_with_little_work()
+        assert has_short_request()
+        short_request.end()
+        assert not has_short_request()
+
+    @pytest.mark.usefixtures("short_request")
+    async def test_a_request_that_waits_for_long_is_not_short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("app.core.requests_in_progress._SHORT_SECONDS", 0)
+
+        assert not has_short_request()
