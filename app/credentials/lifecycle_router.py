@@ -1,8 +1,10 @@
 """Routes: disable, enable and delete credentials; destroy key versions."""
 
+import re
 from typing import Annotated
 
 from fastapi import Path, Query, Response
+from pydantic import BeforeValidator, Field
 
 from app.api.dependencies import AppServices, CredentialId, CredentialWriter, NoFields, Revisions, etag
 from app.api.problems import BODY_ERRORS, problems
@@ -119,6 +121,24 @@ async def enable_credential(
     return _respond(await services[EnablementService].enable(caller, credential_id, revisions=revisions))
 
 
+_CANONICAL_NUMBER = re.compile(r"[1-9][0-9]*", re.ASCII)
+
+
+def _require_canonical(text: str) -> str:
+    """Refuse spellings such as `01` and `1.0`: nothing is destroyed by a path that names no version."""
+    if _CANONICAL_NUMBER.fullmatch(text) is None:
+        raise ValueError("not canonical")
+    return text
+
+
+_KeyVersionInPath = Annotated[
+    int,
+    Field(ge=1, le=2_000_000_000),
+    BeforeValidator(_require_canonical),
+    Path(description="The key version."),
+]
+
+
 @router.post(
     "/versions/{key_version}/destroy",
     response_model=Credential,
@@ -139,7 +159,7 @@ async def enable_credential(
 )
 async def destroy_version(
     credential_id: CredentialId,
-    key_version: Annotated[int, Path(ge=1, le=2_000_000_000, description="The key version.")],
+    key_version: _KeyVersionInPath,
     caller: CredentialWriter,
     services: AppServices,
     revisions: Revisions,

@@ -135,6 +135,16 @@ class TestDestroyVersion:
 
         assert status_and_code(await tenant.post(f"{path}/versions/{number}/destroy")) == (404, "not_found")
 
+    @pytest.mark.parametrize("number", ["01", "1.0", "+1", "1e0", "%201", "1_0", "\u0661"])
+    async def test_only_the_usual_spelling_of_a_number_names_a_version(
+        self, tenant: Tenant, number: str
+    ) -> None:
+        path = await create_credential(tenant)
+        await rotate_credential(tenant, path)
+
+        assert status_and_code(await tenant.post(f"{path}/versions/{number}/destroy")) == (404, "not_found")
+        assert await version_states(tenant, path) == {1: "previous", 2: "active"}
+
     async def test_unknown_version_is_not_found(self, tenant: Tenant, make_tenant: MakeTenant) -> None:
         path, other_path = await create_credential(tenant), await create_credential(make_tenant())
 
