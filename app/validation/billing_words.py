@@ -52,6 +52,23 @@ CODES = frozenset(
     }
 )
 
+# Codes of other providers, by the words in them. A budget of tokens or of time, and a load balancer, are not about money.
+# Anthropic's codes for spend limits have separate rows.
+_MONEY = r"(?:(?<!load)(?<!load_)balance|credits?|funds?|wallet)"
+_CODE = re.compile(
+    rf"insufficient_?(?:(?:user_|team_|key_)?quota|(?:\w+_)?{_MONEY})|{_MONEY}_(?:\w+_)?(?:insufficient|exhausted|depleted|expired|exceeded|negative)"
+    rf"|{_MONEY}_(?:is_)?(?:not_?enough|too_?low|limit)|(?:^|_)(?:no|out_of|low|negative|zero|not_enough)_(?:\w+_)?{_MONEY}$"
+    r"|(?<!enforced_)(?<!contract_)(?<!organization_)(?:spend|spending|cost)_?(?:limit|cap)|(?:exceeded|over)_?(?!token|time)(?:\w+_)?budget"
+    r"|(?<!token_)(?<!tokens_)(?<!thinking_)(?<!context_)(?<!time_)(?<!retry_)(?<!error_)budget_?(?:limit|exceeded|exhausted|reached)"
+    r"|arrears|delinquent|overdue|unpaid|payment_?(?:required|failed|declined|method)|(?:card|credit_?card)_?(?:required|declined)"
+    r"|billing_(?:required|hold|limit|problem|issue|inactive|suspended)|trial_(?:expired|ended)|free_(?:quota|tier)_exhausted"
+)
+# Every alternative above has one of these in it. Most codes have none.
+_CODE_STEMS = re.compile(
+    r"balance|credit|fund|wallet|quota|spend|cost|budget|arrear|delinq|overdue|unpaid|pay|card|bill|trial"
+)
+_OUTAGE_OF_BILLING = re.compile(r"unavailable|timeout|internal")
+
 # Codes that are only numbers mean something only at their host: host name -> codes. Subdomains count.
 CODES_OF_HOST: dict[str, frozenset[str]] = {
     "z.ai": frozenset({"1113"}),  # docs.z.ai, error codes: account in arrears
@@ -154,12 +171,17 @@ def has_billing_code(codes: AbstractSet[str], host: str | None) -> bool:
     if not codes.isdisjoint(CODES):
         return True
     for code in codes:
-        if "-" in code or " " in code:
-            if code.replace("-", "_").replace(" ", "_") in CODES:
+        if code.isdecimal():
+            if host is not None and _is_code_of_host(code, host):
                 return True
-        elif code.isdecimal() and host is not None and _is_code_of_host(code, host):
+        elif _CODE_STEMS.search(code) is not None and _is_code_of_money(code):
             return True
     return False
+
+
+def _is_code_of_money(code: str) -> bool:
+    normal = code.replace("-", "_").replace(" ", "_")
+    return normal in CODES or (_CODE.search(normal) is not None and _OUTAGE_OF_BILLING.search(normal) is None)
 
 
 def _is_code_of_host(code: str, host: str) -> bool:

@@ -114,6 +114,49 @@ class TestSecondProbe:
         assert decision.status is ValidationStatus.INVALID or not decision.needs_second_probe
 
 
+class TestBillingCodes:
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "daily_cost_limit_exceeded",
+            "InsufficientBalance",
+            "USER-BALANCE-INSUFFICIENT",
+            "credits_exhausted",
+            "credit_limit",
+            "out_of_credit",
+            "spending cap reached",
+            "team_budget_exceeded",
+            "over_budget",
+            "account_in_arrears",
+            "payment_method_required",
+            "card_declined",
+            "billing_hold",
+            "trial_expired",
+        ],
+    )
+    def test_of_any_provider_are_recognized_by_their_words(self, code: str) -> None:
+        for error in ({"message": "x", "code": code}, {"message": "x", "type": code}):
+            assert decision_of(respond(403, {"error": error})).row == "billing.code"
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "invalid_credentials",
+            "insufficient_permissions",
+            "insufficient_capacity",
+            "load_balance_failed",
+            "token_budget_exceeded",
+            "thinking_budget_exceeded",
+            "retry_budget_exhausted",
+            "billing_service_unavailable",
+            "tokens_per_minute_quota",
+            "concurrency_limit_exceeded",
+        ],
+    )
+    def test_do_not_mean_other_shortages(self, code: str) -> None:
+        assert decision_of(respond(429, {"error": {"message": "x", "code": code}})).row == "429.other"
+
+
 class TestMessagePatterns:
     def test_add_billing_words_for_any_status(self) -> None:
         patterns = MessagePatterns(billing_problem=("guthaben",), spend_cap=("obergrenze",))
