@@ -42,12 +42,14 @@ VAULT = {
     "BYOK_VAULT__TOKEN": "root",
     "BYOK_VAULT__KV_MOUNT": "keys",
 }
+# The layers of the image may need more room than there is in memory, where a run has its temporary files.
+ON_DISK = Path("/var/tmp")  # noqa: S108  # the test creates a directory of its own there
 COMMAND_SECONDS = START_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
 def buildah() -> Iterator[Buildah]:
-    with private_directory() as directory:
+    with private_directory(ON_DISK) as directory:
         yield Buildah(directory=directory)
 
 

@@ -21,9 +21,9 @@ _NOT_INHERITED = ("BYOK_", "OTEL_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "A
 
 
 @contextmanager
-def private_directory() -> Iterator[Path]:
+def private_directory(parent: Path | None = None) -> Iterator[Path]:
     """Create a temporary directory that PostgreSQL may traverse. If root starts it, PostgreSQL runs as another user."""
-    with tempfile.TemporaryDirectory(prefix="byok-e2e-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="byok-e2e-", dir=parent, ignore_cleanup_errors=True) as name:
         directory = Path(name).resolve()
         directory.chmod(0o711)
         yield directory
