@@ -70,7 +70,7 @@ def csv_response(
 
 async def _in_pieces(pages: AsyncIterable[Iterable[str]]) -> AsyncIterator[str]:
     """Join the lines. Waiting for the client or for the next page does not count as use of the event loop."""
-    time_slice = TimeSlice()
+    time_slice = TimeSlice(gives_way=True)
     time_slice.suspend()
     async for lines in pages:
         time_slice.resume()

@@ -20,7 +20,7 @@ SLICE_SECONDS: Final = 0.0005
 _IDLE_SECONDS: Final = 0.0003
 # A pause ends after this time, however busy the loop is, so that long work always goes on.
 _LONGEST_PAUSE_SECONDS: Final = 0.0025
-# Beside requests with little work, long work pauses for this time after each slice, so it uses a fifth of a processor.
+# Beside requests with little work, reports and exports pause for this time after each slice, so they use a fifth of a processor.
 _PAUSE_BESIDE_REQUESTS_SECONDS: Final = 0.002
 # A request that has taken longer waits for another server, such as a provider.
 _LITTLE_WORK_SECONDS: Final = 0.25
@@ -45,7 +45,7 @@ _requests_with_little_work: dict[_Request, None] = {}
 
 @contextmanager
 def request_in_progress() -> Iterator[Callable[[], None]]:
-    """Long work of other requests leaves most of the time to this one, until it uses a slice itself.
+    """Reports and exports of others leave most of the time to this request, until it uses a slice itself.
 
     Yields a function to call when the response begins.
     """
@@ -70,6 +70,8 @@ def _has_request_with_little_work() -> bool:
 
 # Held by the paused task that goes on next. The others wait for it in order. Tasks within a transaction never wait for it.
 _next_in_line: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+# Held by the next task that gives way, while it waits outside the line: others in the line do not wait for it.
+_next_that_gives_way: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 class TimeSlice:
@@ -77,8 +79,6 @@ class TimeSlice:
 
     Requests with little work come first. A task that has used its slice waits until every other paused task had its
     slice, and until no other callback is ready: otherwise ten long tasks would delay each step of a short one tenfold.
-    Beside requests with little work it waits for four times its slice, so that the database and these requests have a
-    processor too.
 
     A task that waits between its steps, for example for the next bytes of a stream or for its client, calls `suspend`
     before and `resume` after.
@@ -86,19 +86,25 @@ class TimeSlice:
     Args:
         in_transaction: the task holds a database connection and perhaps locks, for which other requests wait. So its
             pauses are short: each lets only the callbacks run that are ready.
+        gives_way: the task is a report or an export. Beside requests with little work, all such tasks together wait for
+            four times each slice, so that these requests and the database have a processor too.
     """
 
-    __slots__ = ("_began_at", "_in_transaction", "_left")
+    __slots__ = ("_began_at", "_gives_way", "_in_transaction", "_left")
 
-    def __init__(self, *, in_transaction: bool = False) -> None:
+    def __init__(self, *, in_transaction: bool = False, gives_way: bool = False) -> None:
         self._in_transaction = in_transaction
+        self._gives_way = gives_way
         self._left = SLICE_SECONDS
         self._began_at = time.perf_counter()
 
     async def pause_if_used(self) -> None:
         """Let other tasks run if this one has used its slice. Call it after each small step of the work."""
         if time.perf_counter() - self._began_at >= self._left:
-            await (asyncio.sleep(0) if self._in_transaction else _pause())
+            if self._in_transaction:
+                await asyncio.sleep(0)
+            else:
+                await _pause(gives_way=self._gives_way)
             self._left = SLICE_SECONDS
             self._began_at = time.perf_counter()
 
@@ -122,10 +128,11 @@ async def in_slices(steps: Generator[None, None, Result], *, in_transaction: boo
 
 
 async def list_in_slices(
-    items: Iterable[Item], *, in_transaction: bool = False, items_per_step: int = 100
+    items: Iterable[Item], *, in_transaction: bool = False, gives_way: bool = False, items_per_step: int = 100
 ) -> list[Item]:
     """Collect items, each of which takes some microseconds to make."""
-    time_slice, remaining, found = TimeSlice(in_transaction=in_transaction), iter(items), list[Item]()
+    time_slice = TimeSlice(in_transaction=in_transaction, gives_way=gives_way)
+    remaining, found = iter(items), list[Item]()
     while step := list(islice(remaining, items_per_step)):
         found += step
         await time_slice.pause_if_used()
@@ -134,20 +141,33 @@ async def list_in_slices(
 
 def line_of(loop: AbstractEventLoop) -> asyncio.Lock:
     """The lock that the paused task holds which goes on next."""
-    line = _next_in_line.get(loop)
-    if line is None:
-        line = _next_in_line[loop] = asyncio.Lock()
-    return line
+    return _lock_of(loop, _next_in_line)
 
 
-async def _pause() -> None:
+def _lock_of(
+    loop: AbstractEventLoop, locks: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock]
+) -> asyncio.Lock:
+    lock = locks.get(loop)
+    if lock is None:
+        lock = locks[loop] = asyncio.Lock()
+    return lock
+
+
+async def _pause(*, gives_way: bool) -> None:
     request = _request.get()
     if request is not None:
         _requests_with_little_work.pop(request, None)
-    async with line_of(asyncio.get_running_loop()):
+    if not gives_way:
+        await _wait_in_line()
+        return
+    async with _lock_of(asyncio.get_running_loop(), _next_that_gives_way):
         if _has_request_with_little_work():
             await asyncio.sleep(_PAUSE_BESIDE_REQUESTS_SECONDS)
-            return
+        await _wait_in_line()
+
+
+async def _wait_in_line() -> None:
+    async with line_of(asyncio.get_running_loop()):
         began_at = time.perf_counter()
         ends_at = began_at + _LONGEST_PAUSE_SECONDS
         while True:

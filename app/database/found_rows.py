@@ -26,4 +26,6 @@ class FoundRows(Generic[Record]):
 
     async def records(self) -> list[Record]:
         """Make all records. Call it outside the transaction."""
-        return await list_in_slices(map(self.to_record, self.rows), items_per_step=_ROWS_PER_STEP)
+        return await list_in_slices(
+            map(self.to_record, self.rows), gives_way=True, items_per_step=_ROWS_PER_STEP
+        )

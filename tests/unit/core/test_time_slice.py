@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextvars import Context
 from itertools import pairwise
 
 import pytest
@@ -24,8 +25,8 @@ def use(seconds: float) -> None:
         pass
 
 
-async def _work(steps: list[str], name: str) -> None:
-    time_slice = TimeSlice()
+async def _work(steps: list[str], name: str, *, gives_way: bool = False) -> None:
+    time_slice = TimeSlice(gives_way=gives_way)
     for _ in range(STEPS):
         steps.append(name)
         use(SLICE_SECONDS)
@@ -138,7 +139,7 @@ async def _work_for_a_request(steps: list[str], name: str) -> None:
 
 
 class TestBesideRequests:
-    async def test_uses_at_most_a_fifth_of_the_time(self) -> None:
+    async def test_reports_and_exports_together_use_at_most_a_fifth_of_the_time(self) -> None:
         waiting, steps = asyncio.Event(), list[str]()
 
         async def wait() -> None:
@@ -148,11 +149,28 @@ class TestBesideRequests:
         request = asyncio.create_task(wait())
         await asyncio.sleep(0)
         began_at = time.perf_counter()
-        await _work(steps, "a")
+        await asyncio.gather(*(_work(steps, name, gives_way=True) for name in "ab"))
 
-        assert time.perf_counter() - began_at >= STEPS * 5 * SLICE_SECONDS
+        assert time.perf_counter() - began_at >= 2 * STEPS * 5 * SLICE_SECONDS
         waiting.set()
         await request
+
+    async def test_other_long_work_does_not_wait_for_reports_that_give_way(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.core.event_loop._PAUSE_BESIDE_REQUESTS_SECONDS", 60)
+        steps: list[str] = []
+        with request_in_progress():
+            # In a separate context, as the work of another request is.
+            report = asyncio.create_task(_work(steps, "a", gives_way=True), context=Context())
+            await asyncio.sleep(0)
+            other = asyncio.create_task(_work(steps, "b"), context=Context())
+            async with asyncio.timeout(5):
+                await other
+
+        assert steps.count("a") == 1
+        assert steps.count("b") == STEPS
+        report.cancel()
 
     @pytest.mark.parametrize("ended", ["response", "request"])
     async def test_uses_all_of_it_once_the_response_has_begun(self, ended: str) -> None:
