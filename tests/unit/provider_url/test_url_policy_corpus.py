@@ -62,7 +62,7 @@ class TestRun:
         }
         alternative_reason = REJECTED_CASE | {"reason": "host_invalid", "alt_reasons": ["host_is_ip"]}
 
-        others = [default, private, unresolvable, other_endpoint, alternative_reason]
+        others: list[dict[str, Any]] = [default, private, unresolvable, other_endpoint, alternative_reason]
         status, lines, count = await run_on(tmp_path, capsys, ACCEPTED_CASE, REJECTED_CASE, *others)
 
         assert (status, lines) == (0, [])
