@@ -333,7 +333,7 @@ async def take_effect(superuser: AsyncEngine, tenant: Tenant) -> None:
     await change(
         superuser,
         "UPDATE job_queue q SET due_at = c.effective_from,"
-        " id = lpad(to_hex((extract(epoch FROM c.effective_from) * 1000000)::bigint), 32, '0')::uuid"
+        " id = lpad(to_hex((extract(epoch FROM c.effective_from AT TIME ZONE 'UTC') * 1000000)::bigint), 32, '0')::uuid"
         " FROM usage_mode_change c WHERE c.organization_id = q.organization_id AND q.kind = 'notify_usage_mode'"
         " AND q.organization_id = :organization",
         organization=tenant.organization,
