@@ -32,7 +32,7 @@ _short: dict[RequestInProgress, None] = {}
 
 
 def count_slice() -> int:
-    """Note that the current request has used a slice. Returns how many it has used; 0 if it is no request's work."""
+    """Note that the current request has used a slice. Returns how many it has used; 0 outside a request."""
     request = _current.get()
     if request is None:
         return 0
