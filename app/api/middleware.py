@@ -23,7 +23,7 @@ from app.auth.authenticator import Authenticator, TokenRefused
 from app.auth.principal import Principal
 from app.core.clock import new_request_id
 from app.core.errors import ByokError, NotFound
-from app.core.requests_in_progress import RequestInProgress
+from app.core.event_loop import RequestInProgress
 from app.observability.metrics import REQUEST_SECONDS, REQUESTS
 from app.observability.tracing import is_tracing, server_span
 

@@ -5,11 +5,10 @@ import time
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Generator, Iterable
+from contextvars import ContextVar
 from itertools import islice
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
-
-from app.core.requests_in_progress import count_slice, has_short_request
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -24,6 +23,8 @@ _LONGEST_PAUSE_SECONDS: Final = 0.0025
 # processor. A batch of some hundred events is not slow.
 _SLICES_AT_FULL_PACE: Final = 40
 _SLOW_PAUSE_SECONDS: Final = 0.002
+# A request that has taken longer is not short: it waits for another server, such as a provider.
+_SHORT_SECONDS: Final = 0.25
 BUDGET_SECONDS: Final = 0.002
 # More than have time in one iteration, even if each takes only 40 microseconds.
 _MOST_WOKEN: Final = 64
@@ -111,7 +112,7 @@ def _lock_of(
 
 async def _pause() -> None:
     loop = asyncio.get_running_loop()
-    if count_slice() > _SLICES_AT_FULL_PACE and has_short_request():
+    if _count_slice() > _SLICES_AT_FULL_PACE and has_short_request():
         async with _lock_of(loop, _next_slow):
             if has_short_request():
                 await asyncio.sleep(_SLOW_PAUSE_SECONDS)
@@ -124,6 +125,45 @@ async def _pause() -> None:
             if now - began_at < _IDLE_SECONDS or now >= ends_at:
                 return
             began_at = now
+
+
+class RequestInProgress:
+    """The request of a task and of the tasks that it starts. It is short until it has used a slice of the event loop.
+
+    Call `end` when its response begins, and when it ends without one.
+    """
+
+    __slots__ = ("arrived_at", "slices")
+
+    def __init__(self) -> None:
+        self.arrived_at = time.perf_counter()
+        self.slices = 0
+        _current.set(self)
+        _short[self] = None
+
+    def end(self) -> None:
+        _short.pop(self, None)
+
+
+_current: ContextVar[RequestInProgress | None] = ContextVar("request_in_progress", default=None)
+# In the order in which they arrived.
+_short: dict[RequestInProgress, None] = {}
+
+
+def _count_slice() -> int:
+    """Note that the current request has used a slice. Returns how many it has used; 0 outside a request."""
+    request = _current.get()
+    if request is None:
+        return 0
+    _short.pop(request, None)
+    request.slices += 1
+    return request.slices
+
+
+def has_short_request() -> bool:
+    """Whether a short request has arrived within the last moments and waits for its response."""
+    newest = next(reversed(_short), None)
+    return newest is not None and time.perf_counter() - newest.arrived_at < _SHORT_SECONDS
 
 
 class _Waiter:

@@ -175,7 +175,7 @@ class TestRowOfAnotherOrganization:
             "INSERT INTO rate_counter VALUES ('{}', 'x', now(), 1)",
             copied(
                 "audit_event",
-                "SELECT '{}', id, now(), 'x', 'x', NULL, NULL, '{{}}'::jsonb FROM audit_event LIMIT 1",
+                "SELECT '{}', id, now(), 'x', 'x', NULL::uuid, NULL, '{{}}'::jsonb FROM audit_event LIMIT 1",
             ),
             "INSERT INTO sealed_secret VALUES ('{}', gen_random_uuid(), 1, NULL, NULL, now(), now())",
             "UPDATE sealed_secret SET organization_id = '{}'",

@@ -8,8 +8,14 @@ from itertools import pairwise
 
 import pytest
 
-from app.core.event_loop import _SLICES_AT_FULL_PACE, SLICE_SECONDS, TimeSlice, line_of
-from app.core.requests_in_progress import RequestInProgress, has_short_request
+from app.core.event_loop import (
+    _SLICES_AT_FULL_PACE,
+    SLICE_SECONDS,
+    RequestInProgress,
+    TimeSlice,
+    has_short_request,
+    line_of,
+)
 
 STEPS = 6
 
@@ -190,6 +196,6 @@ class TestBesideShortRequests:
 
     @pytest.mark.usefixtures("short_request")
     async def test_a_request_that_waits_for_long_is_not_short(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("app.core.requests_in_progress._SHORT_SECONDS", 0)
+        monkeypatch.setattr("app.core.event_loop._SHORT_SECONDS", 0)
 
         assert not has_short_request()
