@@ -37,10 +37,8 @@ _MOST_CONNECTIONS = 10_000
 # Responses that their clients have not read yet. A large report has 10 MiB.
 _UNREAD_BYTES = 128 * 1024 * 1024
 # Allocated objects, minus freed ones, after which a garbage collection starts. One page of a list allocates about a
-# thousand objects that are freed soon. A collection takes 0.5 to 1 microsecond for each object, and an open stream has 150.
-_COLLECT_AFTER = 2_000
-# After this number of collections, one also visits what the earlier ones kept.
-_COLLECT_KEPT_AFTER = 50
+# thousand objects that are freed soon.
+_COLLECT_AFTER = 10_000
 
 
 class _Server(uvicorn.Server):
@@ -152,7 +150,7 @@ def _freeze_startup_objects() -> None:
     """
     gc.freeze()
     gc.enable()
-    gc.set_threshold(_COLLECT_AFTER, _COLLECT_KEPT_AFTER)
+    gc.set_threshold(_COLLECT_AFTER)
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:

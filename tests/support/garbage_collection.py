@@ -8,7 +8,7 @@ import gc
 
 import pytest
 
-# More than in the service (app/server.py), because no event loop waits for a collection.
+# Like the service: see app/server.py.
 _COLLECT_AFTER = 10_000
 
 gc.disable()
