@@ -146,13 +146,9 @@ class Database:
             DatabaseUnavailable: no connection became free, the connection broke, or a timeout passed.
             ConcurrencyLimited: the organization uses as many connections as it may.
         """
-        beginning = _Beginning(
-            organization_id=organization_id,
-            set_organization=_set_organization(organization_id),
-            writes=not read_only,
-            begin=_begin(read_only=read_only, is_snapshot=is_snapshot) + self._local_settings,
-            plans=_KEEP_PLANS if keeps_plans else "",
-            first="" if first_statement is None else f"; {first_statement.text}",
+        begin = _begin(read_only=read_only, is_snapshot=is_snapshot) + self._local_settings
+        beginning = _beginning(
+            organization_id, begin, first_statement, writes=not read_only, keeps_plans=keeps_plans
         )
         with translate_database_errors():
             async with self._share(organization_id, is_bulk=is_bulk), self._connected(beginning) as driver:
@@ -407,6 +403,24 @@ def _set_organization(organization_id: str | None) -> str:
     if not _ORGANIZATION.fullmatch(organization_id):
         raise ValueError("not an organization id")
     return f"; SET LOCAL byok.org = '{organization_id}'"
+
+
+def _beginning(
+    organization_id: str | None,
+    begin: str,
+    first_statement: FixedStatement | None,
+    *,
+    writes: bool,
+    keeps_plans: bool,
+) -> _Beginning:
+    return _Beginning(
+        organization_id=organization_id,
+        set_organization=_set_organization(organization_id),
+        writes=writes,
+        begin=begin,
+        plans=_KEEP_PLANS if keeps_plans else "",
+        first="" if first_statement is None else f"; {first_statement.text}",
+    )
 
 
 async def _roll_back_or_terminate(driver: Any, session: Session) -> None:
