@@ -89,7 +89,7 @@ class TestRanking:
             [("a", False), ("b", False), (None, True)],
         ]
 
-    @pytest.mark.parametrize("limit", [1, 2, 5])
+    @pytest.mark.parametrize(("limit", "width"), [(1, "1d"), (2, "1h"), (5, "1d")])
     @pytest.mark.parametrize("top", [None, 1, 3])
     @pytest.mark.parametrize("order_by", [None, "-requests", "estimated_cost"])
     async def test_pages_together_are_the_whole_report(
@@ -98,6 +98,7 @@ class TestRanking:
         database: Database,
         services: Services,
         limit: int,
+        width: str,
         top: int | None,
         order_by: str,
     ) -> None:
@@ -110,6 +111,7 @@ class TestRanking:
         parameters = ReportParameters(
             starting_at=start,
             ending_at=start + length,
+            bucket_width=width,
             group_by=["feature", "flag"],
             order_by=order_by,
             top=top,

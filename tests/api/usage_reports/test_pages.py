@@ -22,8 +22,22 @@ async def _partitions(superuser: AsyncEngine) -> None:
 
 class TestUsageReportPages:
     @pytest.mark.parametrize("limit", [1, 3, 1000])
+    @pytest.mark.parametrize(
+        ("width", "group_by"),
+        [
+            ("1d", ["feature", "outcome", "credential_id"]),
+            ("1h", ["feature"]),  # several parts of rollups
+            ("1h", ["session_id"]),  # of the ledger
+        ],
+    )
     async def test_together_are_the_whole_report(
-        self, tenant: Tenant, database: Database, services: Services, limit: int
+        self,
+        tenant: Tenant,
+        database: Database,
+        services: Services,
+        limit: int,
+        width: str,
+        group_by: list[str],
     ) -> None:
         chance = random.Random(limit)
         start, length = STARTS[0], timedelta(days=4)
@@ -35,7 +49,8 @@ class TestUsageReportPages:
             starting_at=start + timedelta(hours=5, minutes=7),
             ending_at=start + length,
             time_zone="Europe/Berlin",
-            group_by=["feature", "outcome", "credential_id"],
+            bucket_width=width,
+            group_by=group_by,
         )
 
         found, page = [], None
