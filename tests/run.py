@@ -84,7 +84,8 @@ def main() -> int:
             run = given
     with temporary_directory() as descriptors, shared_directory():
         code = run_pytest(run, descriptors)
-    print("Next: make check" if code == 0 else "Next: make test PYTEST_ARGS='--last-failed -x'")
+    everything = "BYOK_TEST_CRASHES=all " if os.environ.get("BYOK_TEST_CRASHES") == "all" else ""
+    print("Next: make check" if code == 0 else f"Next: {everything}make test PYTEST_ARGS='--last-failed -x'")
     return code
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from app.core.errors import ByokError, ConcurrencyLimited
+from app.core.event_loop import waits_for_slot
 
 
 @dataclass(slots=True)
@@ -113,9 +114,13 @@ class AdmissionQueue:
     async def _acquire_both(self, organization_id: str) -> None:
         """The quota comes first, so that an organization cannot fill the common queue."""
         if self._quotas is not None:
+            if not self._quotas.is_free(organization_id):
+                waits_for_slot()
             await self._quotas.acquire(organization_id)
         if self._slots is None:
             return
+        if self._slots.locked():
+            waits_for_slot()
         self._waiting += 1
         try:
             await self._slots.acquire()

@@ -22,6 +22,8 @@ _LONGEST_PAUSE_SECONDS: Final = 0.0025
 # A request that has used more slices, 20 ms, is slow: beside short requests, all slow ones together use a quarter of a
 # processor. A batch of some hundred events is not slow.
 _SLICES_AT_FULL_PACE: Final = 40
+# This number of them is forgiven each second, so that a stream of events that lasts for hours is not slow.
+_FORGIVEN_PER_SECOND: Final = 10
 _SLOW_PAUSE_SECONDS: Final = 0.002
 # A request that has taken longer is not short: it waits for another server, such as a provider.
 _SHORT_SECONDS: Final = 0.25
@@ -128,16 +130,16 @@ async def _pause() -> None:
 
 
 class RequestInProgress:
-    """The request of a task and of the tasks that it starts. It is short until it has used a slice of the event loop.
+    """The request of a task and of the tasks that it starts. It is short until it pauses, or waits for a slot.
 
     Call `end` when its response begins, and when it ends without one.
     """
 
-    __slots__ = ("arrived_at", "slices")
+    __slots__ = ("arrived_at", "counted_at", "slices")
 
     def __init__(self) -> None:
-        self.arrived_at = time.perf_counter()
-        self.slices = 0
+        self.arrived_at = self.counted_at = time.perf_counter()
+        self.slices = 0.0
         _current.set(self)
         _short[self] = None
 
@@ -150,13 +152,23 @@ _current: ContextVar[RequestInProgress | None] = ContextVar("request_in_progress
 _short: dict[RequestInProgress, None] = {}
 
 
-def _count_slice() -> int:
-    """Note that the current request has used a slice. Returns how many it has used; 0 outside a request."""
+def waits_for_slot() -> None:
+    """Note that the current request is not short: it must not slow the work that it waits for."""
+    request = _current.get()
+    if request is not None:
+        request.end()
+
+
+def _count_slice() -> float:
+    """Note that the current request has used a slice. Returns how many it has used lately; 0 outside a request."""
     request = _current.get()
     if request is None:
         return 0
-    _short.pop(request, None)
-    request.slices += 1
+    request.end()
+    at = time.perf_counter()
+    forgiven = (at - request.counted_at) * _FORGIVEN_PER_SECOND
+    request.slices = max(0.0, request.slices - forgiven) + 1
+    request.counted_at = at
     return request.slices
 
 

@@ -54,5 +54,10 @@ class _ProcessorWaits:
         """The seconds since the last call. None: not known."""
         if self._file is None:
             return None
-        before, self._total = self._total, int(os.pread(self._file, _LINE_BYTES, 0).split()[1]) / 1e9
-        return self._total - before
+        try:
+            total = int(os.pread(self._file, _LINE_BYTES, 0).split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):  # a sandbox may have an empty file
+            self._file = None
+            return None
+        before, self._total = self._total, total
+        return total - before

@@ -55,12 +55,15 @@ CODES = frozenset(
 # Codes of other providers, by the words in them. A budget of tokens or of time, and a load balancer, are not about money.
 # Anthropic's codes for spend limits have separate rows.
 _MONEY = r"(?:(?<!load)(?<!load_)balance|credits?|funds?|wallet)"
+# A budget of tokens, time, retries or errors is not about money.
+_WHOSE = r"(?:(?:max|monthly|weekly|daily|team|user|key|org|organization|project|account|customer|provider|model|spend|cost|credit)_?)*"
 _CODE = re.compile(
     rf"insufficient_?(?:(?:user_|team_|key_)?quota|(?:\w+_)?{_MONEY})|{_MONEY}_(?:\w+_)?(?:insufficient|exhausted|depleted|expired|exceeded|negative)"
     rf"|{_MONEY}_(?:is_)?(?:not_?enough|too_?low|limit)|(?:^|_)(?:no|out_of|low|negative|zero|not_enough)_(?:\w+_)?{_MONEY}$"
-    r"|(?<!enforced_)(?<!contract_)(?<!organization_)(?:spend|spending|cost)_?(?:limit|cap)|(?:exceeded|over)_?(?!token|time)(?:\w+_)?budget"
-    r"|(?<!token_)(?<!tokens_)(?<!thinking_)(?<!context_)(?<!time_)(?<!retry_)(?<!error_)budget_?(?:limit|exceeded|exhausted|reached)"
-    r"|arrears|delinquent|overdue|unpaid|payment_?(?:required|failed|declined|method)|(?:card|credit_?card)_?(?:required|declined)"
+    r"|(?<!enforced_)(?<!contract_)(?<!organization_)(?:spend|spending|cost)_?(?:limit|cap)(?![a-z])"
+    rf"|(?:^|_)(?:exceeded|over)_?{_WHOSE}budget|^{_WHOSE}budget_?(?:limit|exceeded|exhausted|reached)"
+    r"|arrears|delinquent|(?:payment|invoice|bill|balance|account)_?(?:is_)?overdue|overdue_?(?:payment|invoice|bill|balance|account)|unpaid"
+    r"|payment_?(?:required|failed|declined|method)|(?:^|_)(?:card|credit_?card)_?(?:required|declined)"
     r"|billing_(?:required|hold|limit|problem|issue|inactive|suspended)|trial_(?:expired|ended)|free_(?:quota|tier)_exhausted"
 )
 # Every alternative above has one of these in it. Most codes have none.
@@ -85,7 +88,7 @@ _CERTAIN = (
     r"insufficient (?:\w+ )?(?:balance|credits?|funds?)",
     r"(?:not enough|low|negative|zero) (?:account |credit )?(?:balance|funds)",
     r"(?:do not|don't|does not|doesn't) have (?:enough|sufficient) (?:\w+ )?(?:balance|credits?|funds?)",
-    r"(?:account |wallet |credit |prepaid |your )balance (?:is )?(?:too low|insufficient|not enough|exhausted|depleted|negative|0)",
+    r"(?:account |wallet |credit |prepaid |your )balance (?:is )?(?:too low|insufficient|not enough|exhausted|depleted|negative|0(?:[.,]0+)?(?![.,]?\d))",
     r"balance (?:is )?(?:too low|insufficient|not (?:enough|sufficient))",
     r"non-?payment",
     r"delinquent",
@@ -136,12 +139,13 @@ _CERTAIN_PROSE = _any_of(*_CERTAIN)
 _PROBABLE_PROSE = _any_of(*_PROBABLE)
 # Chinese has no spaces between words: balance, allowance or points insufficient, used up, cost limit, in arrears, recharge.
 _CHINESE = re.compile(
-    "余额不足|餘額不足|余额已用尽|余额为0|额度不足|額度不足|额度已?用[尽完]|积分不足|费用限制|超出预算|欠费|欠費|请充值|請充值|充值后"
+    "余额不足|餘額不足|余额已用尽|余额为0(?![.]?[0-9])|额度不足|額度不足|额度已?用[尽完]|积分不足|费用限制|超出预算|欠费|欠費|请充值|請充值|充值后"
 )
 _RATE = re.compile(
-    r"rate[ _-]?limit|(?:per|/)[ _-]?(?:second|minute|hour|min\b|sec\b)|\b(?:rpm|tpm|rps|qps)\b|requests?[ _-]per"
+    r"rate[ _-]?limit|(?:per|/)[ _-]?(?:second|minute|hour|min\b|sec\b)|too many requests|concurren(?:cy|t)\b|\b(?:rpm|tpm|rps|qps)\b|requests?[ _-]per"
     r"|(?:retry|try again) (?:in|after) \d"
 )
+_CHINESE_RATE = re.compile("分钟|秒|小时|频率|并发|速率")
 # Every pattern has one of these in it. Most sentences have none, and are decided at a tenth of the cost.
 _STEMS = (
     *("credit", "balance", "fund", "quota", "recharge", "top-up", "top up", "topup", "arrear", "due", "standing"),
@@ -152,7 +156,7 @@ _STEMS = (
 
 def speaks_of_billing(prose: str, *, is_server_error: bool = False) -> bool:
     """Whether a sentence of a provider says that there is no money."""
-    if not prose.isascii() and _CHINESE.search(prose):
+    if not prose.isascii() and _CHINESE.search(prose) and not _CHINESE_RATE.search(prose):
         return True
     lower = prose.casefold()
     for stem in _STEMS:

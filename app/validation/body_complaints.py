@@ -9,7 +9,7 @@ import re
 # ASCII: in a Chinese sentence, names stand between characters without spaces.
 _FIELD = re.compile(r"\b(?:max_tokens|messages)\b", re.ASCII)
 # Not as a part of a path. OpenRouter calls a model without a provider "no endpoints found for" its id.
-_MODEL = re.compile(r"(?<!/)\bmodels?\b|模型|\bno endpoints found\b", re.ASCII)
+_MODEL = re.compile(r"(?<!-)\bmodels?\b(?!(?:\.[\w-]+){2})|模型|\bno endpoints found\b", re.ASCII)
 # How providers complain of a field: it is missing, or its value is wrong. A sentence that only names one does not count.
 _COMPLAINT = re.compile(
     r"\brequired\b|missing|\bmust\b|should (?:be|have)|at (?:least|most)|(?:greater|less) than|minimum|maximum|too long|length"
@@ -28,20 +28,24 @@ _NOT_ABOUT_BODY = re.compile(
     r"|region|country|\bip\b|overload|unavailable|temporar|try again|capacity|timed? ?out|rate limit|too many"
     r"|\bbanned\b|\bpaid\b|\bplan\b|upgrade|quota|certificate|offline|online|\bloading\b|maintenance|configur|upstream"
     r"|\bpolicy\b|\bterms\b|agreement|\bverif(?:y|ied)\b|\bload(?:ed)?\b|connect"
-    r"|令牌|密钥|权|账[户号]|用户|分组|渠道|登录|认证|负载|重试|超时|维护|升级|套餐|地区",
+    r"|access[ _-]?key|\b(?:tenant|customer|signature|backend|worker|route|url)\b"
+    r"|令牌|密[钥匙]|秘钥|金[钥鑰]|凭[证据]|签名|权|權|[账帐帳][户号戶號]|用户|租户|分组|渠道|登[录陆]|认证|白名单|拦截|防火墙|内部错误|繁忙"
+    r"|负载|重试|稍后|超时|维护|升级|套餐|地区|响应|回复|返回|(?<![a-z])key(?![a-z])(?=[^\x00-\x7f])|(?<=[^\x00-\x7f])key(?![a-z])",
+    re.ASCII,
 )
+_PATH = re.compile(r"(?<![\w.-])(?:[a-z]+:/)?/[\w/.:?=&%~{}-]*", re.ASCII)
 # LiteLLM ends its complaint about a model with where to look, for a key that it accepted.
 _HINT = "view available models for your key"
 
 
 def names_field(message: str) -> bool:
     """Whether a sentence names a field that the body of the probe lacks or has: `max_tokens` or `messages`."""
-    return _FIELD.search(message) is not None
+    return _FIELD.search(_PATH.sub("", message)) is not None
 
 
 def names_model(message: str) -> bool:
     """Whether a sentence names the model."""
-    return _MODEL.search(message) is not None
+    return _MODEL.search(_PATH.sub("", message)) is not None
 
 
 def is_complaint(message: str) -> bool:

@@ -94,6 +94,7 @@ class _BoundedResponseHandler(ResponseHandler):
         """Called before each request: what arrives from now on belongs to its response."""
         self._head = ResponseHeadLimit(max_bytes=MAX_HEAD_BYTES, max_informational=MAX_INFORMATIONAL)
         self._was_paused = False  # aiohttp makes a new parser
+        self._drop_timeout()  # bytes that no response owned may have set it
         super().set_response_params(**params)
 
     def pause_reading(self) -> None:

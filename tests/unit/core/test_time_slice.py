@@ -8,11 +8,13 @@ from itertools import pairwise
 
 import pytest
 
+from app.core.admission import AdmissionQueue
 from app.core.event_loop import (
     _SLICES_AT_FULL_PACE,
     SLICE_SECONDS,
     RequestInProgress,
     TimeSlice,
+    _count_slice,
     has_short_request,
     line_of,
 )
@@ -186,6 +188,29 @@ class TestBesideShortRequests:
         assert steps == ["a", "b"]
         assert not has_short_request()
         await asyncio.gather(*tasks)
+
+    async def test_a_request_that_used_little_lately_is_not_slow(self) -> None:
+        request = RequestInProgress()
+        request.slices = _SLICES_AT_FULL_PACE
+        request.counted_at -= 60
+
+        assert _count_slice() == 1
+        request.end()
+
+    async def test_a_request_that_waits_for_a_slot_is_not_short(self) -> None:
+        queue = AdmissionQueue(1, queue_timeout_seconds=60, max_waiting=9)
+
+        async def read() -> None:
+            request = RequestInProgress()
+            async with queue.slot("org_a"):
+                pass
+            request.end()
+
+        async with queue.slot("org_b"):
+            waiting = asyncio.create_task(read())
+            await asyncio.sleep(0)
+            assert not has_short_request()
+        await waiting
 
     async def test_a_request_is_not_short_once_its_response_has_begun(
         self, short_request: RequestInProgress

@@ -151,10 +151,77 @@ class TestBillingCodes:
             "billing_service_unavailable",
             "tokens_per_minute_quota",
             "concurrency_limit_exceeded",
+            "exceeded_token_budget",
+            "latency_budget_exceeded",
+            "overloaded_budget",
+            "request_overdue",
+            "wildcard_required",
         ],
     )
     def test_do_not_mean_other_shortages(self, code: str) -> None:
         assert decision_of(respond(429, {"error": {"message": "x", "code": code}})).row == "429.other"
+
+
+class TestBillingSentences:
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "Too many requests. You can raise your limits in your billing settings.",
+            "Concurrency reached. Buy more capacity or wait.",
+            "本分钟额度已用完",
+            "并发额度不足",
+            "Your balance is 0.53 USD; please slow down.",
+            "余额为0.5",
+        ],
+    )
+    def test_about_rates_or_with_money_left_are_not_about_billing(self, message: str) -> None:
+        assert decision_of(respond(429, {"error": {"message": message}})).row == "429.other"
+
+    @pytest.mark.parametrize("message", ["Your balance is 0.00 USD.", "余额为0", "额度已用完"])
+    def test_without_money_are(self, message: str) -> None:
+        assert decision_of(respond(429, {"error": {"message": message}})).row == "billing.words"
+
+
+class TestSentencesAboutModelOrBody:
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "无效的token,模型不存在",
+            "未提供key,模型",
+            "AccessKey不存在,无法访问模型",
+            "帐号不存在,模型",
+            "请求IP不存在于白名单中,拒绝访问模型接口",
+            "请求被防火墙拦截,模型不存在",
+            "未收到模型的响应",
+            "服务器内部错误,模型不存在",
+            "系统繁忙,模型参数错误",
+            "请求路径/v1/messages不存在",
+            "Cannot find route /v1/messages",
+            "Invalid URL (POST /v1/messages)",
+            "Cannot find the tenant for model x",
+        ],
+    )
+    def test_about_the_key_a_block_an_outage_or_a_path_prove_no_key(self, message: str) -> None:
+        decision = decision_of(respond(400, {"error": {"message": message}}))
+
+        assert decision.status is not ValidationStatus.VALID
+
+    @pytest.mark.parametrize(
+        ("message", "type_"),
+        [
+            ("Cannot POST /ai-models/v1/messages", "NotFoundError"),
+            ("No host models.acme.com", "not_found_error"),
+        ],
+    )
+    def test_about_a_route_or_a_host_prove_no_key(self, message: str, type_: str) -> None:
+        decision = decision_of(respond(404, {"error": {"message": message, "type": type_}}))
+
+        assert decision.status is not ValidationStatus.VALID
+
+    def test_about_a_model_with_a_path_as_its_id_are_about_the_model(self) -> None:
+        message = "accounts/fireworks/models/llama does not exist"
+
+        assert decision_of(respond(404, {"error": {"message": message}})).row != "404.other_api"
 
 
 class TestMessagePatterns:
