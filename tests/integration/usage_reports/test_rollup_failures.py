@@ -163,8 +163,8 @@ class ConcurrentLoad:
             async with self._database.session(self._organization, read_only=True) as session:
                 await session.rows(REPEATABLE_READ)
                 uow = UnitOfWork(session, self._organization)
-                rows = await uow[ReportRepository].rows(QUERY, edges, after=None, at_most=100)
-                assert totals_of(rows) == await ledger_totals_in(session)
+                found = await uow[ReportRepository].rows(QUERY, edges, after=None, at_most=100)
+                assert totals_of(await found.records()) == await ledger_totals_in(session)
             assert (await reported_totals(self._units, self._organization))[0] >= known
             self.compared += 1
 
