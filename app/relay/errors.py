@@ -138,6 +138,9 @@ REQUEST_TIMEOUT: Final = _kind(
 REQUEST_TOO_LARGE: Final = _kind(
     413, "request_too_large", "payload_too_large", "The request body exceeds the maximum of 32 MiB."
 )
+TOO_MANY_VALUES: Final = _kind(
+    413, "request_too_large", "payload_too_large", "The request body has more than 2,000,000 values."
+)
 UNSUPPORTED_MEDIA_TYPE: Final = _kind(
     415,
     "invalid_request_error",

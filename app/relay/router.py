@@ -168,7 +168,7 @@ class _Request:
             return
         model = route.model
         if route.operation is Operation.COUNT_TOKENS:
-            model = read_count_request(incoming.body or b"").model
+            model = (await read_count_request(incoming.body or b"")).model
         if model is not None:
             require_model(principal, model)
         small = self._served = SmallRequest(self._relay.services, self._client, caller, incoming)

@@ -53,7 +53,9 @@ def _frozen_objects(relay_services: Services) -> Iterator[None]:  # made before 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-@pytest.mark.parametrize(("mebibytes", "places"), [(1, ("",)), (31, ("the body", "messages:"))])
+@pytest.mark.parametrize(
+    ("mebibytes", "places"), [(1, ("",)), (31, ("the body", "messages:", "messages.0.content.0.content:"))]
+)
 async def test_body_never_uses_the_loop_for_long(
     path: str,
     mebibytes: int,
