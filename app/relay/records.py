@@ -112,7 +112,7 @@ class AdmittedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnd:
-    """How a call ended. `usage` is a usage object in JSON."""
+    """How a call ended. `usage` is a usage object in JSON; `refusal_category` is as the provider sent it."""
 
     call: AdmittedCall
     by: EndedBy
@@ -122,6 +122,8 @@ class CallEnd:
     completed_at: datetime
     model: str | None = None
     provider_request_id: str | None = None
+    is_refusal: bool = False
+    refusal_category: str | None = None
 
 
 def counters(*, input_tokens: int = 0, output_tokens: int = 0) -> bytes:

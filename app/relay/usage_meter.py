@@ -19,6 +19,8 @@ MAX_JSON_BYTES: Final = 8 * 1024 * 1024
 # Larger than any valid one. Decoded, it may take thirty times the memory.
 MAX_USAGE_BYTES: Final = 64 * 1024
 MAX_TEXT_BYTES: Final = 4096
+# More than a message has. The content of a body with more is not decoded, because each of them may become an object.
+MAX_BRACES: Final = 100_000
 BYTES_PER_TOKEN: Final = 4
 
 
@@ -39,6 +41,7 @@ class Metered:
         model: the model of the response.
         message_id: the provider's id of the message.
         stop_reason: why the model stopped.
+        refusal_category: of the refusal that ended the response, or that made another model continue. The provider bills some.
         is_complete: `message_stop` was received, or the JSON body was a whole message.
         error_type: `error.type` of an `event: error`, or of an error body in JSON.
         error_code: `error.details.error_code` of the same.
@@ -50,6 +53,7 @@ class Metered:
     model: str | None = None
     message_id: str | None = None
     stop_reason: str | None = None
+    refusal_category: str | None = None
     is_complete: bool = False
     error_type: str | None = None
     error_code: str | None = None
@@ -101,10 +105,17 @@ class JsonMeter:
             model=_text(body.model),
             message_id=_text(body.id),
             stop_reason=_text(body.stop_reason),
+            refusal_category=_category(body.stop_details) or self._fallback_category(body.content),
             is_complete=_text(body.type) == "message",
             error_type=error_type,
             error_code=error_code,
         )
+
+    def _fallback_category(self, content: Raw) -> str | None:
+        if _FALLBACK not in self._body or self._body.count(b"{") > MAX_BRACES:
+            return None
+        blocks = _decoded(content, list[_Fields]) or ()
+        return next((it for it in map(_trigger_category, blocks) if it), None)
 
 
 class SseMeter:
@@ -122,6 +133,7 @@ class SseMeter:
         self._usage: _Json | None = None
         self._saw_delta = False
         self._stop_reason: str | None = None
+        self._refusal_category: str | None = None
         self._is_complete = False
         self._error: tuple[str | None, str | None] = (None, None)
         self._delta_bytes = 0
@@ -159,7 +171,9 @@ class SseMeter:
         name, data = _parsed(event)
         if name == b"content_block_delta":
             self._delta_bytes += _payload_length(data)
-        elif name in _DECODED_EVENTS and (body := _fields(data)) is not None:
+        elif (name in _DECODED_EVENTS or (name == _BLOCK_START and _FALLBACK in data)) and (
+            body := _fields(data)
+        ) is not None:
             self._decoded_event(name, body)
 
     def _decoded_event(self, name: bytes, body: "_Fields") -> None:
@@ -170,7 +184,12 @@ class SseMeter:
                 self._usage = _usage(message.usage)
             case b"message_delta":
                 self._overwrite(_usage(body.usage))
-                self._stop_reason = _text((_fields(body.delta) or _Fields()).stop_reason)
+                delta = _fields(body.delta) or _Fields()
+                self._stop_reason = _text(delta.stop_reason) or self._stop_reason
+                self._refusal_category = _category(delta.stop_details) or self._refusal_category
+            case _ if name == _BLOCK_START:
+                block = _fields(body.content_block) or _Fields()
+                self._refusal_category = self._refusal_category or _trigger_category(block)
             case b"message_stop":
                 self._is_complete = True
             case _:
@@ -198,6 +217,7 @@ class SseMeter:
             model=self._model,
             message_id=self._message_id,
             stop_reason=self._stop_reason,
+            refusal_category=self._refusal_category,
             is_complete=self._is_complete,
             error_type=error_type,
             error_code=error_code,
@@ -210,7 +230,10 @@ _BOUNDARY: Final = re.compile(rb"\n\r?\n|\r\r")
 _LONGEST_BOUNDARY: Final = 3
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _DELTA_EVENT: Final = b"event: content_block_delta\n"
+_BLOCK_START: Final = b"content_block_start"
 _DECODED_EVENTS: Final = frozenset({b"message_start", b"message_delta", b"message_stop", b"error"})
+# The content block that says which model continues, and why: `trigger` has the category of the refusal.
+_FALLBACK: Final = b'"fallback"'
 # The keys of a delta's text, first as Anthropic writes them, then with any white space.
 _PAYLOADS: Final = (b'"text":"', b'"partial_json":"', b'"thinking":"')
 _STRING: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
@@ -272,6 +295,11 @@ class _Fields(Struct):
     id: Raw = Raw()
     model: Raw = Raw()
     stop_reason: Raw = Raw()
+    stop_details: Raw = Raw()
+    content: Raw = Raw()
+    content_block: Raw = Raw()
+    trigger: Raw = Raw()
+    category: Raw = Raw()
     error: Raw = Raw()
     details: Raw = Raw()
     error_code: Raw = Raw()
@@ -298,6 +326,16 @@ def _usage(value: Raw) -> _Json | None:
 
 def _text(value: Raw) -> str | None:
     return _decoded(value, str) if 0 < len(value) <= MAX_TEXT_BYTES else None
+
+
+def _category(stop_details: Raw) -> str | None:
+    """The category of a refusal, from an object like `{"type": "refusal", "category": "bio"}`."""
+    return _text((_fields(stop_details) or _Fields()).category)
+
+
+def _trigger_category(block: _Fields) -> str | None:
+    """The category of the refusal that made another model continue."""
+    return _category(block.trigger) if _text(block.type) == "fallback" else None
 
 
 def _error_of(body: _Fields) -> tuple[str | None, str | None]:

@@ -8,7 +8,8 @@ from app.usage_events.anthropic_usage import UsageObject, priced_parts, total_to
 from app.usage_events.records import ModelUsage, TokenUsage, UsageFlag
 
 _MAX_COST = 2**63 - 1
-_REFUSAL = "refusal"
+# The `stop_reason` of a response in which a model declined.
+REFUSAL = "refusal"
 # Since then, the provider bills refusals before any output in these categories.
 # platform.claude.com/docs/en/build-with-claude/refusals-and-fallback, "Billing and rate limits".
 REFUSALS_BILLED_SINCE = datetime(2026, 9, 24, tzinfo=UTC)
@@ -76,7 +77,7 @@ def price_event(
     parts, assumed = priced_parts(
         event.model,
         event.usage,
-        is_refusal=event.stop_reason == _REFUSAL,
+        is_refusal=event.stop_reason == REFUSAL,
         is_refusal_billed=event.refusal_category in BILLED_REFUSAL_CATEGORIES and at >= REFUSALS_BILLED_SINCE,
     )
     flags |= assumed

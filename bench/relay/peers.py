@@ -56,7 +56,7 @@ _END = event("message_delta", delta={}, usage={"output_tokens": EVENTS}) + event
 
 
 class Provider:
-    """A message, or a stream with a fixed pace. `/open` reports how many streams are open."""
+    """A message, or a stream with a fixed pace and at most `max_tokens` events. `/open` reports how many streams are open."""
 
     def __init__(self) -> None:
         self._open = 0
@@ -72,11 +72,11 @@ class Provider:
         elif scope["method"] == "GET":
             await respond(send, _MODELS)
         elif asks_for_stream(body):
-            await self._stream(receive, send)
+            await self._stream(receive, send, events=min(EVENTS, json.loads(body)["max_tokens"]))
         else:
             await respond(send, _MESSAGE)
 
-    async def _stream(self, receive: Any, send: Any) -> None:
+    async def _stream(self, receive: Any, send: Any, *, events: int) -> None:
         self._open += 1
         left = asyncio.create_task(receive())
         loop = asyncio.get_running_loop()
@@ -85,7 +85,7 @@ class Provider:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": _START, "more_body": True})
             started = loop.time()
-            for number in range(1, EVENTS + 1):
+            for number in range(1, events + 1):
                 await asyncio.sleep(max(0.0, started + number * PACE_SECONDS - loop.time()))
                 if left.done():
                     return

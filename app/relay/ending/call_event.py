@@ -9,6 +9,7 @@ from app.core.event_loop import list_in_slices
 from app.relay.records import CallEnd, counters
 from app.usage_events.event_decoder import DecodedEvent, EventRejected, decode_event
 from app.usage_events.events import EventBatch
+from app.usage_events.priced_event import REFUSAL
 from app.usage_events.records import UsageSource
 
 # It takes 0.06 ms to decode one.
@@ -49,7 +50,11 @@ def _first_valid(candidates: Iterable[bytes]) -> DecodedEvent:
 def _candidates(end: CallEnd) -> Iterator[dict[str, Any]]:
     """The event, and then the same with less and less of what the provider sent."""
     event = _event_without_provider(end)
-    named = {"model": end.model, "provider_request_id": end.provider_request_id}
+    named = {
+        "model": end.model,
+        "provider_request_id": end.provider_request_id,
+        "refusal_category": end.refusal_category,
+    }
     usage = {"usage": orjson.Fragment(end.usage)}
     yield event | {name: value for name, value in named.items() if value is not None} | usage
     yield event | usage
@@ -70,6 +75,8 @@ def _event_without_provider(end: CallEnd) -> dict[str, Any]:
     # A managed event that names a credential would be billed 0.
     if call.credential_id is not None:
         optional |= {"credential_id": str(call.credential_id), "key_version": call.key_version}
+    if end.is_refusal:
+        optional["stop_reason"] = REFUSAL
     return {
         "event_id": str(request.id),
         "reservation_id": str(request.id),

@@ -11,6 +11,7 @@ import orjson
 from app.core.clock import now
 from app.relay.records import AdmittedCall, CallEnd, EndedBy, counters
 from app.relay.usage_meter import Metered
+from app.usage_events.priced_event import REFUSAL
 from app.usage_events.records import Outcome, UsageSource
 
 _FIRST_ERROR_STATUS: Final = 400
@@ -52,6 +53,8 @@ def end_of(call: AdmittedCall, progress: Progress, by: EndedBy) -> CallEnd | Non
         completed_at=now(),
         model=None if metered is None else metered.model,
         provider_request_id=progress.provider_request_id,
+        is_refusal=metered is not None and metered.stop_reason == REFUSAL,
+        refusal_category=None if metered is None else metered.refusal_category,
     )
 
 

@@ -14,7 +14,7 @@ def metered(stream: bytes) -> Metered:
     """What a meter must report after exactly these bytes."""
     started: dict[str, Any] = {}
     usage: dict[str, Any] | None = None
-    stop_reason = error_type = error_code = None
+    stop_reason = category = fallback_category = error_type = error_code = None
     has_delta = is_complete = False
     delta_bytes = 0
     for name, data in events(stream):
@@ -24,8 +24,11 @@ def metered(stream: bytes) -> Metered:
                 started, usage = body["message"], dict(body["message"]["usage"])
             case "content_block_delta":
                 delta_bytes += _payload_bytes(body["delta"], data)
+            case "content_block_start" if body["content_block"]["type"] == "fallback":
+                fallback_category = body["content_block"]["trigger"]["category"]
             case "message_delta":
-                has_delta, stop_reason = True, body["delta"]["stop_reason"]
+                has_delta, stop_reason = True, body["delta"]["stop_reason"] or stop_reason
+                category = (body["delta"].get("stop_details") or {}).get("category") or category
                 usage = dict(usage or {})
                 usage.update((field, value) for field, value in body["usage"].items() if value is not None)
             case "message_stop":
@@ -41,6 +44,7 @@ def metered(stream: bytes) -> Metered:
         model=started.get("model"),
         message_id=started.get("id"),
         stop_reason=stop_reason,
+        refusal_category=category or fallback_category,
         is_complete=is_complete,
         error_type=error_type,
         error_code=error_code,

@@ -66,8 +66,10 @@ def start() -> bytes:
     return event("message_start", message=body)
 
 
-def final(stop_reason: str = "end_turn", **usage: Any) -> bytes:
-    delta = {"stop_reason": stop_reason, "stop_sequence": None}
+def final(stop_reason: str = "end_turn", *, category: str | None = None, **usage: Any) -> bytes:
+    delta: dict[str, Any] = {"stop_reason": stop_reason, "stop_sequence": None}
+    if category is not None:
+        delta["stop_details"] = {"type": "refusal", "category": category, "explanation": None}
     return event("message_delta", delta=delta, usage={"output_tokens": 60, **usage})
 
 
@@ -85,11 +87,32 @@ UNUSUAL = (
     + final(cache_read_input_tokens=None)
     + event("message_stop")
 )
+# A refusal before any output, and one after which another model continued.
+REFUSAL = start() + final("refusal", category="bio", output_tokens=0) + event("message_stop")
+FALLBACK = message(
+    block(
+        0,
+        {
+            "type": "fallback",
+            "from": {"model": "claude-fable-5"},
+            "to": {"model": MODEL},
+            "trigger": {"type": "refusal", "category": "frontier_llm"},
+        },
+    ),
+    text(1, "Hello"),
+)
 ERROR = event(
     "error", error={"type": "overloaded_error", "message": "Overloaded", "details": None}, request_id="req_x"
 )
 FAILING = start() + event("content_block_start", index=0, content_block={"type": "text", "text": ""}) + ERROR
-WELL_FORMED = {"text": TEXT, "thinking": THINKING, "tools": TOOLS, "unusual": UNUSUAL}
+WELL_FORMED = {
+    "text": TEXT,
+    "thinking": THINKING,
+    "tools": TOOLS,
+    "unusual": UNUSUAL,
+    "refusal": REFUSAL,
+    "fallback": FALLBACK,
+}
 
 
 def crlf(stream: bytes) -> bytes:

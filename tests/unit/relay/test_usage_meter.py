@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.relay.usage_meter import (
+    MAX_BRACES,
     MAX_EVENT_BYTES,
     MAX_JSON_BYTES,
     MAX_USAGE_BYTES,
@@ -151,6 +152,9 @@ class TestStream:
         assert looked_at == 200_006
 
 
+FALLBACK_BLOCK = {"type": "fallback", "trigger": {"type": "refusal", "category": "frontier_llm"}}
+
+
 class TestJson:
     MESSAGE: dict[str, Any] = {  # noqa: RUF012  # not changed
         "id": "msg_1",
@@ -177,6 +181,27 @@ class TestJson:
             stop_reason="end_turn",
             is_complete=True,
         )
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"stop_reason": "refusal", "stop_details": {"type": "refusal", "category": "bio"}}, "bio"),
+            ({"stop_reason": "refusal", "stop_details": {"type": "refusal", "category": None}}, None),
+            ({"stop_reason": "refusal", "stop_details": "bio"}, None),
+            ({"content": [{"type": "text", "text": "A"}, FALLBACK_BLOCK]}, "frontier_llm"),
+            ({"content": [FALLBACK_BLOCK], "stop_details": {"category": "bio"}}, "bio"),
+            (
+                {"content": [{"type": "text", "text": "fallback"}, {"type": "fallback", "trigger": None}]},
+                None,
+            ),
+            ({"content": "fallback"}, None),
+            ({"content": [FALLBACK_BLOCK, *[{}] * MAX_BRACES]}, None),
+        ],
+    )
+    def test_has_the_category_of_a_refusal(self, fields: dict[str, Any], expected: str | None) -> None:
+        result = self.metered(json.dumps(self.MESSAGE | fields).encode(), size=65536)
+
+        assert result.refusal_category == expected
 
     def test_cut_message_reports_nothing(self) -> None:
         assert self.metered(json.dumps(self.MESSAGE).encode()[:-1]) == Metered()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -104,6 +105,19 @@ class TestEvent:
 
         assert [it.model for it in batch.events] == [CALL.request.model]
         assert batch.events[0].usage.output_tokens == 34
+
+    @pytest.mark.parametrize(
+        ("category", "expected"),
+        [("bio", "bio"), (None, None), ("x" * 65, None), ("sk-ant-api03-abcdefgh", None)],
+    )
+    async def test_says_that_a_model_declined(self, category: str | None, expected: str | None) -> None:
+        metered = replace(REPORTED, stop_reason="refusal", refusal_category=category)
+
+        batch = await batch_of(
+            [ended(Progress(was_sent=True, status=200, metered=metered), EndedBy.COMPLETE)]
+        )
+
+        assert [(it.stop_reason, it.refusal_category) for it in batch.events] == [("refusal", expected)]
 
     async def test_is_estimated_if_the_usage_cannot_be_read(self) -> None:
         metered = Metered(
