@@ -37,7 +37,9 @@ class PriceList:
         """Return the terms of a model at a time; None if it has no known price."""
         dated = self.models.get(part.model)
         if dated is None:
-            dated = self.models.get(without_snapshot_date(part.model), ())
+            undated = without_snapshot_date(part.model)
+            # An id of the list with a date is a snapshot already.
+            dated = self.models.get(undated, ()) if model_identity(undated) == undated else ()
         for price in dated:
             if at >= price.starts_at:
                 return price.terms_for(part)

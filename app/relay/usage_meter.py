@@ -41,7 +41,7 @@ class Metered:
         model: the model of the response.
         message_id: the provider's id of the message.
         stop_reason: why the model stopped.
-        refusal_category: of the refusal that ended the response, or that made another model continue. The provider bills some.
+        refusal_category: what the refusal was about that ended the response, or that made another model continue. The provider bills some.
         is_complete: `message_stop` was received, or the JSON body was a whole message.
         error_type: `error.type` of an `event: error`, or of an error body in JSON.
         error_code: `error.details.error_code` of the same.
@@ -232,7 +232,7 @@ _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _DELTA_EVENT: Final = b"event: content_block_delta\n"
 _BLOCK_START: Final = b"content_block_start"
 _DECODED_EVENTS: Final = frozenset({b"message_start", b"message_delta", b"message_stop", b"error"})
-# The content block that says which model continues, and why: `trigger` has the category of the refusal.
+# The content block that names the model which continues; its `trigger` has the category of the refusal.
 _FALLBACK: Final = b'"fallback"'
 # The keys of a delta's text, first as Anthropic writes them, then with any white space.
 _PAYLOADS: Final = (b'"text":"', b'"partial_json":"', b'"thinking":"')

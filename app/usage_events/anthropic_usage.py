@@ -35,7 +35,8 @@ _FIELD_IGNORED = int(UsageFlag.USAGE_FIELD_IGNORED)
 
 _MESSAGE, _FALLBACK, _COMPACTION, _ADVISOR = "message", "fallback_message", "compaction", "advisor_message"
 _KNOWN_TYPES = frozenset({_MESSAGE, _FALLBACK, _COMPACTION, _ADVISOR})
-# The model of an advisor that the usage object does not name. It has no price.
+# The model of an advisor that the usage object does not name, and of an iteration that names one which cannot be read. It
+# has no price.
 UNNAMED_MODEL = "unknown"
 
 
@@ -162,10 +163,10 @@ def _has_counters(usage: "UsageObject | Iteration") -> bool:
 
 
 def _served_model(model: str, calls: Sequence[Iteration]) -> str:
-    """Return the model that produced the message: the one that its iterations name, if they name a single one."""
-    named = {it.model for it in calls if it.model}
+    """Return the model that produced the message: that of the fallback, or the one that all iterations name."""
+    named = {it.model for it in calls}
     found = calls[-1].model if calls and calls[-1].type == _FALLBACK else None
-    if not found and len(named) == 1:
+    if not found and len(named - {UNNAMED_MODEL}) == len(named) == 1:
         (found,) = named
     if not found or without_snapshot_date(found) == without_snapshot_date(model):
         return model

@@ -16,6 +16,7 @@ from app.usage_events.anthropic_usage import (
     MAX_MODEL_LENGTH,
     MAX_SHORT_TEXT,
     MAX_WEB_SEARCHES,
+    UNNAMED_MODEL,
     UsageObject,
 )
 from app.usage_events.records import UsageFlag
@@ -239,8 +240,10 @@ def _iteration(raw: msgspec.Raw) -> tuple[dict[str, Any] | None, int]:
     kept = _counters(found, ITERATIONS, _COUNTERS)
     flags = _add_object(kept, found, ITERATIONS, "cache_creation", _WRITES)
     flags |= _add_text(kept, found, "type", _IGNORED)
-    flags |= _add_text(kept, found, "model", _IGNORED, at_most=MAX_MODEL_LENGTH)
-    return kept, flags
+    ignored = _add_text(kept, found, "model", _IGNORED, at_most=MAX_MODEL_LENGTH)
+    if ignored:  # it is not the event's model, whose price would be a guess
+        kept["model"] = UNNAMED_MODEL
+    return kept, flags | ignored
 
 
 def _counters(found: Mapping[str, msgspec.Raw], path: str, names: Sequence[str]) -> dict[str, Any]:

@@ -135,6 +135,14 @@ class TestModelLookup:
     def test_does_not_guess(self, model: str) -> None:
         assert PRICES.price([part(model)], at=NOW).cost is None
 
+    @pytest.mark.parametrize("model", ["dated-20261001-20261002", "dated-latest-20261001"])
+    def test_snapshot_has_no_snapshots(self, model: str) -> None:
+        price = DatedPrice.of(datetime.min.replace(tzinfo=UTC), flat(), has_geography=True)
+        listed = PriceList("list", {"dated-20261001": [price], "dated-latest": [price]})
+
+        assert listed.terms(part("dated-20261001"), NOW) is not None
+        assert listed.terms(part(model), NOW) is None
+
     def test_digits_of_another_script_are_not_a_snapshot_date(self) -> None:
         assert without_snapshot_date("flat-" + "\u0661" * 8) == "flat-" + "\u0661" * 8
 

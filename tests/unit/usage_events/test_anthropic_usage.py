@@ -200,6 +200,17 @@ class TestIterations:
 
         assert ([it.model for it in parts], flags) == ([MODEL], UsageFlag.NONE)
 
+    def test_keeps_the_events_model_if_an_iteration_names_none(self) -> None:
+        parts, _ = read(
+            output_tokens=5,
+            iterations=[
+                {"type": "message", "model": "claude-opus-5", "output_tokens": 3},
+                {"type": "message", "output_tokens": 2},
+            ],
+        )
+
+        assert [it.model for it in parts] == [MODEL]
+
 
 class TestFallback:
     def test_prices_the_message_at_the_model_that_served_it(self) -> None:

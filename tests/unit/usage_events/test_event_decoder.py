@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.usage_events.anthropic_usage import UsageObject
+from app.usage_events.anthropic_usage import UNNAMED_MODEL, UsageObject, priced_parts
 from app.usage_events.event_decoder import MAX_KEPT_USAGE_BYTES, DecodedEvent, EventRejected, decode_event
 from app.usage_events.records import UsageFlag
 from tests.support.provider.fake_anthropic import make_key
@@ -247,6 +247,17 @@ class TestKeyWithoutPrefix:
 
 
 class TestOddOptionalFields:
+    @pytest.mark.parametrize("model", [5, "m" * 200, {"id": "claude-opus-5"}, []])
+    @pytest.mark.parametrize("kind", ["compaction", "advisor_message", "fallback_message"])
+    def test_work_of_a_model_that_cannot_be_read_has_no_price(self, kind: str, model: Any) -> None:
+        entry = {"type": kind, "model": model, "input_tokens": 1000, "output_tokens": 1}
+        found = decode({"input_tokens": 100, "output_tokens": 10, "iterations": [entry]})
+
+        parts, _ = priced_parts("claude-opus-5", found.event.usage)
+
+        assert found.flags == IGNORED
+        assert parts[-1].model == UNNAMED_MODEL
+
     @pytest.mark.parametrize(
         ("odd", "flags"),
         [
