@@ -65,4 +65,4 @@ class TestInstallServers:
 
         assert job.index("scripts/install-servers") < job.index("make check")
         assert "browser,node" in job
-        assert job.index("make check") < job.index("make test\n")
+        assert job.index("make check") < job.index("make test\n") < job.index("make test-exhaustive")
