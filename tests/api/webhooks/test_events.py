@@ -15,10 +15,10 @@ from app.core.services import Services
 from app.database.engine import Database
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitsOfWork
-from app.main import openapi_document
 from app.usage_mode.notifications import ScheduledChangeNotifier
 from app.webhooks import outbox
 from tests.support.database.rows import change, fetch, make_due
+from tests.support.openapi import openapi_document
 from tests.support.polling import until
 from tests.support.provider.fake_anthropic import FakeAnthropic, make_key
 from tests.support.requests.rotation import create_credential, get_json, rotate_credential, switch_to_byo
