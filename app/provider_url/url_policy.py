@@ -56,9 +56,9 @@ def parse_outbound_url(text: str, *, field: str) -> OutboundUrl:
     return url
 
 
-def validate_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911, PLR0912  # one rule per line, in order of precedence
+def validate_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911  # one rule per line, in order of precedence
     """Return the URL, or the reason with the highest precedence why it is not allowed."""
-    if len(text) > MAX_URL_LENGTH or _has_forbidden_characters(text):
+    if len(text) > MAX_URL_LENGTH or has_forbidden_characters(text):
         return UrlReason.MALFORMED
     scheme = _SCHEME.match(text)
     if scheme is None:
@@ -83,17 +83,17 @@ def validate_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911, 
     host = validate_host(host_text)
     if isinstance(host, UrlReason):
         return host
-    if not _is_path_allowed(path):
+    if not is_path_allowed(path):
         return UrlReason.PATH_NOT_ALLOWED
-    if not path.isascii():
-        path = quote(path, safe=_PRINTABLE_ASCII)
+    path = quote_path(path)
     # A-labels and percent escapes are longer than the text that was entered.
     if len("https://") + len(host) + len(path) > MAX_URL_LENGTH:
         return UrlReason.MALFORMED
     return OutboundUrl(host=host, path=path)
 
 
-def _has_forbidden_characters(text: str) -> bool:
+def has_forbidden_characters(text: str) -> bool:
+    """Whether a URL has white space, a control, an invisible character or one that must be percent-encoded."""
     if _FORBIDDEN_ASCII.search(text):
         return True
     if text.isascii():
@@ -113,7 +113,13 @@ def _split_authority(authority: str) -> tuple[str, str | None]:
     return host, port if colon else None
 
 
-def _is_path_allowed(path: str) -> bool:
+def quote_path(path: str) -> str:
+    """The path with its non-ASCII characters percent-encoded."""
+    return path if path.isascii() else quote(path, safe=_PRINTABLE_ASCII)
+
+
+def is_path_allowed(path: str) -> bool:
+    """Whether all parsers read the path in the same way: no dot segments, and only plain percent escapes."""
     if _DOT_SEGMENT.search(path):
         return False
     if "%" not in path:
