@@ -83,7 +83,7 @@ def validate_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911  
     host = validate_host(host_text)
     if isinstance(host, UrlReason):
         return host
-    if not is_path_allowed(path):
+    if not _is_path_allowed(path):
         return UrlReason.PATH_NOT_ALLOWED
     path = quote_path(path)
     # A-labels and percent escapes are longer than the text that was entered.
@@ -118,8 +118,7 @@ def quote_path(path: str) -> str:
     return path if path.isascii() else quote(path, safe=_PRINTABLE_ASCII)
 
 
-def is_path_allowed(path: str) -> bool:
-    """Whether all parsers read the path in the same way: no dot segments, and only plain percent escapes."""
+def _is_path_allowed(path: str) -> bool:
     if _DOT_SEGMENT.search(path):
         return False
     if "%" not in path:

@@ -15,13 +15,16 @@ from app.core.loopback import is_loopback
 from app.provider_url.address_policy import parse_address
 from app.provider_url.host_name import ascii_name
 from app.provider_url.messages_path import MESSAGES_PATH, messages_path
-from app.provider_url.url_policy import has_forbidden_characters, is_path_allowed, quote_path
+from app.provider_url.url_policy import has_forbidden_characters, quote_path
 from app.settings.types import InvalidSetting, split_url
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 # Names of private networks may have underscores. A label that claims to be an A-label must be one.
 _PRIVATE_LABEL = r"(?!xn--)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _PRIVATE_NAME = re.compile(rf"(?=.{{1,253}}\Z){_PRIVATE_LABEL}(?:\.{_PRIVATE_LABEL})*")
+
+# Some libraries resolve dot segments and repair escapes, and others send them as they are.
+_AMBIGUOUS_PATH = re.compile(r"/\.\.?(?:/|\Z)|%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +46,8 @@ class OperatorUrl:
         return self.scheme == "http" and not is_loopback(self.host)
 
 
-def parse_operator_url(value: str, *, example: str) -> OperatorUrl:
-    """Parse a URL.
+def parse_operator_url(value: str, *, example: str, with_query: bool = False) -> OperatorUrl:
+    """Parse a URL. The query is not part of the result.
 
     Raises:
         InvalidSetting
@@ -57,13 +60,13 @@ def parse_operator_url(value: str, *, example: str) -> OperatorUrl:
         raise InvalidSetting(expected)
     if "@" in parts.netloc:
         raise InvalidSetting(expected + ", without credentials")
-    if "?" in value or "#" in value:
-        raise InvalidSetting(expected + ", without a query and a fragment")
+    if "#" in value or ("?" in value and not with_query):
+        raise InvalidSetting(expected + f", without {'' if with_query else 'a query and '}a fragment")
     host = _canonical_host(parts)
     if host is None:
         raise InvalidSetting(expected + ", with a host name or an IP address")
-    if not is_path_allowed(parts.path):
-        raise InvalidSetting(expected + ", without dot segments and escaped slashes in the path")
+    if _AMBIGUOUS_PATH.search(parts.path):
+        raise InvalidSetting(expected + ", without /./, /../ and an incomplete percent escape in the path")
     return OperatorUrl(
         scheme=parts.scheme,
         host=host,

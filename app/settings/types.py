@@ -5,7 +5,7 @@ Only the message of an `InvalidSetting` is printed. The messages of other except
 
 import json
 from datetime import timedelta
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv6Network
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
@@ -14,10 +14,11 @@ from typing_extensions import TypedDict
 
 from app.core.durations import parse_duration
 from app.core.url_errors import UrlReason
-from app.database.url import LARGEST_PORT, DatabaseUrlRefused, parse_database_url
 from app.database.url import DatabaseUrl as ParsedDatabaseUrl
+from app.database.url import DatabaseUrlRefused, parse_database_url
 from app.provider_url.address_policy import NAT64_PREFIX_LENGTHS
 from app.provider_url.host_name import validate_host
+from app.provider_url.name_server import parse_name_server
 
 
 class InvalidSetting(ValueError):
@@ -80,17 +81,8 @@ def _optional_duration(value: object) -> object:
 
 
 def _nameservers(value: list[str]) -> list[str]:
-    for text in value:
-        host, _, port = (
-            text.rpartition(":") if text.count(":") == 1 or text.startswith("[") else (text, "", "53")
-        )
-        try:
-            ip_address(host.removeprefix("[").removesuffix("]"))
-            is_port = 0 < int(port) <= LARGEST_PORT and text.count("[") == text.count("]")
-        except ValueError:
-            is_port = False
-        if not is_port:
-            raise InvalidSetting("each must be an IP address, address:port or [address]:port")
+    if any(parse_name_server(text) is None for text in value):
+        raise InvalidSetting("each must be an IP address without a zone, address:port or [address]:port")
     return value
 
 

@@ -143,6 +143,15 @@ class TestReading:
             assert settings.provider.default_base_url == base
             assert settings.messages_url == f"{base}/v1/messages"
 
+    def test_accepts_a_jwks_url_with_a_query(self, load: Load) -> None:
+        url = "https://login.example.com/keys?appid=1"
+
+        assert load(AUTH__ISSUER="x", AUTH__JWKS_URL=url).auth.jwks_url == url
+
+    @pytest.mark.parametrize("server", ["192.0.2.1", "192.0.2.1:5353", "2001:db8::1", "[2001:db8::1]:53"])
+    def test_accepts_name_servers(self, load: Load, server: str) -> None:
+        assert load(DNS__NAMESERVERS=f"{server}, 192.0.2.2").dns.nameservers == [server, "192.0.2.2"]
+
     @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
     def test_normalizes_the_vault_address(self, load: Load, path: str) -> None:
         for base in ("https://vault.example.com:8200", "https://example.com/vault"):
@@ -277,6 +286,23 @@ class TestRefusals:
         lines = refused(load, AUTH__ISSUER="x", AUTH__JWKS_URL="http://[::1")
 
         assert [line.partition(":")[0] for line in lines] == ["BYOK_AUTH__JWKS_URL"]
+
+    @pytest.mark.parametrize(
+        ("url", "reason"),
+        [
+            (f"https://user:{SECRET}@id.example.com/jwks", "without credentials"),
+            (f"https://id.example.com/jwks#{SECRET}", "without a fragment"),
+            (
+                f"https://id.example.com/{SECRET}/jwks ",
+                "without white space, quotes and invisible characters",
+            ),
+            ("https://xn--a.example.com/jwks", "with a host name or an IP address"),
+        ],
+    )
+    def test_say_what_is_wrong_with_the_jwks_url(self, load: Load, url: str, reason: str) -> None:
+        (line,) = refused(load, AUTH__ISSUER="x", AUTH__JWKS_URL=url)
+
+        assert line == f"BYOK_AUTH__JWKS_URL: must be a URL such as https://id.example.com/jwks, {reason}"
 
     @pytest.mark.parametrize("other", ["MIGRATION_URL", "DIRECT_URL", "REPORTS_URL"])
     def test_require_the_service_login_with_any_other_login(self, load: Load, other: str) -> None:
