@@ -15,7 +15,8 @@ from typing_extensions import TypedDict
 from app.core.durations import parse_duration
 from app.core.url_errors import UrlReason
 from app.database.url import DatabaseUrl as ParsedDatabaseUrl
-from app.database.url import DatabaseUrlRefused, parse_database_url
+from app.database.url import parse_database_url
+from app.database.url_parameters import DatabaseUrlRefused
 from app.provider_url.address_policy import NAT64_PREFIX_LENGTHS
 from app.provider_url.host_name import validate_host
 from app.provider_url.name_server import parse_name_server
