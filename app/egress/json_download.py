@@ -2,6 +2,8 @@
 
 import httpx
 
+from app.egress.http_client import host_header
+
 MAX_RESPONSE_BYTES = 256 * 1024
 
 
@@ -43,11 +45,12 @@ async def _opened(http: httpx.AsyncClient, url: str, timeout_seconds: float) -> 
             url,
             # identity: the size of a compressed response is only known after decompression.
             headers={
+                "host": host_header(url),
                 "accept": "application/jwk-set+json, application/json",
                 "accept-encoding": "identity",
             },
             timeout=timeout_seconds,
         )
         return await http.send(request, stream=True, follow_redirects=False)
-    except UnicodeError:  # httpx decodes the A-labels of the URL, and of a redirect that it does not follow
+    except UnicodeError:  # httpx decodes the A-labels of a redirect, although it does not follow it
         raise httpx.InvalidURL("a label of the host name is not valid") from None
