@@ -9,20 +9,21 @@ from ipaddress import IPv6Address
 from typing import Annotated, Final
 from urllib.parse import SplitResult
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from app.core.loopback import is_loopback
 from app.provider_url.address_policy import parse_address
 from app.provider_url.host_name import ascii_name
 from app.provider_url.messages_path import MESSAGES_PATH, messages_path
 from app.provider_url.url_policy import has_forbidden_characters, quote_path
-from app.settings.types import InvalidSetting, split_url
+from app.settings.types import InvalidSetting, Words, split_url
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 # Names of private networks may have underscores. A label that claims to be an A-label must be one.
 _PRIVATE_LABEL = r"(?!xn--)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _PRIVATE_NAME = re.compile(rf"(?=.{{1,253}}\Z){_PRIVATE_LABEL}(?:\.{_PRIVATE_LABEL})*")
 
+_WILDCARD = re.compile(r"\A(https?://)\*\.")
 # Some libraries resolve dot segments and repair escapes, and others send them as they are.
 _AMBIGUOUS_PATH = re.compile(r"/\.\.?(?:/|\Z)|%(?![0-9A-Fa-f]{2})")
 
@@ -116,5 +117,31 @@ def _vault_address(value: str) -> str:
     return "/".join([url.origin, *segments])
 
 
+def _origins(value: list[str]) -> list[str]:
+    for text in value:
+        # The value is compared unchanged with the Origin header, so any other form would never match.
+        if _origin(text) != text:
+            raise InvalidSetting(
+                "each must be an origin in the form that browsers send, such as https://app.example.com: lower case,"
+                " international names as xn--, no path, no default port and no wildcard"
+            )
+    return value
+
+
+def _frame_ancestors(value: list[str]) -> list[str]:
+    """Origins; the host may begin with a wildcard, which browsers know in this list."""
+    _origins([_WILDCARD.sub(r"\1wildcard.", text) for text in value])
+    return value
+
+
+def _origin(text: str) -> str | None:
+    try:
+        return parse_operator_url(text, example="").origin
+    except InvalidSetting:
+        return None
+
+
 ProviderBaseUrl = Annotated[str, BeforeValidator(lambda value: _provider_url(str(value)))]
+Origins = Annotated[Words, AfterValidator(_origins)]
+FrameAncestors = Annotated[Words, AfterValidator(_frame_ancestors)]
 VaultAddress = Annotated[str, BeforeValidator(lambda value: _vault_address(str(value)))]
