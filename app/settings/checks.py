@@ -70,6 +70,11 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
             is_production=settings.is_production,
             with_query=True,  # Entra's has one
         )
+    if settings.is_page_enabled and settings.page.client_id is not None and auth.issuer is not None:
+        # The page signs in there. Otherwise the issuer is only compared.
+        yield from _check_url(
+            "AUTH__ISSUER", auth.issuer, "https://id.example.com", is_production=settings.is_production
+        )
     yield from _database_inconsistencies(settings.database)
     yield from _check_certificates("AUTH__CA_FILE", settings.auth.ca_file)
     yield from _check_certificates("PROVIDER__CA_FILE", settings.provider.ca_file)

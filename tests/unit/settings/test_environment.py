@@ -332,6 +332,15 @@ class TestRefusals:
             "BYOK_AUTH__ISSUER: must not begin or end with white space; it is compared with tokens as it is"
         ]
 
+    @pytest.mark.parametrize("issuer", ["https://[x", "urn:acme", "https://id.example.com; script-src"])
+    def test_require_a_url_for_the_issuer_at_which_the_page_signs_in(self, load: Load, issuer: str) -> None:
+        accepted = {"AUTH__ISSUER": issuer, "AUTH__JWKS_URL": "https://id.example.com/jwks"}
+        assert load(**accepted).auth.issuer == issuer
+
+        (line,) = refused(load, **accepted, PAGE__CLIENT_ID="byok-page")
+
+        assert line.startswith("BYOK_AUTH__ISSUER: must be a URL such as https://id.example.com")
+
     @pytest.mark.parametrize(
         "patterns", ['{"billing_problems": ["x"]}', '{"hosts": {"a.example.com": {"spend_cap": ["x"]}}}']
     )
