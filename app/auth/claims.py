@@ -24,7 +24,7 @@ class ClaimInvalid(Exception):
 class ClaimNames:
     """The names of the claims.
 
-    A name is that of a claim, or else a path with dots, such as `resource_access.byok.roles`.
+    A name is that of a claim, or else a path with dots, such as `resource_access.byok.roles`. Its keys may have dots, too.
 
     Args:
         organization: has the organization id, or `*`, as text or as a list of one text.
@@ -102,10 +102,16 @@ def _is_endpoint_id(value: object) -> bool:
 
 
 def _find(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim of this name, or else the value at the path; None if there is neither."""
+    """The claim of this name, or else the value at the path; None if there is neither.
+
+    Keys on the path may have dots themselves, such as the id of a client. The longest one that leads to a value counts.
+    """
     if name in claims:
         return claims[name]
-    value: Any = claims
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+    end = name.rfind(".")
+    while end > 0:
+        inner = claims.get(name[:end])
+        if isinstance(inner, Mapping) and (found := _find(inner, name[end + 1 :])) is not None:
+            return found
+        end = name.rfind(".", 0, end)
+    return None

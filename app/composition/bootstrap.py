@@ -35,6 +35,11 @@ from app.settings.groups.provider import RelaySettings
 from app.settings.settings import Settings
 from app.validation.runner import ValidationRunner
 
+# The text of the error may be that of a library, which quotes the value.
+_NOT_A_JWKS_URL = (
+    "must be an https URL such as https://id.example.com/jwks, without credentials and a fragment"
+)
+
 
 @asynccontextmanager
 async def open_services(
@@ -160,8 +165,8 @@ async def _authenticator(settings: Settings, resources: AsyncExitStack) -> Authe
         http = await resources.enter_async_context(http_client(ca_file=auth.ca_file))
         try:
             keys = client = JwksClient(http, auth.jwks_url, allow_loopback_http=not settings.is_production)
-        except ValueError as error:
-            raise SettingsRefused.of("AUTH__JWKS_URL", str(error)) from None
+        except ValueError:
+            raise SettingsRefused.of("AUTH__JWKS_URL", _NOT_A_JWKS_URL) from None
         name = auth.issuer
         resources.push_async_callback(client.close)
     return Authenticator(

@@ -15,7 +15,7 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
-from app.database.url import POOLER
+from app.database.url_parameters import POOLER
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -38,6 +38,7 @@ _ROUNDS = 3
 CHECK_LOGIN = "check the host, the port, the database name and the login, and that the server is running"
 # The first match wins.
 _SENTENCES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (UnicodeError, "the host name of the database is not valid; check PGHOST and the host"),
     (socket.gaierror, "the host name of the database cannot be resolved; check the host and DNS"),
     (
         ssl.SSLCertVerificationError,

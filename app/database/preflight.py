@@ -38,6 +38,7 @@ _SERVER = """
 
 DATABASE_ERRORS: tuple[type[Exception], ...] = (
     OSError,
+    UnicodeError,  # a host name of PGHOST that cannot be looked up
     sa.exc.SQLAlchemyError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,

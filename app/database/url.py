@@ -5,10 +5,13 @@ here, and not by a library whose messages quote what they could not parse.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
+
+from app.database.url_parameters import POOLER, DatabaseUrlRefused, driver_arguments, read_parameters
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -16,14 +19,10 @@ if TYPE_CHECKING:
 LARGEST_PORT = 65535
 DEFAULT_PORT = 5432
 
-SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-# Says that a pooler in transaction mode is between the service and the server. Other tools have the same name for it.
-POOLER = "pgbouncer"
-SESSION_ATTRIBUTES = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
-
 _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 _EXAMPLE = "postgresql://user:password@host:5432/name"
 _NOT_A_URL = f"must be a URL such as {_EXAMPLE}"
+_NO_DRIVER = f"{_NOT_A_URL}, without the name of a driver"
 _ENCODE = (
     "the user or the password contains a reserved character; percent-encode it:"
     " %40 for @, %2F for /, %3A for :, %3F for ?, %23 for #, %25 for %"
@@ -32,69 +31,12 @@ _BAD_PLACE = (
     "each host must be a name or an address, with a port between 1 and 65535; percent-encode the characters"
     " @ : / ? # % in a user or a password"
 )
+_BAD_NAME = "each host must be a name whose parts between dots have 1 to 63 characters, an address, or the directory of a socket"
+_BAD_PORTS = "the port must be one for all hosts, or one for each, separated by commas"
 _PLACE = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.%-]*))(?::(?P<port>[0-9]*))?")
-_ONLY_PORT = re.compile(r":[0-9]+")
-_PARAMETER = re.compile(r"[A-Za-z][A-Za-z_]{0,40}")
-_CERTIFICATES = frozenset(
-    {"sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir", "sslpassword", "sslcertmode"}
-)
-# Parameters that may stay in a URL with these values, because the driver does then what they ask for.
-_WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
-    "channel_binding": frozenset({"disable", "prefer"}),
-    "gssencmode": frozenset({"disable", "prefer"}),
-    "client_encoding": frozenset({"utf8", "utf-8", "auto"}),
-    "sslcompression": frozenset({"0"}),
-    "sslsni": frozenset({"1"}),
-}
-_NO_EFFECT_HERE = "remove it"
-# Parameters of PostgreSQL's and other tools that this service cannot follow, and what to do about them.
-_REFUSED: Mapping[str, str] = {
-    "channel_binding": "the driver has no channel binding; remove it, and set sslmode=verify-full",
-    "gssencmode": "the driver has no GSS encryption; remove it, and set sslmode=verify-full",
-    "client_encoding": "the encoding is always UTF-8; remove it",
-    "schema": "the tables are in the schema public; remove it",
-    "service": "set the host, the database and the login in the URL",
-    "sslcompression": _NO_EFFECT_HERE,
-    "sslsni": _NO_EFFECT_HERE,
-    "requiressl": "set sslmode=require",
-    "require_auth": _NO_EFFECT_HERE,
-    "load_balance_hosts": _NO_EFFECT_HERE,
-    "replication": _NO_EFFECT_HERE,
-    "keepalives": _NO_EFFECT_HERE,
-    "keepalives_idle": _NO_EFFECT_HERE,
-    "keepalives_interval": _NO_EFFECT_HERE,
-    "keepalives_count": _NO_EFFECT_HERE,
-    "tcp_user_timeout": _NO_EFFECT_HERE,
-    "fallback_application_name": "set application_name",
-    "connection_limit": "set BYOK_DATABASE__POOL_SIZE",
-    "pool_timeout": "set BYOK_DATABASE__TIMEOUT",
-    "command_timeout": "set BYOK_DATABASE__TIMEOUT",
-    "timeout": "set connect_timeout",
-}
-_VALUES: Mapping[str, tuple[str, ...]] = {
-    "sslmode": SSL_MODES,
-    "ssl": SSL_MODES,
-    "target_session_attrs": SESSION_ATTRIBUTES,
-    POOLER: ("true", "false"),
-    "gsslib": ("gssapi", "sspi"),
-    "sslnegotiation": ("postgres", "direct"),
-}
-_NUMBERS = frozenset({"connect_timeout", "statement_cache_size", "prepared_statement_cache_size"})
-_LONGEST_NUMBER = 6
-_DRIVER_NAMES: Mapping[str, str] = {"sslmode": "ssl"}
-_KNOWN = frozenset(
-    {"host", "port", "user", "password", "dbname", "application_name", "options", "passfile", "krbsrvname"}
-    | _VALUES.keys()
-    | _NUMBERS
-    | _WITHOUT_EFFECT.keys()
-    | _REFUSED.keys()
-    | _CERTIFICATES
-)
-_UNKNOWN_PARAMETER = f"contains a parameter that is not known; the known ones are {', '.join(sorted(_KNOWN))}"
-
-
-class DatabaseUrlRefused(ValueError):
-    """The URL cannot be used. The message is a constant, or names a parameter."""
+_NAME = re.compile(r"[\w.-]+")
+_PORT = re.compile(r"[0-9]{1,10}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +61,15 @@ class DatabaseUrl:
 
         query = dict(self.arguments)
         is_one_host = len(self.hosts) == 1 and not self.hosts[0].startswith("/")
-        if self.hosts and not is_one_host:
+        has_places = bool(self.hosts) and not is_one_host
+        if has_places:
             query |= {"host": ",".join(self.hosts), "port": ",".join(map(str, self.ports))}
         return sa.URL.create(
             "postgresql+asyncpg",
             username=self.user,
             password=self.password,
             host=self.hosts[0] if is_one_host else None,
-            port=self.ports[0] if is_one_host else None,
+            port=self.ports[0] if self.ports and not has_places else None,
             database=self.database,
             query=query,
         )
@@ -138,11 +81,7 @@ def parse_database_url(text: str) -> DatabaseUrl:
     Raises:
         DatabaseUrlRefused
     """
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        raise DatabaseUrlRefused(_NOT_A_URL)
-    if scheme not in _SCHEMES:
-        raise DatabaseUrlRefused("must be a postgresql:// URL")
+    rest = _without_scheme(text)
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     authority, rest = rest[:end], rest[end:]
     # The last @ ends the password. One before or after it is a part of the password that was not encoded.
@@ -151,93 +90,116 @@ def parse_database_url(text: str) -> DatabaseUrl:
     path, _, query = rest.partition("?")
     login, _, places = authority.rpartition("@")
     user, has_password, password = login.partition(":")
-    port = ""
-    if (
-        login and _ONLY_PORT.fullmatch(places) and "host=" in query
-    ):  # the directory of a socket is a parameter
-        places, port = "", places[1:]
-    # Before the parameters, whose names are quoted: without a host, they could be a part of the password.
-    _places(places, "")
-    parameters = _parameters(query)
-    hosts, ports = _places(parameters.pop("host", places), parameters.pop("port", port))
-    query_user, query_password = parameters.pop("user", None), parameters.pop("password", None)
-    query_database = parameters.pop("dbname", None)
+    # Before the parameters, whose names are quoted: a host that is not valid could be a part of the password.
+    hosts, ports = _places(places)
+    parameters = read_parameters(query)
+    hosts, ports = _replaced_places(hosts, ports, parameters)
+    # As in PostgreSQL's own library, a parameter replaces what is before the question mark.
     return DatabaseUrl(
         hosts=hosts,
-        ports=ports,
-        user=unquote(user) or query_user,
-        password=unquote(password) if has_password else query_password,
-        database=unquote(path.removeprefix("/")) or query_database,
-        arguments=dict(_arguments(parameters)),
+        ports=_ports(hosts, ports),
+        user=parameters.pop("user", unquote(user)) or None,
+        password=parameters.pop("password", unquote(password) if has_password else None),
+        database=parameters.pop("dbname", unquote(path.removeprefix("/"))) or None,
+        arguments=dict(driver_arguments(parameters)),
     )
 
 
-def _parameters(query: str) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    except ValueError:
-        raise DatabaseUrlRefused("the parameters after ? must be name=value, separated by &") from None
-    values: dict[str, str] = {}
-    for name, value in pairs:
-        # Several hosts may be given as several parameters.
-        values[name] = f"{values[name]},{value}" if name == "host" and name in values else value
-    # After an unencoded & in a password, the rest of the password looks like the name of a parameter.
-    if unknown := sorted(values.keys() - _KNOWN):
-        if "password" not in values and _PARAMETER.fullmatch(unknown[0]):
-            raise _refused(unknown[0], "is not known; remove it")
-        raise DatabaseUrlRefused(_UNKNOWN_PARAMETER)
-    return values
+def _without_scheme(text: str) -> str:
+    if text.strip().strip("'\"") != text:
+        raise DatabaseUrlRefused("must not begin or end with white space or quotes; remove them")
+    if "%00" in text:
+        raise DatabaseUrlRefused("contains %00, which PostgreSQL does not accept; percent-encode a % as %25")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        raise DatabaseUrlRefused(_NOT_A_URL)
+    if scheme in _SCHEMES:
+        return rest
+    if scheme.split("+")[0].removeprefix("jdbc:") in _SCHEMES:
+        raise DatabaseUrlRefused(_NO_DRIVER)
+    raise DatabaseUrlRefused("must be a postgresql:// URL")
 
 
-def _places(hosts: str, ports: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The hosts and their ports. The ports may be given with the hosts or separately."""
-    if not hosts:
+def _replaced_places(
+    hosts: tuple[str, ...], ports: tuple[str, ...], parameters: dict[str, str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The hosts and ports after the parameters `host` and `port`, each of which leaves the other as it is."""
+    separate = parameters.pop("port", "")
+    if separate:
+        ports = tuple(separate.split(","))
+    if "host" in parameters:
+        hosts, own_ports = _places(parameters.pop("host"), is_parameter=True)
+        if any(own_ports):
+            shared = _matched(ports, len(hosts)) if separate else ("",) * len(hosts)
+            ports = tuple(own or other for own, other in zip(own_ports, shared, strict=True))
+    return hosts, ports
+
+
+def _places(text: str, *, is_parameter: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The hosts and their ports as text. A port may have no host: then the server is on this machine."""
+    if not text:
         return (), ()
-    found = hosts.split(",")
-    separate = ports.split(",") if ports else [""]
-    if len(separate) not in {1, len(found)}:
-        raise DatabaseUrlRefused("the parameter port must have one port for all hosts, or one for each")
-    names, numbers = [], []
-    for index, place in enumerate(found):
-        name, port = _place(place)
-        names.append(name)
-        numbers.append(_port(port or separate[index % len(separate)]))
-    return tuple(names), tuple(numbers)
+    if text.startswith(":") and "," not in text and not is_parameter:
+        found = _PLACE.fullmatch(text)
+        if found is None:
+            raise DatabaseUrlRefused(_BAD_PLACE)
+        return (), (found["port"],)
+    places = [_place(place, is_parameter=is_parameter) for place in text.split(",")]
+    return tuple(host for host, _ in places), tuple(port for _, port in places)
 
 
-def _place(text: str) -> tuple[str, str]:
+def _place(text: str, *, is_parameter: bool) -> tuple[str, str]:
     """A host and its port as text. The directory of a socket is a host too."""
-    if text.startswith("/"):
-        return text, ""
+    if is_parameter and (text.startswith("/") or _is_ipv6(text)):
+        return _checked_host(text), ""
     found = _PLACE.fullmatch(text)
     if found is None or not (found["v6"] or found["name"]):
         raise DatabaseUrlRefused(_BAD_PLACE)
-    return found["v6"] or unquote(found["name"]), found["port"] or ""
+    port = found["port"] or ""
+    if found["v6"]:
+        return found["v6"], port
+    return _checked_host(found["name"] if is_parameter else unquote(found["name"])), port
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6  # noqa: PLR2004  # of the Internet Protocol
+    except ValueError:
+        return False
+
+
+def _checked_host(host: str) -> str:
+    """The host, if the driver can look it up."""
+    if host.startswith("/") or _is_ipv6(host):
+        is_valid = not _CONTROL.search(host)
+    else:
+        try:
+            host.encode("idna")  # the socket does the same
+            is_valid = _NAME.fullmatch(host) is not None
+        except UnicodeError:
+            is_valid = False
+    if not is_valid:
+        raise DatabaseUrlRefused(_BAD_NAME)
+    return host
+
+
+def _ports(hosts: tuple[str, ...], ports: tuple[str, ...]) -> tuple[int, ...]:
+    if not hosts and not any(ports):
+        return ()
+    return tuple(_port(text) for text in _matched(ports, max(1, len(hosts))))
+
+
+def _matched(ports: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """The port of each host."""
+    if len(ports) == count:
+        return ports
+    if len(ports) > 1:
+        raise DatabaseUrlRefused(_BAD_PORTS)
+    return (ports or ("",)) * count
 
 
 def _port(text: str) -> int:
-    port = int(text) if text.isascii() and text.isdecimal() else (0 if text else DEFAULT_PORT)
+    port = int(text) if _PORT.fullmatch(text) else (0 if text else DEFAULT_PORT)
     if not 0 < port <= LARGEST_PORT:
         raise DatabaseUrlRefused("the port must be between 1 and 65535")
     return port
-
-
-def _arguments(parameters: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The parameters under the names of the driver, with checked values."""
-    for name, value in parameters.items():
-        if name in _CERTIFICATES:
-            raise _refused(name, "is not supported; set PGSSLROOTCERT, PGSSLCERT and PGSSLKEY")
-        if value.lower() in _WITHOUT_EFFECT.get(name, ()):
-            continue
-        if name in _REFUSED:
-            raise _refused(name, f"is not supported; {_REFUSED[name]}")
-        allowed = _VALUES.get(name, ())
-        if allowed and value not in allowed:
-            raise _refused(name, f"must be one of {', '.join(allowed)}")
-        if name in _NUMBERS and not (value.isascii() and value.isdecimal() and len(value) <= _LONGEST_NUMBER):
-            raise _refused(name, "must be a whole number")
-        yield _DRIVER_NAMES.get(name, name), value
-
-
-def _refused(parameter: str, reason: str) -> DatabaseUrlRefused:
-    return DatabaseUrlRefused(f"the parameter {parameter} {reason}")

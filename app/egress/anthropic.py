@@ -19,6 +19,7 @@ from app.core.keys.api_key import ApiKey
 from app.credentials.validation_results import Reason, ValidationResult
 from app.egress.credential_header import credential_header
 from app.egress.failures import classify
+from app.egress.http_client import host_header
 from app.egress.retry_after import retry_after
 from app.provider_url.endpoint import ProviderEndpoint
 from app.validation.decision_table import TRANSPORT_ROWS, Decision, decide
@@ -176,7 +177,7 @@ class AnthropicClient:
             http_request = httpx.Request(
                 request.method,
                 request.url,
-                headers=headers,
+                headers={"host": host_header(request.url), **headers},
                 json=request.body,
                 extensions={"timeout": timeout.as_dict()},
             )

@@ -88,8 +88,8 @@ class _Timeouts:
 
 
 def _host(url: httpx.URL) -> str:
-    return url.host
+    return url.raw_host.decode("ascii")  # `host` decodes A-labels, and raises for some
 
 
 def _path(url: httpx.URL) -> str:
-    return f"{url.host}{url.path}"
+    return f"{_host(url)}{url.path}"

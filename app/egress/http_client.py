@@ -24,3 +24,12 @@ def http_client(*, ca_file: Path | None = None) -> httpx.AsyncClient:
         timeout=httpx.Timeout(15.0, connect=5.0),
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
     )
+
+
+def host_header(url: str) -> str:
+    """The header `Host` of a request to the URL.
+
+    Set it, because httpx otherwise decodes the host name, and raises for A-labels beside labels such as `r3---sn`, which
+    exist and which the URL policy allows.
+    """
+    return httpx.URL(url).netloc.decode("ascii")

@@ -156,11 +156,10 @@ def _validated_url(url: str, *, allow_loopback_http: bool) -> str:
         parts = httpx.URL(url)
     except httpx.InvalidURL:
         raise ValueError("the JWKS URL is not a valid URL") from None
-    if not parts.host or parts.userinfo or parts.fragment:
+    host = parts.raw_host.decode("ascii")
+    if not host or parts.userinfo or parts.fragment:
         raise ValueError("the JWKS URL must have a host and must not have a user, password or fragment")
-    if parts.scheme != "https" and not (
-        parts.scheme == "http" and allow_loopback_http and is_loopback(parts.host)
-    ):
+    if parts.scheme != "https" and not (parts.scheme == "http" and allow_loopback_http and is_loopback(host)):
         raise ValueError(
             "the JWKS URL must use https; http is allowed only for loopback addresses in development"
         )

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final, Protocol, TypeAlias
@@ -17,13 +16,11 @@ import dns.resolver
 from app.core.url_errors import DnsUnavailable, UrlReason, UrlRefused
 from app.egress.dns_sockets import BoundedBackend
 from app.provider_url.address_policy import NAT64_PREFIX_LENGTHS, AddressClass, classify, parse_address
+from app.provider_url.name_server import parse_name_server
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
-_DNS_PORT: Final = 53
-_MAX_PORT: Final = 65535
 _MAX_ADDRESSES: Final = 64
-_ADDRESS_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<ipv4>[^:]+)):(?P<port>[0-9]{1,5})")
 _logger = logging.getLogger(__name__)
 
 
@@ -145,11 +142,9 @@ def _stub_of(nameservers: Sequence[str]) -> dns.asyncresolver.Resolver:
 
 
 def _nameserver(text: str) -> dns.nameserver.Do53Nameserver:
-    host, port = text, str(_DNS_PORT)
-    if parse_address(text) is None and (parts := _ADDRESS_AND_PORT.fullmatch(text)):
-        host, port = parts["ipv6"] or parts["ipv4"], parts["port"]
-    if parse_address(host) is None or not 0 < int(port) <= _MAX_PORT:
+    server = parse_name_server(text)
+    if server is None:
         raise ValueError(
             "a name server must be an IP address, with an optional port: 192.0.2.1:53, [2001:db8::1]:53"
         )
-    return dns.nameserver.Do53Nameserver(host, int(port))
+    return dns.nameserver.Do53Nameserver(server.address, server.port)

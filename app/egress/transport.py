@@ -128,9 +128,10 @@ class OutboundTransport(httpx.AsyncBaseTransport):
         self._check_url(request.url)
         self._breaker.raise_if_open(request.url)
         exchange = Exchange(request.url, self._breaker, total_seconds=self._limits.total_seconds)
+        host = request.url.raw_host.decode("ascii")  # `host` decodes A-labels, and raises for some
         async with AsyncExitStack() as stack:
-            await self._concurrency.acquire(request.url.host, _timeouts(request).get("pool"))
-            stack.callback(self._concurrency.release, request.url.host)
+            await self._concurrency.acquire(host, _timeouts(request).get("pool"))
+            stack.callback(self._concurrency.release, host)
             response = await exchange.step(self._pool.handle_async_request(_to_httpcore(request)))
             stack.push_async_callback(response.aclose)
             return httpx.Response(

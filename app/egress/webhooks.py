@@ -12,6 +12,7 @@ import httpx
 from app.core.clock import now
 from app.core.keys.signing_secret import SigningSecret
 from app.egress.exceptions import DestinationRefused, NameLookupFailed
+from app.egress.http_client import host_header
 from app.egress.transport import EgressLimits
 
 TIMEOUT_SECONDS = 10.0
@@ -65,7 +66,11 @@ class WebhookClient:
         timeout = httpx.Timeout(self._timeout_seconds, connect=connect)
         # Do not use the client's `build_request`: it adds cookies and default headers.
         request = httpx.Request(
-            "POST", url, headers=headers, content=content, extensions={"timeout": timeout.as_dict()}
+            "POST",
+            url,
+            headers={"host": host_header(url), **headers},
+            content=content,
+            extensions={"timeout": timeout.as_dict()},
         )
         response = await self._http.send(request, stream=True, auth=None, follow_redirects=False)
         await response.aclose()

@@ -106,7 +106,7 @@ _IPV6_BLOCKS = tuple(
 )
 
 NAT64_WELL_KNOWN = IPv6Network("64:ff9b::/96")
-_NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
+NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
 _RESERVED_OCTET = 8  # always zero, RFC 6052
 
 # RFC 6052, section 2.2: the octets of the IPv6 address that hold the IPv4 address, by prefix length.
@@ -158,7 +158,7 @@ def _classify_ipv4(address: IPv4Address) -> AddressClass:
 
 
 def _classify_ipv6(address: IPv6Address, nat64: Iterable[IPv6Network]) -> AddressClass:
-    if address not in _NAT64_LOCAL:
+    if address not in NAT64_LOCAL:
         for prefix in nat64:
             if address in prefix:
                 embedded = _embedded_ipv4(address, prefix)

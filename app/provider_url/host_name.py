@@ -66,10 +66,8 @@ def validate_host(text: str) -> str | UrlReason:  # noqa: PLR0911  # one rule pe
         return UrlReason.HOST_IS_IP if _is_ipv6_literal(text) else UrlReason.HOST_INVALID
     if "%" in text:
         return UrlReason.HOST_INVALID
-    try:
-        # For ASCII names, lower-casing is the whole mapping.
-        mapped = text.lower() if text.isascii() else idna.uts46_remap(text, std3_rules=False)
-    except UnicodeError:
+    mapped = _mapped(text)
+    if mapped is None:
         return UrlReason.HOST_INVALID
     # A trailing dot marks a name as absolute. All DNS queries use absolute names, so it is redundant.
     mapped = mapped.removesuffix(".")
@@ -84,6 +82,20 @@ def validate_host(text: str) -> str | UrlReason:  # noqa: PLR0911  # one rule pe
     if "." not in name or last_label in _RESERVED_SUFFIXES:
         return UrlReason.HOST_IS_RESERVED_NAME
     return name
+
+
+def ascii_name(text: str) -> str | None:
+    """Return the name in lower-case A-labels, whatever the policy says about it; None if it is not a host name."""
+    mapped = _mapped(text)
+    return None if mapped is None else _to_ascii(mapped)
+
+
+def _mapped(text: str) -> str | None:
+    try:
+        # For ASCII names, lower-casing is the whole mapping.
+        return text.lower() if text.isascii() else idna.uts46_remap(text, std3_rules=False)
+    except UnicodeError:
+        return None
 
 
 def _is_ipv6_literal(text: str) -> bool:

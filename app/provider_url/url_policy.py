@@ -56,9 +56,9 @@ def parse_outbound_url(text: str, *, field: str) -> OutboundUrl:
     return url
 
 
-def validate_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911, PLR0912  # one rule per line, in order of precedence
+def validate_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911  # one rule per line, in order of precedence
     """Return the URL, or the reason with the highest precedence why it is not allowed."""
-    if len(text) > MAX_URL_LENGTH or _has_forbidden_characters(text):
+    if len(text) > MAX_URL_LENGTH or has_forbidden_characters(text):
         return UrlReason.MALFORMED
     scheme = _SCHEME.match(text)
     if scheme is None:
@@ -85,15 +85,15 @@ def validate_url(text: str) -> OutboundUrl | UrlReason:  # noqa: C901, PLR0911, 
         return host
     if not _is_path_allowed(path):
         return UrlReason.PATH_NOT_ALLOWED
-    if not path.isascii():
-        path = quote(path, safe=_PRINTABLE_ASCII)
+    path = quote_path(path)
     # A-labels and percent escapes are longer than the text that was entered.
     if len("https://") + len(host) + len(path) > MAX_URL_LENGTH:
         return UrlReason.MALFORMED
     return OutboundUrl(host=host, path=path)
 
 
-def _has_forbidden_characters(text: str) -> bool:
+def has_forbidden_characters(text: str) -> bool:
+    """Whether a URL has white space, a control, an invisible character or one that must be percent-encoded."""
     if _FORBIDDEN_ASCII.search(text):
         return True
     if text.isascii():
@@ -111,6 +111,11 @@ def _split_authority(authority: str) -> tuple[str, str | None]:
         return (literal + bracket, rest[1:]) if rest.startswith(":") else (authority, None)
     host, colon, port = authority.partition(":")
     return host, port if colon else None
+
+
+def quote_path(path: str) -> str:
+    """The path with its non-ASCII characters percent-encoded."""
+    return path if path.isascii() else quote(path, safe=_PRINTABLE_ASCII)
 
 
 def _is_path_allowed(path: str) -> bool:

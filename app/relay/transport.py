@@ -297,7 +297,10 @@ def open_client(
         return sessions
 
     client = ProviderClient(
-        open_sessions, operator_origin=URL(operator_base_url).origin(), timeouts=timeouts, count=count
+        open_sessions,
+        operator_origin=URL(operator_base_url, encoded=True).origin(),
+        timeouts=timeouts,
+        count=count,
     )
     resources.push_async_callback(client.close)
     return client

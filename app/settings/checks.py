@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 
-from app.core.loopback import is_loopback
 from app.settings.groups.storage import DatabaseSettings
+from app.settings.operator_urls import parse_operator_url
 from app.settings.settings import Settings
-from app.settings.types import split_url
+from app.settings.types import InvalidSetting
 from app.settings.variables import PREFIX
 
 _DIRECT_URL_REQUIRED = (
@@ -68,6 +68,12 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
             auth.jwks_url,
             "https://id.example.com/jwks",
             is_production=settings.is_production,
+            with_query=True,  # Entra's has one
+        )
+    if settings.is_page_enabled and settings.page.client_id is not None and auth.issuer is not None:
+        # The page signs in there. Otherwise the issuer is only compared.
+        yield from _check_url(
+            "AUTH__ISSUER", auth.issuer, "https://id.example.com", is_production=settings.is_production
         )
     yield from _database_inconsistencies(settings.database)
     yield from _check_certificates("AUTH__CA_FILE", settings.auth.ca_file)
@@ -97,11 +103,15 @@ def _pooled_logins(database: DatabaseSettings) -> Iterator[str]:
             yield f"{PREFIX}DATABASE__{name}: must lead to the server itself, without pgbouncer=true"
 
 
-def _check_url(name: str, url: str, example: str, *, is_production: bool) -> Iterator[str]:
-    parts = split_url(url)
-    if parts is None or parts.scheme not in {"https", "http"}:
-        yield f"{PREFIX}{name}: must be a URL such as {example}"
-    elif parts.scheme == "http" and (is_production or not is_loopback(parts.hostname or "")):
+def _check_url(
+    name: str, url: str, example: str, *, is_production: bool, with_query: bool = False
+) -> Iterator[str]:
+    try:
+        parsed = parse_operator_url(url, example=example, with_query=with_query)
+    except InvalidSetting as error:
+        yield f"{PREFIX}{name}: {error}"
+        return
+    if parsed.scheme == "http" and (is_production or parsed.is_plain_to_another_machine):
         yield f"{PREFIX}{name}: must be https"
 
 

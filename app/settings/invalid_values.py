@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.settings.types import InvalidSetting
+from app.settings.types import HostMessagePatterns, InvalidSetting, MessagePatternsByName
 from app.settings.variables import PREFIX
 
 # By pydantic's type of the error.
@@ -14,6 +14,8 @@ _SENTENCES = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "dict_type": "must be a JSON object",
+    "extra_forbidden": f"contains a name that is not known; the names are {', '.join(MessagePatternsByName.__annotations__)},"
+    f" and below a host {', '.join(HostMessagePatterns.__annotations__)}",
     "enum": "must be one of {expected}",
     "greater_than_equal": "must be at least {ge}",
     "int_parsing": "must be a whole number",

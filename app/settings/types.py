@@ -4,20 +4,26 @@ Only the message of an `InvalidSetting` is printed. The messages of other except
 """
 
 import json
+import re
 from datetime import timedelta
 from ipaddress import IPv6Network, ip_address
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, StringConstraints
 from typing_extensions import TypedDict
 
 from app.core.durations import parse_duration
 from app.core.url_errors import UrlReason
-from app.database.url import LARGEST_PORT, DatabaseUrlRefused, parse_database_url
+from app.core.visible_text import is_invisible
 from app.database.url import DatabaseUrl as ParsedDatabaseUrl
-from app.provider_url.address_policy import NAT64_PREFIX_LENGTHS
+from app.database.url import parse_database_url
+from app.database.url_parameters import DatabaseUrlRefused
+from app.provider_url.address_policy import NAT64_LOCAL, NAT64_PREFIX_LENGTHS
 from app.provider_url.host_name import validate_host
+from app.provider_url.name_server import parse_name_server
+
+_NOT_IN_A_HOST_NAME = re.compile(r"[\s:/\[\]]")
 
 
 class InvalidSetting(ValueError):
@@ -57,12 +63,38 @@ def split_url(url: str) -> SplitResult | None:
 
 
 def _listening_host(value: str) -> str:
+    if not value or not (_is_address(value) or _is_host_name(value)):
+        raise InvalidSetting(
+            "must be an address or a host name of this machine, without a scheme, brackets and a port"
+        )
+    return value
+
+
+def _is_address(text: str) -> bool:
     try:
-        value.encode("idna")  # the socket does the same
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_host_name(text: str) -> bool:
+    try:
+        text.encode("idna")  # the socket does the same
     except UnicodeError:
-        value = ""
-    if not value:
-        raise InvalidSetting("must be an address or a host name of this machine")
+        return False
+    return not _NOT_IN_A_HOST_NAME.search(text)
+
+
+def _exact_text(value: str) -> str:
+    if is_invisible(value[0]) or is_invisible(value[-1]):
+        raise InvalidSetting("must not begin or end with white space; it is compared with tokens as it is")
+    return value
+
+
+def _claim_names(value: list[str]) -> list[str]:
+    if any(is_invisible(character) for name in value for character in name):
+        raise InvalidSetting("must be names of claims, separated by commas and not by white space")
     return value
 
 
@@ -80,17 +112,8 @@ def _optional_duration(value: object) -> object:
 
 
 def _nameservers(value: list[str]) -> list[str]:
-    for text in value:
-        host, _, port = (
-            text.rpartition(":") if text.count(":") == 1 or text.startswith("[") else (text, "", "53")
-        )
-        try:
-            ip_address(host.removeprefix("[").removesuffix("]"))
-            is_port = 0 < int(port) <= LARGEST_PORT and text.count("[") == text.count("]")
-        except ValueError:
-            is_port = False
-        if not is_port:
-            raise InvalidSetting("each must be an IP address, address:port or [address]:port")
+    if any(parse_name_server(text) is None for text in value):
+        raise InvalidSetting("each must be an IP address without a zone, address:port or [address]:port")
     return value
 
 
@@ -101,26 +124,18 @@ def _host_names(value: list[str]) -> list[str]:
     return [str(name) for name in names]
 
 
-def _origins(value: list[str]) -> list[str]:
-    for text in value:
-        parts = split_url(text)
-        is_origin = parts is not None and parts.scheme in {"https", "http"} and "@" not in parts.netloc
-        # The value is compared unchanged with the Origin header, so any other form would never match.
-        if parts is None or not is_origin or text != f"{parts.scheme}://{parts.netloc.lower()}":
-            raise InvalidSetting(
-                "each must be an origin in the form that browsers send, such as https://app.example.com"
-            )
-    return value
-
-
 def _nat64_prefixes(value: list[str]) -> list[str]:
     for text in value:
         try:
-            length = IPv6Network(text).prefixlen
+            prefix = IPv6Network(text)
         except ValueError:
-            length = 0
-        if length not in NAT64_PREFIX_LENGTHS:
+            prefix = None
+        if prefix is None or prefix.prefixlen not in NAT64_PREFIX_LENGTHS:
             raise InvalidSetting("each must be an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits")
+        if prefix.subnet_of(NAT64_LOCAL):
+            raise InvalidSetting(
+                "must not have a prefix inside 64:ff9b:1::/48, whose addresses are always refused"
+            )
     return value
 
 
@@ -128,9 +143,11 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 OptionalDuration = Annotated[timedelta | None, BeforeValidator(_optional_duration)]
 Words = Annotated[list[str], BeforeValidator(_words)]
 ListeningHost = Annotated[str, AfterValidator(_listening_host)]
+# Compared with a claim of tokens.
+ExactText = Annotated[str, StringConstraints(min_length=1), AfterValidator(_exact_text)]
+ClaimNames = Annotated[Words, AfterValidator(_claim_names)]
 HostNames = Annotated[Words, AfterValidator(_host_names)]
 Nameservers = Annotated[Words, AfterValidator(_nameservers)]
-Origins = Annotated[Words, AfterValidator(_origins)]
 Nat64Prefixes = Annotated[Words, AfterValidator(_nat64_prefixes)]
 DatabaseUrl = Annotated[ParsedDatabaseUrl, BeforeValidator(_database_url)]
 

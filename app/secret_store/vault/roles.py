@@ -22,6 +22,10 @@ _REQUIRED_SETTINGS = {
 }
 
 
+# What the login of one role may have. The rest is the same for all roles.
+_LOGIN_SETTINGS = ("auth_method", "namespace", "token", "role_id", "secret_id", "role", "jwt_file")
+
+
 class VaultRole(StrEnum):
     """The roles. Each has a policy in `policies/`; no role can do another's work."""
 
@@ -52,11 +56,16 @@ def logins_from_settings(settings: VaultSettings) -> dict[VaultRole, VaultLogin]
     """The login of each role: `BYOK_VAULT__ROLES__<ROLE>__...` over the general `BYOK_VAULT__...`.
 
     Raises:
-        SettingsRefused: a role is unknown, or a login lacks a setting.
+        SettingsRefused: a role or a setting of a role is unknown, or a login lacks a setting.
     """
     unknown = settings.roles.keys() - set(VaultRole)
     if unknown:
         raise SettingsRefused.of("VAULT__ROLES", f"unknown role; the roles are {', '.join(VaultRole)}")
+    known = set(_LOGIN_SETTINGS)
+    for variable in (
+        f"VAULT__ROLES__{role.upper()}" for role, login in settings.roles.items() if login.keys() - known
+    ):
+        raise SettingsRefused.of(variable, f"unknown setting; the settings are {', '.join(_LOGIN_SETTINGS)}")
     general = settings.model_dump(exclude={"roles"})
     return {
         role: _login(general | settings.roles[role], f"VAULT__ROLES__{role.upper()}__")
@@ -72,9 +81,7 @@ def _login(values: Mapping[str, object], prefix: str) -> VaultLogin:
     except ValidationError as error:
         name = str(error.errors(include_input=False, include_context=False)[0]["loc"][0])
     else:
-        missing = [
-            name for name in _REQUIRED_SETTINGS[settings.auth_method] if getattr(settings, name) is None
-        ]
+        missing = [name for name in _REQUIRED_SETTINGS[settings.auth_method] if not getattr(settings, name)]
         if not missing:
             return VaultLogin(
                 method=settings.auth_method,

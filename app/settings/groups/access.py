@@ -6,16 +6,17 @@ from pathlib import Path
 from pydantic import Field
 
 from app.settings.groups.group import Group, Text
-from app.settings.types import Duration, Origins, Words
+from app.settings.operator_urls import FrameAncestors, Origins
+from app.settings.types import ClaimNames, Duration, ExactText
 
 
 class AuthSettings(Group):
     """The bearer tokens of callers."""
 
-    issuer: Text | None = Field(
+    issuer: ExactText | None = Field(
         default=None, description="Required `iss` of every token. Set it together with `BYOK_AUTH__JWKS_URL`."
     )
-    audience: Text = Field(
+    audience: ExactText = Field(
         default="byok", description="Required audience: the `aud` of every token must be or include it."
     )
     jwks_url: str | None = Field(
@@ -28,18 +29,18 @@ class AuthSettings(Group):
         description="PEM file of certificates to trust for `BYOK_AUTH__JWKS_URL` and the discovery document, in addition to"
         " the public roots: for an issuer whose certificate is from a private CA. If unset, only the public roots are trusted.",
     )
-    organization_claim: Text = Field(
+    organization_claim: ExactText = Field(
         default="org",
         description="Claim with the organization id, or with `*` for internal services. A path with dots is possible,"
         " such as `byok.org`. See [Connect an identity provider](../how-to/identity-provider.md).",
     )
-    scope_claims: Words = Field(
+    scope_claims: ClaimNames = Field(
         default_factory=lambda: ["scope"],
         min_length=1,
         description="Comma-separated claims with scopes, each separated by spaces or a list, such as `scp,roles` or"
         " `permissions`. A token has the scopes of all of them.",
     )
-    service_scope: Text | None = Field(
+    service_scope: ExactText | None = Field(
         default=None,
         description="A scope that marks internal services: a token with it and without the claim of the organization"
         " counts as `*`. For identity providers that cannot add that claim to the tokens of services. If unset, every"
@@ -80,7 +81,7 @@ class PageSettings(Group):
         default="openid",
         description="Scopes that the page asks the issuer for, separated by spaces.",
     )
-    frame_ancestors: Origins = Field(
+    frame_ancestors: FrameAncestors = Field(
         default_factory=list,
         description="Comma-separated origins that may show the page in an iframe and supply its token. Empty means none.",
     )

@@ -3,12 +3,18 @@
 import httpx
 import pytest
 
+from app.core.keys.api_key import ApiKey
+from app.core.keys.signing_secret import SigningSecret
 from app.core.tls import tls_context
 from app.core.url_errors import UrlReason
+from app.credentials.validation_results import Reason
+from app.egress.anthropic import AnthropicClient
 from app.egress.exceptions import DestinationRefused
 from app.egress.network import BoundedNetwork, PinnedNetwork, ResponseBounds
 from app.egress.resolver import AddressGuard
 from app.egress.transport import operator_endpoint_transport
+from app.egress.webhooks import WebhookClient
+from app.provider_url.url import ProviderURL
 from tests.support.network.scripted_servers import (
     ADDRESS,
     HOST,
@@ -22,6 +28,8 @@ from tests.support.network.scripted_servers import (
     scripted_server,
     trusting_context,
 )
+from tests.support.provider.fake_anthropic import make_key
+from tests.support.provider.probes import provider_endpoint
 
 OK = respond_always(http_response())
 
@@ -52,6 +60,25 @@ class TestDestinations:
 
         assert caught.value.reason is reason
         assert (resolver.queries, backend.connected_hosts) == ([], [])
+
+    @pytest.mark.parametrize("host", ["xn--bcher-kva.r3---sn.example.com", "xn--bcher-kva.example.com"])
+    async def test_every_name_that_the_url_policy_accepts_is_connected_to(self, host: str) -> None:
+        resolver = FixedResolver(**{host: [[ADDRESS]]})
+        async with scripted_server(OK) as server:
+            backend = LoopbackBackend({ADDRESS: server.port})
+            async with client(resolver, backend) as http:
+                result = await AnthropicClient(http).probe(
+                    ApiKey.parse(make_key()),
+                    provider_endpoint(ProviderURL(f"https://{host}").base_url, is_default=False),
+                    previously_valid=False,
+                )
+
+                await WebhookClient(http).deliver(
+                    f"https://{host}/hook", SigningSecret.generate(), message_id="msg_1", body="{}"
+                )
+
+        # The certificate is that of another host.
+        assert (result.reason, server.server_names) == (Reason.TLS_ERROR, [host, host])
 
     async def test_query_is_allowed(self) -> None:
         async with scripted_server(OK) as server, client_of(server) as http:

@@ -75,6 +75,12 @@ class TestKeys:
         assert found.keys_problem is KeysProblem.UNREACHABLE
         assert found.issuer is IssuerMatch.UNKNOWN
 
+    @pytest.mark.parametrize("url", ["https://xn--a.example.com", "https://id.example.com\u200b"])
+    async def test_names_a_host_that_cannot_exist(self, http: httpx.AsyncClient, url: str) -> None:
+        found = await inspect_issuer(http, issuer=url, jwks_url=url)
+
+        assert (found.keys_problem, found.issuer) == (KeysProblem.UNREACHABLE, IssuerMatch.UNKNOWN)
+
 
 class TestIssuer:
     @pytest.mark.parametrize(

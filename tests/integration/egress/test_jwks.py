@@ -89,8 +89,11 @@ class TestFetch:
         assert issuer.paths == ["/jwks"]
         assert b"accept-encoding: identity\r\n" in issuer.headers.lower()
 
-    async def test_does_not_follow_redirects(self, keys: JwksClient, issuer: FakeIssuer) -> None:
-        issuer.respond_with(b"", status="302 Found", headers={"Location": "/elsewhere"})
+    @pytest.mark.parametrize("location", ["/elsewhere", "https://xn--a.example.com/", "https://[/"])
+    async def test_does_not_follow_redirects(
+        self, keys: JwksClient, issuer: FakeIssuer, location: str
+    ) -> None:
+        issuer.respond_with(b"", status="302 Found", headers={"Location": location})
 
         with pytest.raises(IdentityProviderUnavailable):
             await keys.key_for("old", "EdDSA")

@@ -62,7 +62,9 @@ class TestLogins:
         ("settings", "variable"),
         [
             ({}, "BYOK_VAULT__TOKEN"),
+            ({"token": ""}, "BYOK_VAULT__TOKEN"),
             ({"auth_method": "approle"}, "BYOK_VAULT__ROLE_ID"),
+            ({"auth_method": "approle", "role_id": "", "secret_id": "x"}, "BYOK_VAULT__ROLE_ID"),
             ({"auth_method": "approle", "role_id": "x"}, "BYOK_VAULT__SECRET_ID"),
             ({"auth_method": "kubernetes"}, "BYOK_VAULT__ROLE"),
             ({"auth_method": "jwt", "role": "x"}, "BYOK_VAULT__JWT_FILE"),
@@ -71,6 +73,8 @@ class TestLogins:
                 {"token": "t", "roles": {"writer": {"auth_method": "approle"}}},
                 "BYOK_VAULT__ROLES__WRITER__ROLE_ID",
             ),
+            ({"token": "t", "roles": {"writer": {"tokenx": "s.canary"}}}, "BYOK_VAULT__ROLES__WRITER"),
+            ({"token": "t", "roles": {"writer": {"s.canary": "x"}}}, "BYOK_VAULT__ROLES__WRITER"),
             (
                 {"token": "t", "roles": {"writer": {"auth_method": "password"}}},
                 "BYOK_VAULT__ROLES__WRITER__AUTH_METHOD",
@@ -84,3 +88,4 @@ class TestLogins:
             logins(**settings)
 
         assert str(refusal.value).startswith(f"{variable}: ")
+        assert "canary" not in str(refusal.value)

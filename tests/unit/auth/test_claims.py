@@ -77,6 +77,29 @@ def test_refuses_other_forms(names: ClaimNames, claims: dict[str, Any], reason: 
     assert refused.value.reason == reason
 
 
+@pytest.mark.parametrize(
+    ("name", "claims"),
+    [
+        ("resource_access.byok.api.roles", {"resource_access": {"byok.api": {"roles": "found"}}}),
+        ("https://byok.example.com/claims.org", {"https://byok.example.com/claims": {"org": "found"}}),
+        ("a.b.c", {"a.b": {"c": "found"}, "a": {"b": {"c": "other"}}}),
+        ("a.b.c", {"a.b.c": "found", "a.b": {"c": "other"}}),
+        ("a.b.c", {"a.b": "text", "a": {"b": {"c": "found"}}}),
+        ("a.b.c", {"a.b": {"x": "other"}, "a": {"b.c": "found"}}),
+    ],
+)
+def test_a_path_reaches_keys_that_have_dots(name: str, claims: dict[str, Any]) -> None:
+    names = ClaimNames(organization=name)
+
+    assert names.organization_of(claims, frozenset()) == "found"
+
+
+@pytest.mark.parametrize("name", ["a.", ".a", "a..b", ".", "a.b.c.d", "b"])
+def test_a_path_that_leads_nowhere_is_a_missing_claim(name: str) -> None:
+    with pytest.raises(ClaimInvalid, match="claim_missing"):
+        ClaimNames(organization=name).organization_of({"a": {"b": {"c": "x"}}}, frozenset())
+
+
 def test_a_service_with_an_organization_stays_bound_to_it() -> None:
     claims = {"byok_org": "org_acme", "roles": ["byok:service"]}
 

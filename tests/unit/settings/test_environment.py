@@ -143,6 +143,34 @@ class TestReading:
             assert settings.provider.default_base_url == base
             assert settings.messages_url == f"{base}/v1/messages"
 
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            "https://app.example.com",
+            "http://localhost:3000",
+            "https://[2001:db8::1]:8443",
+            "https://xn--bcher-kva.example",
+        ],
+    )
+    def test_accepts_origins_as_browsers_send_them(self, load: Load, origin: str) -> None:
+        settings = load(CORS__ALLOWED_ORIGINS=origin, PAGE__FRAME_ANCESTORS=origin)
+
+        assert settings.cors.allowed_origins == settings.page.frame_ancestors == [origin]
+
+    def test_accepts_a_wildcard_for_the_parents_of_the_page(self, load: Load) -> None:
+        assert load(PAGE__FRAME_ANCESTORS="https://*.example.com").page.frame_ancestors == [
+            "https://*.example.com"
+        ]
+
+    def test_accepts_a_jwks_url_with_a_query(self, load: Load) -> None:
+        url = "https://login.example.com/keys?appid=1"
+
+        assert load(AUTH__ISSUER="x", AUTH__JWKS_URL=url).auth.jwks_url == url
+
+    @pytest.mark.parametrize("server", ["192.0.2.1", "192.0.2.1:5353", "2001:db8::1", "[2001:db8::1]:53"])
+    def test_accepts_name_servers(self, load: Load, server: str) -> None:
+        assert load(DNS__NAMESERVERS=f"{server}, 192.0.2.2").dns.nameservers == [server, "192.0.2.2"]
+
     @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
     def test_normalizes_the_vault_address(self, load: Load, path: str) -> None:
         for base in ("https://vault.example.com:8200", "https://example.com/vault"):
@@ -222,6 +250,24 @@ class TestRefusals:
             ("CORS__ALLOWED_ORIGINS", "https://app.example.com/"),
             ("CORS__ALLOWED_ORIGINS", "https://App.example.com"),
             ("CORS__ALLOWED_ORIGINS", "https://user@app.example.com"),
+            ("CORS__ALLOWED_ORIGINS", "https://app.example.com:443"),
+            ("CORS__ALLOWED_ORIGINS", "http://app.example.com:80"),
+            ("CORS__ALLOWED_ORIGINS", "https://app.example.com:08443"),
+            ("CORS__ALLOWED_ORIGINS", "https://*.example.com"),
+            ("CORS__ALLOWED_ORIGINS", "https://bücher.example"),
+            ("CORS__ALLOWED_ORIGINS", "https://[2001:DB8::1]"),
+            ("PAGE__FRAME_ANCESTORS", "https://*.example.com:443"),
+            ("PAGE__FRAME_ANCESTORS", "https://*"),
+            ("DNS__NAT64_PREFIXES", "64:ff9b:1::/48"),
+            ("DNS__NAT64_PREFIXES", "64:ff9b::/96,64:ff9b:1:2::/64"),
+            ("DNS__NAT64_PREFIXES", "64:ff9b::1/96"),
+            ("AUTH__SCOPE_CLAIMS", "scope scp"),
+            ("AUTH__AUDIENCE", "byok "),
+            ("AUTH__ORGANIZATION_CLAIM", "\u200borg"),
+            ("HOST", "127.0.0.1:8000"),
+            ("HOST", "http://127.0.0.1"),
+            ("HOST", "[::1]"),
+            ("HOST", "a b"),
             ("HOST", ""),
             ("HOST", f"{SECRET}.{'ü' * 64}"),
             ("JOBS__INTERVAL", "0s"),
@@ -277,6 +323,52 @@ class TestRefusals:
         lines = refused(load, AUTH__ISSUER="x", AUTH__JWKS_URL="http://[::1")
 
         assert [line.partition(":")[0] for line in lines] == ["BYOK_AUTH__JWKS_URL"]
+
+    @pytest.mark.parametrize("issuer", [" https://id.example.com", "https://id.example.com\n", "x\u00a0"])
+    def test_say_that_white_space_around_an_issuer_matters(self, load: Load, issuer: str) -> None:
+        lines = refused(load, AUTH__ISSUER=issuer, AUTH__JWKS_URL="https://id.example.com/jwks")
+
+        assert lines == [
+            "BYOK_AUTH__ISSUER: must not begin or end with white space; it is compared with tokens as it is"
+        ]
+
+    @pytest.mark.parametrize("issuer", ["https://[x", "urn:acme", "https://id.example.com; script-src"])
+    def test_require_a_url_for_the_issuer_at_which_the_page_signs_in(self, load: Load, issuer: str) -> None:
+        accepted = {"AUTH__ISSUER": issuer, "AUTH__JWKS_URL": "https://id.example.com/jwks"}
+        assert load(**accepted).auth.issuer == issuer
+
+        (line,) = refused(load, **accepted, PAGE__CLIENT_ID="byok-page")
+
+        assert line.startswith("BYOK_AUTH__ISSUER: must be a URL such as https://id.example.com")
+
+    @pytest.mark.parametrize(
+        "patterns", ['{"billing_problems": ["x"]}', '{"hosts": {"a.example.com": {"spend_cap": ["x"]}}}']
+    )
+    def test_list_the_names_of_message_patterns(self, load: Load, patterns: str) -> None:
+        (line,) = refused(load, PROVIDER__MESSAGE_PATTERNS=patterns)
+
+        assert line == (
+            "BYOK_PROVIDER__MESSAGE_PATTERNS: contains a name that is not known; the names are cors_refused,"
+            " billing_problem, billing_codes, spend_cap, organization_disabled, workspace_required, model_missing, hosts,"
+            " and below a host billing_problem, billing_codes"
+        )
+
+    @pytest.mark.parametrize(
+        ("url", "reason"),
+        [
+            (f"https://user:{SECRET}@id.example.com/jwks", "without credentials"),
+            (f"https://id.example.com/jwks#{SECRET}", "without a fragment"),
+            (
+                f"https://id.example.com/{SECRET}/jwks ",
+                "without white space, quotes and invisible characters",
+            ),
+            ("https://xn--a.example.com/jwks", "with a host name or an IP address"),
+        ],
+    )
+    def test_say_what_is_wrong_with_the_jwks_url(self, load: Load, url: str, reason: str) -> None:
+        (line,) = refused(load, AUTH__ISSUER="x", AUTH__JWKS_URL=url)
+
+        assert line == f"BYOK_AUTH__JWKS_URL: must be a URL such as https://id.example.com/jwks, {reason}"
 
     @pytest.mark.parametrize("other", ["MIGRATION_URL", "DIRECT_URL", "REPORTS_URL"])
     def test_require_the_service_login_with_any_other_login(self, load: Load, other: str) -> None:
