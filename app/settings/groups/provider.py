@@ -24,9 +24,8 @@ class ProviderSettings(Group):
     default_base_url: ProviderBaseUrl = Field(
         default="https://api.anthropic.com",
         description="Base URL of the endpoint for keys that are saved without `base_url`; `/v1/messages` or `/v1` at its"
-        " end is removed. Each key stays bound to the"
-        " value at the time it was saved. After a change, older keys are refused with `address_refused` until they are"
-        " rotated. Plain HTTP is allowed only for loopback addresses in development.",
+        " end is removed. After a change, validations and the relay send older keys to the new value; leases contain the"
+        " value at the time when the key was saved, until the key is rotated. Plain HTTP is allowed only for loopback addresses in development.",
     )
     ca_file: Path | None = Field(
         default=None,
