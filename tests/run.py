@@ -60,8 +60,8 @@ EXHAUSTIVE = [
 # Its import takes seconds in each process, and only tests/e2e needs it.
 WITHOUT_SCHEMATHESIS = ["-p", "no:schemathesis"]
 COVERAGE = ["--cov", "--cov-report=term:skip-covered"]
-# The tests of SLOW wait for other processes half of the time, so that more workers than cores use the cores better.
-WAITING_WORKERS = 2
+# The tests of SLOW wait for other processes for much of the time: with as many more workers, two cores are always busy.
+WAITING_WORKERS = 4
 
 
 def main() -> int:
