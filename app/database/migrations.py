@@ -215,10 +215,10 @@ async def _revisions(url: sa.URL) -> list[tuple[str, str | None]]:
         return [(cell, await connection.fetchval(_REVISION_OF.format(cell=cell))) for cell in cells]
 
 
-def _migrate_cell(connection: sa.Connection, *, cell: str, target: str) -> None:
+def _migrate_cell(connection: sa.Connection, *, cell: str, target: str, config: Any = None) -> None:
     from alembic import command  # noqa: PLC0415  # slow to import, and rarely needed
 
-    config = _config()
+    config = config or _config()
     config.attributes["connection"] = connection
     if cell != HOME:
         config.attributes["cell"] = cell
