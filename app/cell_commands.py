@@ -5,13 +5,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from app.composition.database_access import DatabaseAccess, owner_variable
+from app.composition.database_access import ROLE_WITHOUT_LOGIN, DatabaseAccess, owner_variable
 from app.composition.storage import open_database
 from app.core.errors import DatabaseUnavailable
 from app.database.cells.contents import CellInUse, delete_cell, set_takes_new
-from app.database.cells.directory import CELL_PATTERN, HOME
+from app.database.cells.directory import ARE_ON_CITUS, CELL_PATTERN, HOME
 from app.database.cells.moves import Moved, MoveRefused, move_organization
-from app.database.connections import describe_failure, read_only_transaction
+from app.database.cells.nodes import (
+    Node,
+    WorkersNotReady,
+    cell_addresses,
+    missing_for_workers,
+    read_nodes,
+    wait_for_workers,
+)
+from app.database.connections import connect, describe_failure, read_only_transaction
 from app.database.instance_lock import Lock, LockTaken, take_exclusive_locks
 from app.database.migrations import MigrationFailed, create_cell, current_revision, newest_revision
 from app.database.preflight import DATABASE_ERRORS
@@ -42,6 +50,17 @@ class Cell:
     name: str
     takes_new: bool
     organizations: int | None
+    worker: str | None = None  # host:port, if it is on a worker of Citus
+
+
+async def list_nodes(settings: Settings, access: DatabaseAccess) -> Sequence[Node]:
+    """The nodes of Citus, the coordinator first. Without Citus, none.
+
+    Raises:
+        SettingsRefused
+    """
+    async with _refused_errors(settings), read_only_transaction(access.owner) as connection:
+        return await read_nodes(connection)
 
 
 async def list_cells(settings: Settings, access: DatabaseAccess) -> Sequence[Cell]:
@@ -52,39 +71,47 @@ async def list_cells(settings: Settings, access: DatabaseAccess) -> Sequence[Cel
     """
     await _check_revision(settings, access)
     async with _refused_errors(settings), read_only_transaction(access.owner) as connection:
-        found = [Cell(**row) for row in await connection.fetch(_LIST)]
+        addresses = await cell_addresses(connection)
+        found = [Cell(**row, worker=addresses.get(row["name"])) for row in await connection.fetch(_LIST)]
     return found or [Cell(name=HOME, takes_new=True, organizations=None)]
 
 
-async def add_cell(settings: Settings, access: DatabaseAccess, name: str) -> None:
-    """Create a cell, in which some of the new organizations will live.
+async def add_cell(
+    settings: Settings, access: DatabaseAccess, name: str, *, on_coordinator: bool = False
+) -> str | None:
+    """Create a cell, in which some of the new organizations will live. On Citus, it is on a worker.
 
     If there is only one cell, all instances have to be stopped: one that runs may not know of cells, or read reports from
-    a replica.
+    a replica. All of it is one transaction, on the worker too. If the command or a node is killed, there is no such cell,
+    and the command may be repeated.
+
+    Args:
+        settings: the settings.
+        access: the database logins.
+        name: its name.
+        on_coordinator: on Citus, leave the cell on the coordinator.
+
+    Returns:
+        The worker that it is on, as host:port, or None.
 
     Raises:
         SettingsRefused, OperationRefused
     """
-    if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
-        raise OperationRefused(
-            "The name must be lower-case letters, digits and underscores, and not a reserved one: public, cells,"
-            " information_schema, or one that begins with byok_, pg_, citus or columnar"
-        )
-    known = await list_cells(settings, access)
-    if any(cell.name == name for cell in known):
-        raise OperationRefused("There is such a cell already")
-    await _check_role(settings, access, name)
-    if access.reports is not None:
-        raise SettingsRefused.of(
-            "DATABASE__REPORTS_URL", "reports from a replica are not supported with cells; remove it"
-        )
+    known = await _check_new(settings, access, name)
+    is_distributed = not on_coordinator and await _is_on_citus(settings, access)
+    if is_distributed:
+        await _require_workers(settings, access)
     locks = [Lock.OPERATOR] if len(known) > 1 else [Lock.OPERATOR, Lock.INSTANCES]
     async with _locked(settings, access, *locks):
         try:
             async with _refused_errors(settings):
-                await create_cell(access.owner, name)
+                if is_distributed:
+                    await _wait_for_workers(access)
+                await create_cell(access.owner, name, is_distributed=is_distributed)
         except MigrationFailed as error:
             raise OperationRefused(str(error)) from None
+    async with _refused_errors(settings), read_only_transaction(access.owner) as connection:
+        return (await cell_addresses(connection)).get(name)
 
 
 async def move(
@@ -160,10 +187,52 @@ async def _locked(settings: Settings, access: DatabaseAccess, *locks: Lock) -> A
         raise OperationRefused(error.detail) from None
 
 
-async def _check_role(settings: Settings, access: DatabaseAccess, name: str) -> None:
+async def _check_new(settings: Settings, access: DatabaseAccess, name: str) -> Sequence[Cell]:
+    """Refuse a name that a new cell cannot have. Returns the cells that there are."""
+    if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
+        raise OperationRefused(
+            "The name must be lower-case letters, digits and underscores, and not a reserved one: public, cells,"
+            " information_schema, or one that begins with byok_, pg_, citus or columnar"
+        )
+    known = await list_cells(settings, access)
+    if any(cell.name == name for cell in known):
+        raise OperationRefused("There is such a cell already. `byok cells list` shows it")
     async with _refused_errors(settings), read_only_transaction(access.owner) as connection:
         if await connection.fetchval(_IS_ROLE, name):
             raise OperationRefused("A role of the database server has this name. Use another one")
+    if access.reports is not None:
+        raise SettingsRefused.of(
+            "DATABASE__REPORTS_URL", "reports from a replica are not supported with cells; remove it"
+        )
+    return known
+
+
+async def _is_on_citus(settings: Settings, access: DatabaseAccess) -> bool:
+    async with _refused_errors(settings), read_only_transaction(access.owner) as connection:
+        return bool(await connection.fetchval(ARE_ON_CITUS))
+
+
+async def _require_workers(settings: Settings, access: DatabaseAccess) -> None:
+    """Refuse a cluster on which a cell on a worker would not work, with what has to change."""
+    if access.login.set_role:
+        raise SettingsRefused.of("DATABASE__URL", ROLE_WITHOUT_LOGIN)
+    async with _refused_errors(settings):
+        missing = await missing_for_workers(access.owner, access.login.session_url)
+    if missing:
+        lines = "\n".join(missing)
+        msg = f"{lines}\nThen run this command again, or add --on-coordinator to put the cell on the coordinator"
+        raise OperationRefused(msg)
+
+
+async def _wait_for_workers(access: DatabaseAccess) -> None:
+    """What an earlier run left on a worker that was killed would keep this one waiting."""
+    connection = await connect(access.owner)
+    try:
+        await wait_for_workers(connection)
+    except WorkersNotReady as error:
+        raise OperationRefused(str(error)) from None
+    finally:
+        await connection.close()
 
 
 async def _check_revision(settings: Settings, access: DatabaseAccess) -> None:

@@ -9,7 +9,13 @@ from typing import Literal
 from app.composition.bootstrap import check_services
 from app.composition.database_access import NOT_A_MEMBER, DatabaseAccess
 from app.composition.outbound import check_issuer, check_provider
-from app.composition.scaling_checks import ScalingResult, check_cells, check_poolers, check_replica
+from app.composition.scaling_checks import (
+    ScalingResult,
+    check_cells,
+    check_nodes,
+    check_poolers,
+    check_replica,
+)
 from app.core.clock import now
 from app.credentials.validation_results import Reason
 from app.database.connections import describe_failure
@@ -213,6 +219,8 @@ async def _database(settings: Settings, access: DatabaseAccess) -> AsyncIterator
     yield await _row_level_security(access, is_production=settings.is_production)
     yield await _clock(access)
     yield _scaling(await check_cells(access.login))
+    async for result in check_nodes(access.login):
+        yield _scaling(result)
     if settings.database.url is not None:
         async for result in check_poolers(access.login):
             yield _scaling(result)

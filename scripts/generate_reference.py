@@ -240,28 +240,37 @@ def duration(value: timedelta) -> str:
 
 
 def cli() -> str:
-    sections = []
     assert isinstance(command_line, click.Group)
-    for name, command in sorted(command_line.commands.items()):
-        context = click.Context(command, info_name=f"byok {name}")
-        rows = [
-            (f"`{', '.join(one.opts)}`", option_help(one))
-            for one in command.params
-            if isinstance(one, click.Option) and "--help" not in one.opts
-        ]
-        parts = [
-            f"## byok {name}",
-            cleandoc(command.help or ""),
-            f"```text\n{command.get_usage(context)}\n```",
-        ]
-        sections.append("\n\n".join([*parts, table(("option", "meaning"), rows)] if rows else parts))
     return page(
         "Command line",
         "`app/cli`",
         "`.venv/bin/byok COMMAND`. Settings are environment variables: see [settings](settings.md). A command that"
         " fails exits with 1, and a wrong call with 2. Both print how to fix the cause.",
-        *sections,
+        *(
+            section
+            for name, command in sorted(command_line.commands.items())
+            for section in sections(name, command)
+        ),
     )
+
+
+def sections(name: str, command: click.Command) -> Iterator[str]:
+    """A section for the command, and one for each command of a group."""
+    context = click.Context(command, info_name=f"byok {name}")
+    rows = [
+        (f"`{', '.join(one.opts)}`", option_help(one))
+        for one in command.params
+        if isinstance(one, click.Option) and "--help" not in one.opts
+    ]
+    parts = [
+        f"## byok {name}",
+        cleandoc(command.help or ""),
+        f"```text\n{command.get_usage(context)}\n```",
+    ]
+    yield "\n\n".join([*parts, table(("option", "meaning"), rows)] if rows else parts)
+    if isinstance(command, click.Group):
+        for inner, one in command.commands.items():
+            yield from sections(f"{name} {inner}", one)
 
 
 def option_help(option: click.Option) -> str:

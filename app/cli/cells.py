@@ -1,9 +1,18 @@
 """Commands for cells: list, add, close, open, move and delete."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from app.cli.opening import configured, with_database
 from app.cli.options import check_organization
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.cell_commands import Cell
+    from app.composition.database_access import DatabaseAccess
+    from app.database.cells.nodes import Node
 
 
 @click.group()
@@ -13,32 +22,49 @@ def cells() -> None:
 
 @cells.command("list")
 def list_cells_command() -> None:
-    """List the cells and how many organizations each has."""
+    """List the cells and how many organizations each has. On Citus, also the nodes, their versions and cells."""
     import asyncio
 
-    from app.cell_commands import list_cells
+    from app.cell_commands import list_cells, list_nodes
 
     settings = configured()
-    for cell in with_database(settings, lambda access: asyncio.run(list_cells(settings, access))):
+
+    async def read(access: "DatabaseAccess") -> "tuple[Sequence[Cell], Sequence[Node]]":
+        return await list_cells(settings, access), await list_nodes(settings, access)
+
+    found, nodes = with_database(settings, lambda access: asyncio.run(read(access)))
+    for cell in found:
+        place = f", on {'the coordinator' if cell.worker is None else cell.worker}" if nodes else ""
         click.echo(
-            f"{cell.name}: {_count(cell.organizations)}{'' if cell.takes_new else ', takes no new ones'}"
+            f"{cell.name}: {_count(cell.organizations)}{place}{'' if cell.takes_new else ', takes no new ones'}"
         )
+    for node in nodes:
+        click.echo(f"{node.name}: {node.versions}")
 
 
 @cells.command("add")
 @click.argument("name")
-def add_cell_command(name: str) -> None:
+@click.option("--on-coordinator", is_flag=True, help="On Citus, leave the cell on the coordinator.")
+def add_cell_command(name: str, *, on_coordinator: bool) -> None:
     """Create a cell. A share of the new organizations will live in it.
 
-    Before the first cell is added, stop every instance of the service.
+    Before the first cell is added, stop every instance of the service. In a database with the Citus extension, the cell is
+    on a worker, which Citus chooses. If something is missing for that, the command shows how to fix it, and changes
+    nothing. If it is interrupted, run it again.
     """
     import asyncio
 
     from app.cell_commands import add_cell
 
     settings = configured()
-    with_database(settings, lambda access: asyncio.run(add_cell(settings, access, name)))
-    click.echo(f"Added the cell {name}. Next: byok cells move ORG {name}, to move an organization there")
+    worker = with_database(
+        settings,
+        lambda access: asyncio.run(add_cell(settings, access, name, on_coordinator=on_coordinator)),
+    )
+    place = "" if worker is None else f" on {worker}"
+    click.echo(
+        f"Added the cell {name}{place}. Next: byok cells move ORG {name}, to move an organization there"
+    )
 
 
 @cells.command("close")

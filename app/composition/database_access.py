@@ -44,6 +44,10 @@ UNKNOWN_POOLER = (
     "a pooler in transaction mode is between; add pgbouncer=true to the URL, and set BYOK_DATABASE__DIRECT_URL to the same"
     " login on the server itself"
 )
+ROLE_WITHOUT_LOGIN = (
+    "the service switches to byok_service, which cannot log in to the workers of Citus. Set BYOK_DATABASE__URL to the login"
+    " byok_app, and BYOK_DATABASE__MIGRATION_URL to byok_owner"
+)
 REPORTS_NOT_A_MEMBER = "the login is not a member of byok_service; use one that is, such as byok_app"
 ANOTHER_SERVER = "the server is not a physical replica of the one in BYOK_DATABASE__URL; reports from another server would be wrong"
 POOLED_DIRECT_URL = "leads to a pooler in transaction mode; set it to the server itself"

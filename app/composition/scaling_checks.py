@@ -1,6 +1,6 @@
 """Checks of poolers, replicas and cells for `byok doctor`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,10 +8,12 @@ from app.composition.database_access import (
     ANOTHER_SERVER,
     POOLED_DIRECT_URL,
     REPORTS_NOT_A_MEMBER,
+    ROLE_WITHOUT_LOGIN,
     UNKNOWN_POOLER,
     bypasses_security,
 )
 from app.database.cells.directory import HAVE_BEEN_ADDED, NAMES
+from app.database.cells.nodes import Node, cell_addresses, missing_of_login, read_nodes, unfit_logs
 from app.database.connections import (
     check_session_settings,
     describe_failure,
@@ -95,6 +97,34 @@ async def check_cells(login: DatabaseLogin) -> ScalingResult:
         text += f"; {_NOT_ENGLISH}"
         return ScalingResult("warn", "cells", text)
     return ScalingResult("ok" if active == len(nodes) else "warn", "cells", text)
+
+
+async def check_nodes(login: DatabaseLogin) -> AsyncIterator[ScalingResult]:
+    """The nodes of Citus with their versions and cells, and what the login lacks to use cells on workers."""
+    async with read_only_transaction(login.session_url) as connection:
+        nodes = await read_nodes(connection)
+        if not nodes or not await connection.fetchval(HAVE_BEEN_ADDED):
+            return
+        addresses = await cell_addresses(connection)
+        for node in nodes:
+            yield _node(node, coordinator=nodes[0], addresses=addresses)
+        for sentence in unfit_logs(nodes):
+            yield ScalingResult("warn", "citus", sentence)
+        if any(addresses.values()):
+            for sentence in await missing_of_login(connection):
+                yield ScalingResult("fail", "citus", sentence)
+            if login.set_role:
+                yield ScalingResult("fail", "citus", ROLE_WITHOUT_LOGIN)
+
+
+def _node(node: Node, *, coordinator: Node, addresses: Mapping[str, str | None]) -> ScalingResult:
+    here = node.address if not node.is_coordinator else None
+    cells = ", ".join(name for name, address in addresses.items() if address == here) or "none"
+    text = f"{node.name}: {node.versions}; cells: {cells}"
+    if node.versions == coordinator.versions and node.description is not None:
+        return ScalingResult("ok", "node", text)
+    remedy = "run the same versions on all nodes" if node.description else "see docs/explanation/scaling.md"
+    return ScalingResult("warn", "node", f"{text}; {remedy}")
 
 
 def is_english(locale: str) -> bool:

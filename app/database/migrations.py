@@ -52,6 +52,21 @@ _LET_OWNER_IN = """
         END LOOP;
     END $$
 """
+# Sends the workers the functions that are older than the extension, and with them the owner's role. Before the schema: with a
+# schema of the same transaction, Citus sends roles as the owner, who may not create any.
+_SEND_TO_WORKERS = """
+    DO $$
+    DECLARE
+        definition text;
+    BEGIN
+        FOR definition IN
+            SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE p.pronamespace = 'cells'::regnamespace AND NOT EXISTS (
+                SELECT FROM pg_dist_object o WHERE o.classid = 'pg_proc'::regclass AND o.objid = p.oid)
+        LOOP
+            EXECUTE definition;
+        END LOOP;
+    END $$
+"""
 _STATEMENT_CHARACTERS = 100
 
 _RUN_AGAIN = "Run `byok migrate` again"
@@ -129,8 +144,7 @@ async def create_cell(url: sa.URL, cell: str, *, is_distributed: bool = False) -
     Args:
         url: the owner's login.
         cell: a valid name.
-        is_distributed: put all tables of the cell on one worker of Citus. Only for tests: not every statement of the
-            service works there yet (docs/explanation/scaling.md).
+        is_distributed: put all tables of the cell on one worker of Citus. `missing_for_workers` says if it can be.
 
     Raises:
         MigrationFailed
@@ -142,6 +156,8 @@ async def create_cell(url: sa.URL, cell: str, *, is_distributed: bool = False) -
                 connection.execute(sa.text("SET LOCAL lock_timeout = '3s'"))
                 _list_organizations(connection)
                 _let_owner_in(connection, HOME)
+            if is_distributed:
+                connection.execute(sa.text(_SEND_TO_WORKERS))
             connection.execute(sa.text(f"CREATE SCHEMA {cell}"))
             connection.execute(sa.text(f"GRANT USAGE ON SCHEMA {cell} TO byok_service"))
             _migrate_cell(connection, cell=cell, target="head")
@@ -199,10 +215,10 @@ async def _revisions(url: sa.URL) -> list[tuple[str, str | None]]:
         return [(cell, await connection.fetchval(_REVISION_OF.format(cell=cell))) for cell in cells]
 
 
-def _migrate_cell(connection: sa.Connection, *, cell: str, target: str) -> None:
+def _migrate_cell(connection: sa.Connection, *, cell: str, target: str, config: Any = None) -> None:
     from alembic import command  # noqa: PLC0415  # slow to import, and rarely needed
 
-    config = _config()
+    config = config or _config()
     config.attributes["connection"] = connection
     if cell != HOME:
         config.attributes["cell"] = cell

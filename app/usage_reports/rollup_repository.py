@@ -1,7 +1,8 @@
 """Rolls up ledger rows by hour and by day. Each row is rolled up exactly once, even after a crash.
 
 Rollups and watermark change in one transaction. Rows of transactions that some snapshot may not see yet (`ingest_xid`
-not below the oldest transaction that runs, or that a worker of Citus has yet to commit) stay unaggregated, and reports read them directly.
+not below the oldest transaction that runs, or that a worker of Citus has yet to commit) stay unaggregated, and reports read them
+directly.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.errors import DatabaseUnavailable
 from app.database.repository import Repository
 from app.database.statements import Query
 from app.usage.tables import usage_event as e
@@ -32,6 +32,7 @@ from app.usage_reports.tables import (
     usage_hour_detail,
     usage_hour_wide,
 )
+from app.usage_reports.uncommitted_rows import find_uncommitted_rows
 
 # Rows per transaction: few enough to stay far below any timeout, enough to make the overhead negligible.
 _ROWS: sa.ColumnElement[int] = sa.literal_column("50000")
@@ -42,23 +43,6 @@ _until = sa.bindparam("until", type_=sa.BigInteger)
 # comes before the snapshot of the statements that read the ledger: all transactions before this number are visible to them.
 _FIND_OLDEST = Query(
     sa.text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS oldest")
-)
-# Transactions that the coordinator of Citus has committed, and that this cell's worker has prepared and not committed yet.
-# Their rows become visible when the worker commits, which after a crash is once Citus has looked for them. The statement reads
-# the coordinator's records before it asks the worker: rows that are not prepared by then are visible to later statements. A record
-# has the lower 32 bits of the number, which is below the end of the snapshot.
-_FIND_OLDEST_PREPARED = Query(
-    sa.text("""
-        SELECT bool_and(w.success) AS is_reached,
-            min(s.next - ((s.next - CAST(CAST(t.xmin AS text) AS bigint)) & 4294967295)) AS oldest
-        FROM (SELECT CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS next) AS s
-        CROSS JOIN pg_catalog.pg_dist_partition p
-        CROSS JOIN LATERAL run_command_on_shards(p.logicalrelid, $command$
-            SELECT string_agg(gid, ' ') FROM pg_prepared_xacts WHERE database = current_database()
-        $command$) w
-        LEFT JOIN pg_catalog.pg_dist_transaction t ON t.gid = ANY (string_to_array(w.result, ' '))
-        WHERE p.logicalrelid = to_regclass('usage_fold')
-    """)
 )
 _oldest = sa.bindparam("oldest", type_=sa.BigInteger)
 _UTC: sa.ColumnElement[str] = sa.literal_column("'UTC'")
@@ -214,7 +198,10 @@ class RollupRepository(Repository):
         running: int = (await self._session.one(_FIND_OLDEST))["oldest"]
         if ahead > running:
             raise WatermarkAhead
-        oldest = min(running, await self._oldest_prepared() or running)
+        uncommitted = await find_uncommitted_rows(self._session)
+        if uncommitted.has_lost:
+            return RollupStep(has_moved=False, has_more=False)
+        oldest = min(running, uncommitted.oldest or running)
         bounds = await self._session.one(_BOUNDS, **organization, since=since, oldest=oldest)
         if not bounds["has_rows"]:
             return RollupStep(has_moved=False, has_more=False)
@@ -228,20 +215,10 @@ class RollupRepository(Repository):
             raise RuntimeError("the watermark moved although this transaction has locked it")
         return RollupStep(has_moved=True, has_more=until < oldest)
 
-    async def _oldest_prepared(self) -> int | None:
-        """The first transaction that is committed, except on the cell's worker of Citus."""
-        if not self._session.is_on_citus:
-            return None
-        found = await self._session.one(_FIND_OLDEST_PREPARED)
-        if found["is_reached"] is False:
-            raise DatabaseUnavailable
-        oldest: int | None = found["oldest"]
-        return oldest
-
     async def may_have_unaggregated_rows(self) -> bool:
         """Return whether rows that are not rolled up yet exist, or may become visible later."""
         # In this order: what the worker commits in between has rows.
-        if await self._oldest_prepared() is not None:
+        if await find_uncommitted_rows(self._session):
             return True
         found = await self._session.one(_HAS_UNAGGREGATED_ROWS, organization_id=self._organization_id)
         return bool(found["has_unaggregated_rows"])

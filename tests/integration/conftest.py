@@ -1,6 +1,6 @@
 """Fixtures of the integration tests: organizations, and the secret stores that the write protocol is tested with."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.auth.principal import Caller
 from app.core.services import Services
+from app.database.cells.directory import HOME, in_cell
 from app.database.engine import Database
 from app.database.migrations import create_cell
 from app.secret_store.embedded.keyset import Keyset
@@ -115,6 +116,13 @@ def in_memory_store_variant(request: pytest.FixtureRequest) -> StoreVariant:
 def any_vault_store_variant(request: pytest.FixtureRequest) -> StoreVariant:
     found: StoreVariant = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def in_first_cell() -> Iterator[None]:
+    """For a database that BYOK_TEST_CELLS does not change: transactions without an organization use its first cell."""
+    with in_cell(HOME):
+        yield
 
 
 @pytest.fixture(scope="session")

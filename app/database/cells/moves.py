@@ -12,7 +12,6 @@ job queue are different, because a worker removes an item in the organization's 
 If the command ends at any point, it may be repeated.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from typing import Literal, TypeAlias
 import asyncpg
 import sqlalchemy as sa
 
-from app.database.cells.directory import ARE_ON_CITUS, NAMES
+from app.database.cells.directory import NAMES
+from app.database.cells.nodes import WorkersNotReady, wait_for_workers
 from app.database.connections import connect, shares_sessions
 
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -43,12 +43,6 @@ _TABLES = """
     WHERE c.relnamespace = to_regnamespace($1) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
     ORDER BY c.relname
 """
-_PREPARED = (
-    "SELECT string_agg(gid, ' ') FROM pg_prepared_xacts WHERE database = current_database()"
-    " AND starts_with(gid, 'citus_')"
-)
-_LOOKS = 30
-_SECONDS_BETWEEN_LOOKS = 0.1
 # How often a copy begins again because a worker claimed a job in the moment between its snapshot and its locks.
 _ATTEMPTS = 5
 
@@ -100,13 +94,15 @@ async def move_organization(
         if await _delete_elsewhere(connection, organization_id) == target:
             return Moved(source=target, target=target, rows=0)
         async with _place_locked(connection, organization_id):
-            await _wait_for_workers(connection)
+            await wait_for_workers(connection)
             moved = await _move(connection, organization_id, target, progress)
         progress("Deleting what was left behind ...")
         if await _delete_elsewhere(connection, organization_id) != target:
             raise MoveRefused(
                 "Another command has moved the organization to a third cell meanwhile. Its rows are there"
             )
+    except WorkersNotReady as error:
+        raise MoveRefused(str(error)) from None
     finally:
         await connection.close()
     return moved
@@ -136,30 +132,6 @@ async def _transaction(
         # Lets it delete usage mode changes that have taken effect.
         await connection.execute("SET LOCAL byok.moves = 'on'")
         yield
-
-
-async def _wait_for_workers(connection: _Connection) -> None:
-    """Wait until the workers of Citus have committed what they had prepared. Such rows are not visible yet."""
-    if not await connection.fetchval(ARE_ON_CITUS):
-        return
-    waiting = await _prepared(connection)
-    for _ in range(_LOOKS):
-        if not waiting:
-            return
-        await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-        waiting &= await _prepared(connection)
-    raise MoveRefused(
-        "A worker of Citus has transactions that it prepared and has not committed. Citus commits them within"
-        " citus.recover_2pc_interval; repeat the command then"
-    )
-
-
-async def _prepared(connection: _Connection) -> set[str]:
-    """The transactions that any worker of Citus has prepared."""
-    nodes = await connection.fetch("SELECT success, result FROM run_command_on_workers($1)", _PREPARED)
-    if not all(node["success"] for node in nodes):
-        raise MoveRefused("A worker of Citus cannot be reached. Nothing was changed")
-    return {gid for node in nodes for gid in node["result"].split()}
 
 
 async def _move(

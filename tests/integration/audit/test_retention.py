@@ -12,6 +12,7 @@ from app.audit.retention import AuditRetentionWorker
 from app.core.clock import new_id, now
 from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
+from tests.support.database.cells import schema_of_run
 from tests.support.database.own_database import DatabaseRoles
 from tests.support.database.rows import change, fetch
 
@@ -66,7 +67,7 @@ class TestFunction:
         owner = create_async_engine(database_roles.owner)
         async with owner.connect() as connection:
             deleted = await connection.execute(
-                sa.text("DELETE FROM audit_event RETURNING organization_id, occurred_at")
+                sa.text(f"DELETE FROM {schema_of_run()}.audit_event RETURNING organization_id, occurred_at")
             )
             days = [(now() - row.occurred_at).days for row in deleted if row.organization_id == organization]
             await connection.rollback()

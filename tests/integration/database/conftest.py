@@ -17,7 +17,9 @@ from tests.support.tenant import MakeToken
 
 
 @pytest.fixture
-def cell_template(request: pytest.FixtureRequest, template_database: DatabaseRoles) -> DatabaseRoles:
+def cell_template(
+    request: pytest.FixtureRequest, template_database: DatabaseRoles, in_first_cell: None
+) -> DatabaseRoles:
     """With two cells if the test requests `celled`, and otherwise without cells."""
     if "celled" not in request.fixturenames:
         return template_database

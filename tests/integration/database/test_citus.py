@@ -19,7 +19,7 @@ from app.pricing.backfill import PriceBackfillService
 from app.settings.settings import Settings
 from app.usage_reports.rollup_repository import WatermarkAhead
 from app.usage_reports.rollup_worker import RollupWorker
-from tests.support.database.celled import ingest
+from tests.support.database.celled import ingest, requests_in_report
 from tests.support.database.celled_on_citus import Cluster, celled_on_citus
 from tests.support.database.citus import CitusCluster, citus_cluster, citus_programs, run_on
 from tests.support.database.own_database import run_as_superuser
@@ -77,14 +77,6 @@ class PreparedTransaction:
 
     async def commit(self) -> None:
         await run_on(self._worker, f"COMMIT PREPARED '{self.gid}'")
-
-
-async def requests_of(tenant: Tenant) -> int:
-    """The number of events in the report."""
-    parameters = {"starting_at": "2026-01-01T00:00:00Z", "bucket_width": "all"}
-    found = await tenant.get(f"{tenant.path}/usage-report", params=parameters)
-    assert found.status_code == 200, found.text
-    return sum(row["requests"] for bucket in found.json()["data"] for row in bucket["results"])
 
 
 async def set_price(tenant: Tenant, model: str) -> None:
@@ -177,7 +169,7 @@ class TestWorkers:
         assert set(clients.statuses[other.organization]) == {200}
         assert set(clients.statuses[lost.organization]) == {200, 503}
         for tenant in (lost, other):
-            assert await requests_of(tenant) == clients.sent[tenant.organization] + 1
+            assert await requests_in_report(tenant) == clients.sent[tenant.organization] + 1
 
     async def test_a_cell_moves_to_another_worker_while_requests_run(self, celled: Cluster) -> None:
         moving, other = await celled.tenant_in("cell_1"), await celled.tenant_in("cell_2")
@@ -198,7 +190,7 @@ class TestWorkers:
         assert set(clients.statuses[other.organization]) == {200}
         assert set(clients.statuses[moving.organization]) <= {200, 503}
         for tenant in (moving, other):
-            assert await requests_of(tenant) == clients.sent[tenant.organization] + 1
+            assert await requests_in_report(tenant) == clients.sent[tenant.organization] + 1
 
     async def test_a_killed_worker_keeps_others_from_corrections_and_backfills_only_until_it_is_back(
         self, celled: Cluster, cluster: CitusCluster
@@ -247,10 +239,10 @@ class TestWatermarks:
 
         assert await celled.is_queued("cell_1", tenant)
         assert (await ingest(tenant, event())).status_code == 200
-        assert await requests_of(tenant) == 3
+        assert await requests_in_report(tenant) == 3
         await celled.services[RollupWorker].roll_up(tenant.organization)
         assert await celled.watermark("cell_1", tenant) > 2
-        assert await requests_of(tenant) == 3
+        assert await requests_in_report(tenant) == 3
 
 
 class TestRollups:
@@ -274,7 +266,7 @@ class TestRollups:
 
         assert await celled.watermark("cell_1", held) > transaction
         assert not await celled.is_queued("cell_1", held)
-        assert await requests_of(held) == 2
+        assert await requests_in_report(held) == 2
 
 
 class TestOrganizations:
@@ -293,7 +285,7 @@ class TestOrganizations:
 
         assert set(clients.statuses[other.organization]) == {200}
         for tenant in (moving, other):
-            assert await requests_of(tenant) == clients.sent[tenant.organization] + 1
+            assert await requests_in_report(tenant) == clients.sent[tenant.organization] + 1
         for cell in ("public", "cell_2"):
             assert await celled.count(cell, "usage_event", moving) == 0
 
@@ -310,4 +302,4 @@ class TestOrganizations:
         await prepared.commit()
         await celled.move(tenant, "cell_2")
 
-        assert await requests_of(tenant) == 1
+        assert await requests_in_report(tenant) == 1

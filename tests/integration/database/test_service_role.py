@@ -59,7 +59,9 @@ class TestRole:
         found = await fetch(
             superuser,
             "SELECT relowner::regrole::text AS name FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-            " UNION SELECT proowner::regrole::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+            " AND oid <> ALL (SELECT objid FROM pg_depend WHERE deptype = 'e')"
+            " UNION SELECT proowner::regrole::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+            " AND oid <> ALL (SELECT objid FROM pg_depend WHERE deptype = 'e')",
         )
 
         assert [row["name"] for row in found] == ["byok_owner"]

@@ -42,7 +42,7 @@ _STEPS = 400
 
 
 @pytest.fixture
-async def roles(template_with_cells: DatabaseRoles) -> AsyncIterator[DatabaseRoles]:
+async def roles(template_with_cells: DatabaseRoles, in_first_cell: None) -> AsyncIterator[DatabaseRoles]:
     async with copied_database(template_with_cells) as roles:
         await run_as_superuser(roles, "UPDATE cells.cell SET takes_new = (name = 'public')")
         yield roles

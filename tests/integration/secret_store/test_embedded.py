@@ -16,6 +16,7 @@ from app.secret_store.embedded.keyset import Keyset
 from app.secret_store.embedded.store import EmbeddedSecretStore
 from app.secret_store.embedded.table import sealed_secret
 from app.secret_store.port import SecretCorrupt, SecretMissing, SecretRef
+from tests.support.database.cells import schema_of_run
 
 KEY = ApiKey.parse("sk-ant-api03-R2D2" + 80 * "x" + "igAA")
 ROW = sealed_secret.c
@@ -35,8 +36,10 @@ def store(database: Database, keyset: Keyset) -> EmbeddedSecretStore:
 async def service_connection(database: Database, ref: SecretRef) -> AsyncIterator[AsyncConnection]:
     engine = create_async_engine(database._login.url)
     async with engine.begin() as connection:
-        await connection.execute(sa.text("SET LOCAL ROLE byok_service"))
+        if database._login.set_role:
+            await connection.execute(sa.text("SET LOCAL ROLE byok_service"))
         await connection.execute(sa.text(f"SET LOCAL byok.org = '{ref.organization_id}'"))
+        await connection.execute(sa.text(f"SET LOCAL search_path = {schema_of_run()}"))
         yield connection
     await engine.dispose()
 

@@ -26,7 +26,6 @@ from tests.support.fault_injection import Crash
 from tests.support.polling import until
 from tests.support.usage.rollups import (
     QUERY,
-    REPEATABLE_READ,
     START,
     count_queue_items,
     ledger_totals,
@@ -160,8 +159,9 @@ class ConcurrentLoad:
         edges = [QUERY.starting_at, START + timedelta(days=5)]
         while self._running:
             known = self.accepted
-            async with self._database.session(self._organization, read_only=True) as session:
-                await session.rows(REPEATABLE_READ)
+            async with self._database.session(
+                self._organization, read_only=True, is_snapshot=True
+            ) as session:
                 uow = UnitOfWork(session, self._organization)
                 found = await uow[ReportRepository].rows(QUERY, edges, after=None, at_most=100)
                 assert totals_of(await found.records()) == await ledger_totals_in(session)

@@ -91,3 +91,11 @@ class Celled:
 
 async def ingest(tenant: Tenant, *events: Any) -> httpx.Response:
     return await tenant.post(f"{tenant.path}/usage-events", json={"events": list(events)})
+
+
+async def requests_in_report(tenant: Tenant) -> int:
+    """The number of events in the report of the organization."""
+    parameters = {"starting_at": "2026-01-01T00:00:00Z", "bucket_width": "all"}
+    found = await tenant.get(f"{tenant.path}/usage-report", params=parameters)
+    assert found.status_code == 200, found.text
+    return sum(row["requests"] for bucket in found.json()["data"] for row in bucket["results"])

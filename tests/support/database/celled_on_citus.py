@@ -18,7 +18,7 @@ from app.usage_reports.rollup_worker import RollupWorker
 from tests.support.database.bare_servers import BareServer
 from tests.support.database.celled import Celled, ingest
 from tests.support.database.citus import CitusCluster, citus_database
-from tests.support.database.own_database import run_as_superuser
+from tests.support.database.own_database import DatabaseRoles, run_as_superuser
 from tests.support.requests.usage_events import event
 from tests.support.tenant import MakeToken, Tenant
 
@@ -82,6 +82,15 @@ async def celled_on_citus(
         await migrate(roles.owner)
         for cell in ("cell_1", "cell_2"):
             await create_cell(roles.owner, cell, is_distributed=True)
+        yield await stack.enter_async_context(application_on(roles, settings, make_token))
+
+
+@asynccontextmanager
+async def application_on(
+    roles: DatabaseRoles, settings: Settings, make_token: MakeToken
+) -> AsyncIterator[Cluster]:
+    """The application on this coordinator."""
+    async with AsyncExitStack() as stack:
         access = DatabaseAccess(owner=roles.owner, login=roles.login)
         token = make_token("service", scopes=[*ROLES["service"], Scope.BILLING_WRITE])
         services = await stack.enter_async_context(open_services(settings, access))

@@ -4,13 +4,18 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
-from app.database.cells.directory import in_cell
+from app.database.cells.directory import HOME, in_cell
 from app.database.migrations import create_cell, migrate
 from tests.support.database.citus import citus_cluster, citus_database
 from tests.support.database.own_database import DatabaseRoles, copied_database, run_as_superuser
 
 CELL = "cell_1"
 _entered = ExitStack()
+
+
+def schema_of_run() -> str:
+    """The schema with the rows of all new organizations of this run's database."""
+    return CELL if os.environ.get("BYOK_TEST_CELLS") else HOME
 
 
 def enter_cell() -> None:

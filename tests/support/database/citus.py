@@ -17,6 +17,7 @@ import asyncpg
 import sqlalchemy as sa
 
 from app.database.connections import connect
+from app.database.migrations import migrate
 from app.database.roles import OWNER, SERVICE_LOGIN
 from tests.support.database.bare_servers import BareServer, bare_server, installations
 from tests.support.database.own_database import PASSWORD, DatabaseRoles, configured_server, create_database
@@ -94,16 +95,26 @@ def _roles_of(node: sa.URL) -> DatabaseRoles:
 
 
 @asynccontextmanager
-async def citus_database(cluster: CitusCluster) -> AsyncIterator[DatabaseRoles]:
+async def citus_database(
+    cluster: CitusCluster, *, migrates_first: bool = False, has_workers: bool = True
+) -> AsyncIterator[DatabaseRoles]:
     """Create a database on all nodes with `roles.sql`, and make a cluster of it. It goes with its servers.
 
     Nodes log in to each other as the role that runs a statement: the service's login, or the owner in its functions.
     Their passwords are in `pg_dist_authinfo`, which only superusers may read.
+
+    Args:
+        cluster: the servers.
+        migrates_first: create the tables before the extension.
+        has_workers: let the coordinator know of the workers.
     """
     name = f"byok_test_{uuid4().hex[:12]}"
     coordinator, *workers = (node.set(database=name) for node in cluster.nodes)
     for node in (coordinator, *workers):
         await create_database(_roles_of(node), name)
+    if migrates_first:
+        await migrate(cluster.coordinator.of_database(name).owner)
+    for node in (coordinator, *workers):
         await run_on(
             node,
             "CREATE EXTENSION citus",
@@ -117,7 +128,7 @@ async def citus_database(cluster: CitusCluster) -> AsyncIterator[DatabaseRoles]:
         coordinator,
         *(f"ALTER ROLE {role} SET {it}" for role in (SERVICE_LOGIN, OWNER) for it in _SETTINGS_OF_LOGINS),
         f"SELECT citus_set_coordinator_host('{coordinator.host}', {coordinator.port})",
-        *(f"SELECT citus_add_node('{worker.host}', {worker.port})" for worker in workers),
+        *(f"SELECT citus_add_node('{it.host}', {it.port})" for it in (workers if has_workers else ())),
     )
     yield cluster.coordinator.of_database(name)
 

@@ -28,7 +28,6 @@ QUERY = ReportQuery(
     group_by=(Dimension.USAGE_MODE, Dimension.MODEL),
     filters=UsageFilters(),
 )
-REPEATABLE_READ = Query(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
 _LEDGER_TOTALS = Query(
     sa.text(
         "SELECT count(*) AS requests, coalesce(sum(output_tokens), 0) AS output, coalesce(sum(cost), 0) AS cost,"
