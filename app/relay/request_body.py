@@ -1,6 +1,5 @@
 """What the relay reads of a request: model, `max_tokens`, `stream` and the size. The body is forwarded byte for byte."""
 
-import re
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -24,7 +23,8 @@ _MAX_BRACES: Final = 100_000
 _MAX_VALUES: Final = 2_000_000
 _BEFORE_VALUES: Final = (b",", b"[", b"{")
 _PIECE: Final = 256 * 1024
-_OBJECT: Final = re.compile(rb"[ \t\r\n]*\{")
+_BLANKS: Final = b" \t\r\n"
+_OTHER_STARTS: Final = b'["-0123456789'
 # No longer text can be valid: a character of a model's name takes 12 bytes if it is escaped as two surrogates.
 _LONGEST_MODEL: Final = 12 * MAX_MODEL_LENGTH + 2
 _LONGEST_NUMBER: Final = 400
@@ -99,8 +99,11 @@ async def _fields(body: bytes, time_slice: TimeSlice) -> _Fields:
 
 async def _require_bounded_values(body: bytes, time_slice: TimeSlice) -> None:
     """Refuse a large body that would take long to decode."""
-    if _OBJECT.match(body) is None:
-        raise RelayError(INVALID_REQUEST, message=_NOT_AN_OBJECT)
+    first = body[:_PIECE].lstrip(_BLANKS)[:1]
+    if first != b"{":
+        if first and first in _OTHER_STARTS:
+            raise RelayError(INVALID_REQUEST, message=_NOT_AN_OBJECT)
+        raise RelayError(MALFORMED_JSON)
     values = 0
     for start in range(0, len(body), _PIECE):
         values += sum(body.count(character, start, start + _PIECE) for character in _BEFORE_VALUES)

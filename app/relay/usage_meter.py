@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -21,6 +22,8 @@ MAX_USAGE_BYTES: Final = 64 * 1024
 MAX_TEXT_BYTES: Final = 4096
 # More than a message has. The content of a body with more is not decoded, because each of them may become an object.
 MAX_BRACES: Final = 100_000
+# More than the models that may be tried.
+MAX_FALLBACKS: Final = 16
 BYTES_PER_TOKEN: Final = 4
 
 
@@ -85,8 +88,10 @@ class JsonMeter:
     def __init__(self) -> None:
         self._body = bytearray()
         self._is_too_large = False
+        self._metered: Metered | None = None
 
     def feed(self, chunk: bytes) -> None:
+        self._metered = None
         if self._is_too_large or len(self._body) + len(chunk) > MAX_JSON_BYTES:
             self._is_too_large = True
             self._body.clear()
@@ -94,6 +99,11 @@ class JsonMeter:
         self._body += chunk
 
     def result(self) -> Metered:
+        if self._metered is None:
+            self._metered = self._decoded()
+        return self._metered
+
+    def _decoded(self) -> Metered:
         body = _fields(self._body)
         if body is None:
             return Metered()
@@ -114,8 +124,9 @@ class JsonMeter:
     def _fallback_category(self, content: Raw) -> str | None:
         if _FALLBACK not in self._body or self._body.count(b"{") > MAX_BRACES:
             return None
-        blocks = _decoded(content, list[_Fields]) or ()
-        return next((it for it in map(_trigger_category, blocks) if it), None)
+        blocks = (it for it in _decoded(content, list[_Block]) or () if bytes(it.type) == _FALLBACK)
+        found = (_category(it.trigger) for it in islice(blocks, MAX_FALLBACKS))
+        return next((it for it in found if it), None)
 
 
 class SseMeter:
@@ -303,6 +314,13 @@ class _Fields(Struct):
     error: Raw = Raw()
     details: Raw = Raw()
     error_code: Raw = Raw()
+
+
+class _Block(Struct):
+    """A content block, of which there may be many."""
+
+    type: Raw = Raw()
+    trigger: Raw = Raw()
 
 
 _Kind = TypeVar("_Kind")

@@ -38,7 +38,8 @@ _ASK_WORKER = Query(
         FROM (SELECT CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS next) AS s
         CROSS JOIN pg_catalog.pg_dist_partition p
         CROSS JOIN LATERAL run_command_on_shards(p.logicalrelid, $command$
-            SELECT concat((SELECT string_agg(gid, ' ') FROM pg_prepared_xacts WHERE database = current_database()),
+            SELECT concat((SELECT string_agg(gid, ' ') FROM pg_prepared_xacts
+                WHERE database = current_database() AND starts_with(gid, 'citus_')),
                 '|', ({_WRITING}))
         $command$) w
         LEFT JOIN pg_catalog.pg_dist_transaction t

@@ -29,13 +29,13 @@ _DESCRIBE = """
         'citus', split_part(citus_version(), ' ', 2), 'wal_level', current_setting('wal_level'),
         'roles', (SELECT json_agg(rolname) FROM pg_roles WHERE rolname IN ({roles})))
 """
-# All tables of a cell on a worker are on the same one.
+# All tables of a cell on a worker are on the same one. Citus may also choose the coordinator, if that may have shards.
 _PLACES = """
     SELECT c.name, (
         SELECT n.nodename || ':' || n.nodeport FROM pg_dist_partition p
         JOIN pg_dist_shard s ON s.logicalrelid = p.logicalrelid
         JOIN pg_dist_placement l ON l.shardid = s.shardid
-        JOIN pg_dist_node n ON n.groupid = l.groupid AND n.noderole = 'primary'
+        JOIN pg_dist_node n ON n.groupid = l.groupid AND n.noderole = 'primary' AND n.groupid <> 0
         WHERE p.logicalrelid = to_regclass(c.name || '.alembic_version') LIMIT 1) AS address
     FROM cells.cell c
 """
@@ -57,6 +57,8 @@ _PREPARED = (
     "SELECT string_agg(gid, ' ') FROM pg_prepared_xacts WHERE database = current_database()"
     " AND starts_with(gid, 'citus_')"
 )
+# The URL may name another role, or none.
+_SESSION_ROLE = "SELECT session_user"
 _LOOKS = 30
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -119,13 +121,12 @@ async def missing_for_workers(owner: sa.URL, service: sa.URL) -> Sequence[str]:
         owner: the owner's login.
         service: the service's login.
     """
+    async with read_only_transaction(service) as connection:
+        service_role = await connection.fetchval(_SESSION_ROLE)
     async with read_only_transaction(owner) as connection:
-        nodes = await read_nodes(connection, str(owner.username), str(service.username))
-        missing = [
-            *_missing_nodes(nodes),
-            *_missing_roles(nodes, (str(owner.username), str(service.username), SERVICE_ROLE)),
-            *unfit_logs(nodes),
-        ]
+        roles = (await connection.fetchval(_SESSION_ROLE), service_role, SERVICE_ROLE)
+        nodes = await read_nodes(connection, *roles)
+        missing = [*_missing_nodes(nodes), *_missing_roles(nodes, roles), *unfit_logs(nodes)]
         missing += await missing_of_login(connection)
     if missing:
         return missing

@@ -107,6 +107,9 @@ class TestRefusals:
             b"\xef\xbb\xbf{}",
             b'{"a": ' * 100_000,
             b'{"model": "m", "max_tokens": 1} more',
+            b"\xef\xbb\xbf{" + b" " * 3_000_000 + b"}",
+            b" " * 3_000_000 + b"{}",
+            b"nonsense" * 500_000,
         ],
     )
     def test_body_that_is_not_json(self, body: bytes) -> None:

@@ -203,6 +203,28 @@ class TestJson:
 
         assert result.refusal_category == expected
 
+    @pytest.mark.parametrize(
+        "block", [{"type": "fallback"}, {"type": "fallback", "trigger": {"category": ""}}, {}]
+    )
+    async def test_number_of_blocks_is_no_way_to_stop_the_loop(self, block: dict[str, Any]) -> None:
+        blocks = [block] * (MAX_BRACES // (2 if "trigger" in block else 1) - 9)
+        meter = JsonMeter()
+        meter.feed(json.dumps(self.MESSAGE | {"content": [*blocks, {"type": "fallback"}]}).encode())
+
+        async def read() -> Metered:
+            return meter.result()
+
+        result, cost = await cost_of(read())
+
+        assert result.refusal_category is None
+        assert cost.longest_seconds < 0.1
+
+    def test_has_read_its_response_once(self) -> None:
+        meter = JsonMeter()
+        meter.feed(json.dumps(self.MESSAGE).encode())
+
+        assert meter.result() is meter.result()
+
     def test_cut_message_reports_nothing(self) -> None:
         assert self.metered(json.dumps(self.MESSAGE).encode()[:-1]) == Metered()
 
