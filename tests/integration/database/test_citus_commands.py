@@ -166,7 +166,8 @@ class TestAdd:
         coordinator, worker, _ = (node.set(database=roles.name) for node in cluster.nodes)
         address = workers_of(cluster)[0]
         login = f"ALTER ROLE byok_app IN DATABASE {roles.name}"
-        entry = "UPDATE pg_dist_authinfo SET authinfo = 'password={}' WHERE rolename = '{}'"
+        forget = "DELETE FROM pg_dist_authinfo WHERE rolename = '{}'"
+        remember = "INSERT INTO pg_dist_authinfo SELECT nodeid, '{}', 'password={}' FROM (VALUES (0), (-1)) AS n (nodeid)"
         broken = [
             (coordinator, f"{login} SET citus.propagate_set_commands = 'none'", f"{login} RESET ALL"),
             (coordinator, f"{login} SET citus.override_table_visibility = on", f"{login} RESET ALL"),
@@ -176,7 +177,7 @@ class TestAdd:
                 "ALTER ROLE byok_absent RENAME TO byok_app",
             ),
             *(
-                (coordinator, entry.format("wrong", role), entry.format(roles.owner.password, role))
+                (coordinator, forget.format(role), remember.format(role, roles.owner.password))
                 for role in ("byok_app", "byok_owner")
             ),
             (

@@ -73,7 +73,8 @@ class BareServer:
         )
 
     def run(self, command: str, *arguments: str) -> None:
-        """Run a program of PostgreSQL on the data directory."""
+        """Run a program of PostgreSQL on the data directory. A server that it starts does not know the password."""
+        secret = {} if command == "pg_ctl" else {"PGPASSWORD": str(self.superuser.password)}
         subprocess.run(  # a fixed program
             [str(self.programs / command), "-D", str(self.data), *arguments],
             check=True,
@@ -81,7 +82,7 @@ class BareServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env=os.environ | {"PGPASSWORD": str(self.superuser.password)},
+            env=os.environ | secret,
             **_account_options(),
         )
 
