@@ -112,7 +112,7 @@ class AdmittedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnd:
-    """How a call ended. `usage` is a usage object in JSON; `refusal_category` is as the provider sent it."""
+    """How a call ended. `usage` is a usage object in JSON; `refusal_category` is one that the provider bills."""
 
     call: AdmittedCall
     by: EndedBy

@@ -44,7 +44,7 @@ class Metered:
         model: the model of the response.
         message_id: the provider's id of the message.
         stop_reason: why the model stopped.
-        refusal_category: what the refusal was about that ended the response, or that made another model continue. The provider bills some.
+        refusal_category: the category of the refusal that ended the response, or after which another model continued.
         is_complete: `message_stop` was received, or the JSON body was a whole message.
         error_type: `error.type` of an `event: error`, or of an error body in JSON.
         error_code: `error.details.error_code` of the same.
@@ -124,9 +124,8 @@ class JsonMeter:
     def _fallback_category(self, content: Raw) -> str | None:
         if _FALLBACK not in self._body or self._body.count(b"{") > MAX_BRACES:
             return None
-        blocks = (it for it in _decoded(content, list[_Block]) or () if bytes(it.type) == _FALLBACK)
-        found = (_category(it.trigger) for it in islice(blocks, MAX_FALLBACKS))
-        return next((it for it in found if it), None)
+        blocks = (it for it in _decoded(content, list[_Block]) or () if it.is_fallback)
+        return next((it for block in islice(blocks, MAX_FALLBACKS) if (it := _category(block.trigger))), None)
 
 
 class SseMeter:
@@ -198,9 +197,10 @@ class SseMeter:
                 delta = _fields(body.delta) or _Fields()
                 self._stop_reason = _text(delta.stop_reason) or self._stop_reason
                 self._refusal_category = _category(delta.stop_details) or self._refusal_category
-            case _ if name == _BLOCK_START:
-                block = _fields(body.content_block) or _Fields()
-                self._refusal_category = self._refusal_category or _trigger_category(block)
+            case b"content_block_start":
+                block = _decoded(body.content_block, _Block)
+                if block is not None and block.is_fallback:
+                    self._refusal_category = self._refusal_category or _category(block.trigger)
             case b"message_stop":
                 self._is_complete = True
             case _:
@@ -309,7 +309,6 @@ class _Fields(Struct):
     stop_details: Raw = Raw()
     content: Raw = Raw()
     content_block: Raw = Raw()
-    trigger: Raw = Raw()
     category: Raw = Raw()
     error: Raw = Raw()
     details: Raw = Raw()
@@ -317,10 +316,14 @@ class _Fields(Struct):
 
 
 class _Block(Struct):
-    """A content block, of which there may be many."""
+    """A content block, of which there may be many. `trigger` of a fallback is the refusal that made another model continue."""
 
     type: Raw = Raw()
     trigger: Raw = Raw()
+
+    @property
+    def is_fallback(self) -> bool:
+        return bytes(self.type) == _FALLBACK
 
 
 _Kind = TypeVar("_Kind")
@@ -349,11 +352,6 @@ def _text(value: Raw) -> str | None:
 def _category(stop_details: Raw) -> str | None:
     """The category of a refusal, from an object like `{"type": "refusal", "category": "bio"}`."""
     return _text((_fields(stop_details) or _Fields()).category)
-
-
-def _trigger_category(block: _Fields) -> str | None:
-    """The category of the refusal that made another model continue."""
-    return _category(block.trigger) if _text(block.type) == "fallback" else None
 
 
 def _error_of(body: _Fields) -> tuple[str | None, str | None]:

@@ -50,11 +50,7 @@ def _first_valid(candidates: Iterable[bytes]) -> DecodedEvent:
 def _candidates(end: CallEnd) -> Iterator[dict[str, Any]]:
     """The event, and then the same with less and less of what the provider sent."""
     event = _event_without_provider(end)
-    named = {
-        "model": end.model,
-        "provider_request_id": end.provider_request_id,
-        "refusal_category": end.refusal_category,
-    }
+    named = {"model": end.model, "provider_request_id": end.provider_request_id}
     usage = {"usage": orjson.Fragment(end.usage)}
     yield event | {name: value for name, value in named.items() if value is not None} | usage
     yield event | usage
@@ -71,12 +67,12 @@ def _event_without_provider(end: CallEnd) -> dict[str, Any]:
         "feature": dimensions.feature,
         "session_id": dimensions.session_id,
         "prompt_id": dimensions.prompt_id,
+        "stop_reason": REFUSAL if end.is_refusal else None,
+        "refusal_category": end.refusal_category,
     }
     # A managed event that names a credential would be billed 0.
     if call.credential_id is not None:
         optional |= {"credential_id": str(call.credential_id), "key_version": call.key_version}
-    if end.is_refusal:
-        optional["stop_reason"] = REFUSAL
     return {
         "event_id": str(request.id),
         "reservation_id": str(request.id),

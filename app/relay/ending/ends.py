@@ -11,7 +11,7 @@ import orjson
 from app.core.clock import now
 from app.relay.records import AdmittedCall, CallEnd, EndedBy, counters
 from app.relay.usage_meter import Metered
-from app.usage_events.priced_event import REFUSAL
+from app.usage_events.priced_event import BILLED_REFUSAL_CATEGORIES, REFUSAL
 from app.usage_events.records import Outcome, UsageSource
 
 _FIRST_ERROR_STATUS: Final = 400
@@ -54,8 +54,13 @@ def end_of(call: AdmittedCall, progress: Progress, by: EndedBy) -> CallEnd | Non
         model=None if metered is None else metered.model,
         provider_request_id=progress.provider_request_id,
         is_refusal=metered is not None and metered.stop_reason == REFUSAL,
-        refusal_category=None if metered is None else metered.refusal_category,
+        refusal_category=None if metered is None else _billed_category(metered),
     )
+
+
+def _billed_category(metered: Metered) -> str | None:
+    """The category of a refusal if it changes the cost. Another text is not kept: a gateway could leak the key in it."""
+    return metered.refusal_category if metered.refusal_category in BILLED_REFUSAL_CATEGORIES else None
 
 
 def _cost(call: AdmittedCall, progress: Progress, by: EndedBy) -> tuple[Outcome, UsageSource, bytes]:

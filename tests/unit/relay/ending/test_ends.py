@@ -108,7 +108,7 @@ class TestEvent:
 
     @pytest.mark.parametrize(
         ("category", "expected"),
-        [("bio", "bio"), (None, None), ("x" * 65, None), ("sk-ant-api03-abcdefgh", None)],
+        [("bio", "bio"), (None, None), ("cyber", None), ("AbCdEfGh", None), ("x" * 65, None)],
     )
     async def test_says_that_a_model_declined(self, category: str | None, expected: str | None) -> None:
         metered = replace(REPORTED, stop_reason="refusal", refusal_category=category)
