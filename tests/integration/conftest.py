@@ -20,6 +20,7 @@ from tests.support.credentials.invariants import CredentialUnderTest
 from tests.support.credentials.operations import rotation
 from tests.support.credentials.organization_harness import OrganizationHarness, make_key
 from tests.support.credentials.store_variants import Secret, StoreVariant, over_vault
+from tests.support.database.citus import CitusCluster, citus_cluster
 from tests.support.database.own_database import DatabaseRoles, copied_database
 from tests.support.database.rows import fetch
 from tests.support.fakes import FakeSecretStore
@@ -28,6 +29,13 @@ from tests.support.vault.fault_injection import InterceptableVaultServer
 from tests.support.vault.in_process import InProcessVaultServer, InProcessWire
 from tests.support.vault.prepared import prepared_vault
 from tests.support.vault.real_server import is_real_vault_available, real_server
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[CitusCluster]:
+    """A Citus cluster, for tests that need one."""
+    with citus_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ Skipped where PostgreSQL does not have the extension.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,30 +20,19 @@ from app.usage_reports.rollup_repository import WatermarkAhead
 from app.usage_reports.rollup_worker import RollupWorker
 from tests.support.database.celled import ingest, requests_in_report
 from tests.support.database.celled_on_citus import Cluster, celled_on_citus
-from tests.support.database.citus import CitusCluster, citus_cluster, citus_programs, run_on
+from tests.support.database.citus import CitusCluster, needs_own_citus, run_on
 from tests.support.database.own_database import run_as_superuser
 from tests.support.polling import resolved, until
 from tests.support.requests.usage_events import event
 from tests.support.tenant import MakeToken, Tenant
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(citus_programs() is None, reason="no PostgreSQL here has the extension citus"),
-]
+pytestmark = [pytest.mark.slow, needs_own_citus]
 
 # Of the cells' tables; those of shards have a number at the end.
 _POLICIES = """
     SELECT schemaname, tablename, policyname, permissive, roles::text, cmd, qual, with_check FROM pg_policies
     WHERE schemaname IN ('cell_1', 'cell_2') AND tablename !~ '_[0-9]+$'
 """
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Any:
-    with citus_cluster() as cluster:
-        if not cluster.servers:
-            pytest.skip("the servers of BYOK_TEST_CITUS_URL cannot be killed")
-        yield cluster
 
 
 @pytest.fixture

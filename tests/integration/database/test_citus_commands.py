@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -24,28 +23,17 @@ from app.usage_reports.rollup_worker import RollupWorker
 from tests.support.database.bare_servers import BareServer
 from tests.support.database.celled import ingest
 from tests.support.database.celled_on_citus import Cluster, application_on, celled_on_citus
-from tests.support.database.citus import CitusCluster, citus_cluster, citus_database, citus_programs, run_on
+from tests.support.database.citus import CitusCluster, citus_database, needs_own_citus, run_on
 from tests.support.database.own_database import DatabaseRoles
 from tests.support.polling import until
 from tests.support.processes.commands import byok
 from tests.support.requests.usage_events import event
 from tests.support.tenant import MakeToken
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(citus_programs() is None, reason="no PostgreSQL here has the extension citus"),
-]
+pytestmark = [pytest.mark.slow, needs_own_citus]
 
 _SCHEMAS = "SELECT FROM pg_namespace WHERE nspname = 'cell_1'"
 _RELOAD = "SELECT pg_reload_conf()"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Any:
-    with citus_cluster() as cluster:
-        if not cluster.servers:
-            pytest.skip("the servers of BYOK_TEST_CITUS_URL cannot be killed")
-        yield cluster
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -19,15 +18,12 @@ from app.settings.settings import Settings
 from app.usage_reports.rollup_worker import RollupWorker
 from tests.support.database.celled import ingest, requests_in_report
 from tests.support.database.celled_on_citus import Cluster, celled_on_citus
-from tests.support.database.citus import CitusCluster, citus_cluster, is_citus_available, run_on
+from tests.support.database.citus import CitusCluster, needs_citus, run_on
 from tests.support.database.citus_rules import refused_on_citus
 from tests.support.requests.usage_events import event
 from tests.support.tenant import MakeToken
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not is_citus_available(), reason="no PostgreSQL here has the extension citus"),
-]
+pytestmark = [pytest.mark.slow, needs_citus]
 
 # What migrations are most often for: a column with a default, an index, a table with its privileges and policy, a function.
 _MIGRATION = '''
@@ -113,12 +109,6 @@ _STATEMENTS = [
     "COMMENT ON TABLE public.spend_limit IS 'x'",
     "LOCK TABLE public.spend_limit IN ACCESS EXCLUSIVE MODE",
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Any:
-    with citus_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ Skipped where PostgreSQL does not have the extension.
 """
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import asyncpg
 import pytest
@@ -15,26 +14,17 @@ from app.database.engine import Database
 from app.settings.settings import Settings
 from tests.support.database.celled import ingest
 from tests.support.database.celled_on_citus import Cluster, celled_on_citus
-from tests.support.database.citus import CitusCluster, citus_cluster, is_citus_available, run_on
+from tests.support.database.citus import CitusCluster, needs_citus, run_on
 from tests.support.database.own_database import run_as_superuser
 from tests.support.requests.usage_events import event
 from tests.support.tenant import MakeToken, Tenant
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not is_citus_available(), reason="no PostgreSQL here has the extension citus"),
-]
+pytestmark = [pytest.mark.slow, needs_citus]
 
 _FEW = 4
 # Citus removes them only when it is asked, because it is configured so here.
 _TWO_PHASE_COMMITS = "SELECT count(*) AS n FROM pg_dist_transaction"
 _NEXT_NUMBER = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8 AS n"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Any:
-    with citus_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture

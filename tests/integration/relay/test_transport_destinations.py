@@ -156,16 +156,10 @@ class TestUrls:
 
         assert server.connections == 0
 
-    async def test_operators_endpoint_is_reached_in_the_spelling_that_it_has(self) -> None:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "LOCALHOST"])
+    async def test_operators_endpoint_may_be_on_loopback_in_any_spelling(self, host: str) -> None:
         async with scripted_server(OK, tls=False) as server:
-            base_url = f"http://LOCALHOST:{server.port}"
-            async with provider_client(operator_base_url=base_url) as client:
-                response = await client.open(post(f"{base_url}/v1/messages", is_custom=False))
-                assert await body_of(response) == b"{}"
-
-    async def test_operators_endpoint_may_be_on_loopback(self) -> None:
-        async with scripted_server(OK, tls=False) as server:
-            base_url = f"http://127.0.0.1:{server.port}"
+            base_url = f"http://{host}:{server.port}"
             async with provider_client(operator_base_url=base_url) as client:
                 response = await client.open(post(f"{base_url}/v1/messages", is_custom=False))
                 assert await body_of(response) == b"{}"

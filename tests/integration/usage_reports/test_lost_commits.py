@@ -6,7 +6,6 @@ Skipped where PostgreSQL does not have the extension.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -20,27 +19,16 @@ from app.usage_reports.rollup_worker import RollupWorker
 from tests.support.database.bare_servers import BareServer
 from tests.support.database.celled import ingest, requests_in_report
 from tests.support.database.celled_on_citus import Cluster, celled_on_citus
-from tests.support.database.citus import CitusCluster, citus_cluster, citus_programs, run_on
+from tests.support.database.citus import CitusCluster, needs_own_citus, run_on
 from tests.support.polling import until
 from tests.support.requests.usage_events import event
 from tests.support.tenant import MakeToken, Tenant
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(citus_programs() is None, reason="no PostgreSQL here has the extension citus"),
-]
+pytestmark = [pytest.mark.slow, needs_own_citus]
 
 _RELOAD = "SELECT pg_reload_conf()"
 _NEXT_NUMBER = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8 AS n"
 _SHARD = "SELECT shard_name FROM citus_shards WHERE table_name = to_regclass('cell_1.job_queue')"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Any:
-    with citus_cluster() as cluster:
-        if not cluster.servers:
-            pytest.skip("the servers of BYOK_TEST_CITUS_URL cannot be killed")
-        yield cluster
 
 
 @pytest.fixture
@@ -134,6 +122,18 @@ class TestLostCommits:
             await celled.services[RollupWorker].roll_up(tenant.organization)
             assert not await celled.is_queued("cell_1", tenant)
             assert await requests_in_report(tenant) == 2
+
+    async def test_a_rollup_does_not_wait_for_a_prepared_transaction_of_another_application(
+        self, celled: Cluster, cluster: CitusCluster
+    ) -> None:
+        tenant = await celled.tenant_in("cell_1")
+        worker = await celled.worker(cluster, "cell_1")
+        node = worker.superuser.set(database=celled.roles.name)
+        await run_on(node, "BEGIN", "CREATE TABLE other ()", "PREPARE TRANSACTION 'tx|42'")
+        try:
+            assert (await step(celled, tenant)).has_moved
+        finally:
+            await run_on(node, "ROLLBACK PREPARED 'tx|42'")
 
     async def test_a_rollup_does_not_wait_for_transactions_that_run(
         self, celled: Cluster, cluster: CitusCluster

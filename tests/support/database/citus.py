@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import pytest
 import sqlalchemy as sa
 
 from app.database.connections import connect
@@ -47,6 +48,16 @@ def citus_programs() -> Path | None:
 
 def is_citus_available() -> bool:
     return "BYOK_TEST_CITUS_URL" in os.environ or citus_programs() is not None
+
+
+needs_citus = pytest.mark.skipif(
+    not is_citus_available(), reason="no PostgreSQL here has the extension citus"
+)
+# For tests that kill nodes.
+needs_own_citus = pytest.mark.skipif(
+    "BYOK_TEST_CITUS_URL" in os.environ or citus_programs() is None,
+    reason="no PostgreSQL here has the extension citus, or BYOK_TEST_CITUS_URL names servers that tests cannot kill",
+)
 
 
 def availability_message() -> str:
