@@ -144,7 +144,7 @@ async def create_cell(url: sa.URL, cell: str, *, is_distributed: bool = False) -
     Args:
         url: the owner's login.
         cell: a valid name.
-        is_distributed: put all tables of the cell on one worker of Citus. `missing_for_workers` says if it can be.
+        is_distributed: put all tables of the cell on one worker of Citus. `missing_for_workers` determines whether it can be.
 
     Raises:
         MigrationFailed
