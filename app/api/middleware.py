@@ -1,7 +1,7 @@
 """Middleware around every request, from outside in: context, CORS, authentication. Plain ASGI, for speed.
 
-`RequestContext` sets the request id and the headers of every response, writes the access log, metrics and the span, and
-turns an unhandled exception into a 500 without details. `Authentication` rejects requests to /v1 without a valid token
+`RequestContext` sets the request id and the headers of every response, paces the body, writes the access log, metrics and
+the span, and turns an unhandled exception into a 500 without details. `Authentication` rejects requests to /v1 without a valid token
 before any byte of the body is read. Within them, `app.api.body_limits` limits the body.
 """
 
@@ -23,7 +23,7 @@ from app.auth.authenticator import Authenticator, TokenRefused
 from app.auth.principal import Principal
 from app.core.clock import new_request_id
 from app.core.errors import ByokError, NotFound
-from app.core.event_loop import RequestInProgress
+from app.core.event_loop import RequestInProgress, TimeSlice
 from app.observability.metrics import REQUEST_SECONDS, REQUESTS
 from app.observability.tracing import is_tracing, server_span
 
@@ -105,7 +105,7 @@ class RequestContext:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, _paced(receive), send_with_headers)
         except ResponseTruncated as error:
             log.warning("response_truncated", code=error.code)
             _abort(scope)
@@ -128,6 +128,21 @@ class RequestContext:
                 {"http.route": route, "http.response.status_code": status, "byok.request_id": request_id}
             )
         return status
+
+
+def _paced(receive: Receive) -> Receive:
+    """Receive a body no faster than other long work goes on: the server's work for 16 MiB is not done in this task."""
+    time_slice = TimeSlice()
+
+    async def receive_paced() -> Message:
+        message = await receive()
+        time_slice.resume()
+        time_slice.count_received(len(message.get("body", b"")))
+        await time_slice.pause_if_used()
+        time_slice.suspend()
+        return message
+
+    return receive_paced
 
 
 def _abort(scope: Scope) -> None:

@@ -15,6 +15,8 @@ Item = TypeVar("Item")
 
 # No task may use the event loop for much longer at a time.
 SLICE_SECONDS: Final = 0.0005
+# What the event loop and the kernel have used for a byte of a body before a task sees it: half a slice for 128 KiB.
+_SECONDS_PER_RECEIVED_BYTE: Final = 2e-9
 # A pause ends when an iteration of the event loop ran no other callback: it takes less time than this.
 _IDLE_SECONDS: Final = 0.0003
 # A pause ends after this time, however busy the loop is, so that long work always goes on.
@@ -67,6 +69,10 @@ class TimeSlice:
             await (asyncio.sleep(0) if self._in_transaction else _pause())
             self._left = SLICE_SECONDS
             self._began_at = time.perf_counter()
+
+    def count_received(self, size: int) -> None:
+        """Count the time that the server has used to receive these bytes of a body. Their client waits meanwhile."""
+        self._left -= size * _SECONDS_PER_RECEIVED_BYTE
 
     def suspend(self) -> None:
         self._left -= time.perf_counter() - self._began_at

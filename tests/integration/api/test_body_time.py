@@ -5,10 +5,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from app.api.body_limits import BodyLimits
 from app.api.middleware import RequestContext
@@ -165,3 +167,35 @@ async def _hold(
     await client.send(request(path, JSON, length, method="POST", body=b" " * size))
     await asyncio.sleep(0.01)
     return client
+
+
+class TestPace:
+    async def test_a_large_body_lets_other_requests_go_on(self) -> None:
+        parts = [b"x" * 256 * 1024] * 16
+        iterations: list[int] = []
+
+        async def receive() -> Message:
+            iterations.append(counted[0])
+            return {"type": "http.request", "body": parts.pop(), "more_body": bool(parts)}
+
+        async def read(_: Scope, receive: Receive, send: Send) -> None:
+            while (await receive())["more_body"]:
+                pass
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+
+        async def ignore(_: Message) -> None:
+            pass
+
+        async def count() -> None:
+            while True:
+                counted[0] += 1
+                await asyncio.sleep(0)
+
+        counted = [0]
+        other = asyncio.create_task(count())
+        scope = {"type": "http", "method": "POST", "path": EVENTS, "headers": []}
+        await RequestContext(read)(scope, receive, ignore)
+        other.cancel()
+
+        assert len(iterations) == 16
+        assert all(before < after for before, after in pairwise(iterations))

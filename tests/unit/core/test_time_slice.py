@@ -90,6 +90,21 @@ class TestTimeSlice:
         assert counted == [0]
         other.cancel()
 
+    async def test_counts_what_the_server_used_to_receive_a_body(self) -> None:
+        counted, time_slice = [0], TimeSlice()
+        time_slice._left = 60
+        other = asyncio.create_task(_count(counted))
+
+        time_slice.count_received(1024)
+        await time_slice.pause_if_used()
+        assert counted == [0]
+        time_slice._left = SLICE_SECONDS
+        time_slice.count_received(1024 * 1024)
+        await time_slice.pause_if_used()
+
+        assert counted[0] >= 1
+        other.cancel()
+
     async def test_in_a_transaction_lets_others_run_but_does_not_wait_in_line(self) -> None:
         counted, time_slice = [0], TimeSlice(in_transaction=True)
         other = asyncio.create_task(_count(counted))
