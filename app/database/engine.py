@@ -88,7 +88,7 @@ class Database:
 
     Args:
         login: the server and the login role.
-        pool_size: the maximum number of connections. Idle connections stay open.
+        pool_size: the maximum number of connections. One that is idle for five minutes is closed.
         timeout_seconds: limit for connecting, for waiting for a free connection, and for one statement.
         quotas: how organizations share the connections. None: without quotas, for commands.
         is_replica: the server is a replica. There are no cells then, so none are looked for.

@@ -1,15 +1,18 @@
 """Periodic validation: due items run once, the result schedules the next run, unneeded items are removed."""
 
 import asyncio
+import contextvars
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.clock import new_id
 from app.core.errors import NotFound
+from app.core.event_loop import RequestInProgress
 from app.core.services import Services
 from app.credentials.deletion import DeletionService
 from app.credentials.enablement import EnablementService
@@ -17,6 +20,9 @@ from app.credentials.service import CredentialService
 from app.credentials.validation_results import Reason, ValidationStatus
 from app.credentials.validator import RESPONSE_SECONDS
 from app.database.engine import Database
+from app.database.unit_of_work import UnitsOfWork
+from app.jobs.fair_runner import START_SECONDS, FairConcurrency, FairRunner
+from app.jobs.queue import DueItem, JobKind
 from app.validation.runner import MIN_PROBE_SECONDS, _seconds_left
 from app.validation.service import ValidationService
 from app.validation.worker import BUSY_HOST_DELAY, ValidationWorker
@@ -43,6 +49,33 @@ async def harness(
 def about(interval: timedelta) -> tuple[timedelta, timedelta]:
     """Return the bounds of the 10 % jitter, with 5 seconds for the runtime of the test."""
     return interval * 0.9 - timedelta(seconds=5), interval * 1.1
+
+
+class TestStart:
+    async def test_items_start_one_after_another_beside_short_requests(
+        self, harness: PeriodicValidationHarness, own_database: Database
+    ) -> None:
+        for _ in range(PER_ORGANIZATION):
+            await harness.register()
+        await harness.make_due()
+        started_at: list[float] = []
+
+        async def work(_: DueItem) -> None:
+            started_at.append(asyncio.get_running_loop().time())
+
+        runner = FairRunner(
+            UnitsOfWork(own_database),
+            JobKind.REVALIDATE,
+            work,
+            concurrency=FairConcurrency(total=CONCURRENCY, per_organization=PER_ORGANIZATION),
+            visibility_timeout=DAY,
+        )
+        request = contextvars.copy_context().run(RequestInProgress)
+        await runner.run()
+        request.end()
+
+        assert len(started_at) == PER_ORGANIZATION
+        assert all(later - earlier >= START_SECONDS / 2 for earlier, later in pairwise(started_at))
 
 
 class TestRun:
