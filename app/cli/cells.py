@@ -23,11 +23,11 @@ def cells() -> None:
 @cells.command("list")
 def list_cells_command() -> None:
     """List the cells and how many organizations each has. On Citus, also the nodes, their versions and cells."""
+    settings = configured()
+
     import asyncio
 
     from app.cell_commands import list_cells, list_nodes
-
-    settings = configured()
 
     async def read(access: "DatabaseAccess") -> "tuple[Sequence[Cell], Sequence[Node]]":
         return await list_cells(settings, access), await list_nodes(settings, access)
@@ -52,11 +52,12 @@ def add_cell_command(name: str, *, on_coordinator: bool) -> None:
     on a worker, which Citus chooses. If something is missing for that, the command shows how to fix it, and changes
     nothing. If it is interrupted, run it again.
     """
+    settings = configured()
+
     import asyncio
 
     from app.cell_commands import add_cell
 
-    settings = configured()
     worker = with_database(
         settings,
         lambda access: asyncio.run(add_cell(settings, access, name, on_coordinator=on_coordinator)),
@@ -91,11 +92,12 @@ def delete_command(name: str) -> None:
     It is refused while an organization lives there, or while rows of a stopped move are left. The message names up to 10
     of these organizations.
     """
+    settings = configured()
+
     import asyncio
 
     from app.cell_commands import delete
 
-    settings = configured()
     with_database(settings, lambda access: asyncio.run(delete(settings, access, name)))
     click.echo(f"Deleted the cell {name}.")
 
@@ -110,11 +112,12 @@ def move_command(organization: str, cell: str) -> None:
     affected, but the rollups of all organizations wait. An interrupted move may be repeated.
     """
     check_organization(organization)
+    settings = configured()
+
     import asyncio
 
     from app.cell_commands import move
 
-    settings = configured()
     moved = with_database(
         settings,
         lambda access: asyncio.run(move(settings, access, organization, cell, _print_progress)),
@@ -132,11 +135,12 @@ def _count(organizations: int | None) -> str:
 
 
 def _let_take_new(name: str, *, takes_new: bool) -> None:
+    settings = configured()
+
     import asyncio
 
     from app.cell_commands import let_take_new
 
-    settings = configured()
     with_database(
         settings, lambda access: asyncio.run(let_take_new(settings, access, name, takes_new=takes_new))
     )

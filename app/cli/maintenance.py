@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 @click.option("--to", default="head", show_default=True, help="The target: head, base or a revision.")
 def migrate(to: str) -> None:
     """Migrate the database schema, as the owner of its tables."""
-    import asyncio
-
-    from app.composition.database_access import migrate_to
     from app.settings.checks import Purpose
 
     settings = configured(Purpose.MIGRATE)
+
+    import asyncio
+
+    from app.composition.database_access import migrate_to
+
     revision = with_database(settings, lambda access: asyncio.run(migrate_to(settings, access, to)))
     click.echo(f"The schema is at {revision or 'base'}. Next: byok serve")
 
@@ -42,14 +44,14 @@ def price_backfill(organization: str | None, *, with_overrides: bool) -> None:
     """
     if organization is not None:
         check_organization(organization)
+    settings = configured()
+
     import asyncio
 
     from app.composition.bootstrap import open_services
     from app.composition.database_access import prepare_database
     from app.core.errors import Unavailable
     from app.pricing.backfill import PriceBackfillService
-
-    settings = configured()
 
     async def backfill(access: "DatabaseAccess") -> "Sequence[BackfillResult]":
         await prepare_database(settings, access)
@@ -83,12 +85,14 @@ def vault_setup() -> None:
 
     Creates engines, keys, policies and AppRole roles, and prints the role ids. May be repeated.
     """
-    import asyncio
-
-    from app.composition.vault import set_up_vault
     from app.settings.checks import Purpose
 
     settings = configured(Purpose.SET_UP_VAULT)
+
+    import asyncio
+
+    from app.composition.vault import set_up_vault
+
     roles = asyncio.run(set_up_vault(settings, _print_progress))
     for role, role_id in roles.items():
         click.echo(f"BYOK_VAULT__ROLES__{role.upper()}__ROLE_ID={role_id}")
@@ -108,9 +112,10 @@ def rotate_root_command(*, prepare: bool) -> None:
 
     Instances may be running. An interrupted run continues where it stopped.
     """
+    settings = configured()
+
     from app.admin_commands import rotate_root
 
-    settings = configured()
     _run(settings, lambda access: rotate_root(settings, access, _print_progress, only_prepare=prepare))
     if prepare:
         click.echo("Next: copy the keyset file to every machine that runs an instance, then byok rotate-root")
@@ -129,9 +134,10 @@ def migrate_secrets_command(*, cancel: bool) -> None:
     Moves the keys and the signing secrets of webhooks. No instance may be running. An interrupted run continues where
     it stopped.
     """
+    settings = configured()
+
     from app.admin_commands import migrate_secrets
 
-    settings = configured()
     _run(settings, lambda access: migrate_secrets(settings, access, _print_progress, cancel=cancel))
     if cancel:
         click.echo(
@@ -152,9 +158,10 @@ def rewrap_secrets_command(*, rotate_keys: bool) -> None:
     Uses the newest version of each transit key. Instances may be running. An interrupted run continues where it
     stopped.
     """
+    settings = configured()
+
     from app.admin_commands import rewrap_secrets
 
-    settings = configured()
     _run(settings, lambda access: rewrap_secrets(settings, access, _print_progress, rotate_keys=rotate_keys))
     click.echo(
         "Done. You may now raise min_decryption_version of the transit keys: see docs/how-to/rotate-keys.md"

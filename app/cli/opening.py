@@ -15,7 +15,10 @@ Result = TypeVar("Result")
 
 
 def configured(purpose: "Purpose | None" = None) -> "Settings":
-    """Load the settings, configure logs and traces, and warn about variables that are not settings."""
+    """Load the settings, configure logs and traces, and warn about variables that are not settings.
+
+    Commands call it before they import the rest of the application, so that a wrong setting is reported at once.
+    """
     from app.observability.logs import configure_logging
     from app.observability.tracing import configure_tracing
     from app.settings.checks import Purpose

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 def serve(*, without_jobs: bool) -> None:
     """Run the API and the background jobs."""
     gc.disable()  # a tenth of a start's time; the server enables it once it is ready
-    import asyncio
-
-    from app.composition.database_access import prepare_database
-    from app.server import protect_process, serve_forever
     from app.settings.environment import check_listening_host
 
     settings = configured()
     check_listening_host(settings)
+
+    import asyncio
+
+    from app.composition.database_access import prepare_database
+    from app.server import protect_process, serve_forever
+
     protect_process(settings)
 
     def run(access: "DatabaseAccess") -> None:
@@ -44,12 +46,13 @@ def worker() -> None:
     With BYOK_METRICS_PORT, serves /metrics and /livez there.
     """
     gc.disable()  # a tenth of a start's time; the server enables it once it is ready
+    settings = configured()
+
     import asyncio
 
     from app.composition.database_access import prepare_database
     from app.server import protect_process, work_forever
 
-    settings = configured()
     protect_process(settings)
 
     def run(access: "DatabaseAccess") -> None:

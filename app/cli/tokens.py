@@ -120,11 +120,13 @@ def page(organization: str, role: str, ttl: str, subject: str) -> None:
     check_organization(organization)
     check_not_reserved(organization)
     lifetime = lifetime_of(ttl)
-    from app.composition.development_issuer import embedded_issuer
-    from app.page.sign_in import issue_code
     from app.settings.environment import SettingsRefused
 
     settings = configured()
+
+    from app.composition.development_issuer import embedded_issuer
+    from app.page.sign_in import issue_code
+
     if not settings.is_page_enabled:
         raise SettingsRefused.of("PAGE__ENABLED", "the billing page is off, so a link would lead nowhere")
     issuer = embedded_issuer(settings)
