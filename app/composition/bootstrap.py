@@ -89,7 +89,7 @@ async def _open_adapters(
     store = await open_secret_store(settings, database, resources)
     vault = None if isinstance(store, EmbeddedSecretStore) else store
     guard = address_guard(settings)
-    tls = tls_context(settings.provider.ca_file)  # shared, because reading the public roots is slow
+    tls = tls_context(settings.provider.ca_file)
     return Adapters(
         units=units,
         usage_reads=await open_usage_reads(settings, access, database, units, resources),

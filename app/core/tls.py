@@ -1,13 +1,16 @@
 """The TLS context of every outgoing connection for which the service creates one."""
 
 import ssl
+from functools import lru_cache
 from pathlib import Path
 
 import certifi
 
 
+# To read the public roots takes 20 ms.
+@lru_cache(maxsize=16)
 def tls_context(ca_file: Path | None = None, *, with_public_roots: bool = True) -> ssl.SSLContext:
-    """Create a client context: TLS 1.2 or later, certificate and host name always verified.
+    """Return a client context: TLS 1.2 or later, certificate and host name always verified. Callers share it.
 
     `ssl.create_default_context` is not used because it obeys SSLKEYLOGFILE, which writes session keys to a file.
 
