@@ -1,8 +1,8 @@
 """Middleware around every request, from outside in: context, CORS, authentication. Plain ASGI, for speed.
 
 `RequestContext` sets the request id and the headers of every response, paces the body, writes the access log, metrics and
-the span, and turns an unhandled exception into a 500 without details. `Authentication` rejects requests to /v1 without a valid token
-before any byte of the body is read. Within them, `app.api.body_limits` limits the body.
+the span, and turns an unhandled exception into a 500 without details. `Authentication` rejects requests to /v1 without a
+valid token before any byte of the body is read. Within them, `app.api.body_limits` limits the body.
 """
 
 import time
@@ -131,15 +131,19 @@ class RequestContext:
 
 
 def _paced(receive: Receive) -> Receive:
-    """Receive a body no faster than other long work goes on: the server's work for 16 MiB is not done in this task."""
+    """Receive a body no faster than other long work goes on: the server's work for 16 MiB is not done in this task.
+
+    The pause comes before the next part, so that no part waits uncounted.
+    """
     time_slice = TimeSlice()
+    time_slice.suspend()
 
     async def receive_paced() -> Message:
-        message = await receive()
         time_slice.resume()
-        time_slice.count_received(len(message.get("body", b"")))
         await time_slice.pause_if_used()
         time_slice.suspend()
+        message = await receive()
+        time_slice.count_received(len(message.get("body", b"")))
         return message
 
     return receive_paced

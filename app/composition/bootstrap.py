@@ -19,7 +19,7 @@ from app.composition.outbound import (
 )
 from app.composition.storage import open_database, open_secret_store, open_usage_reads
 from app.core.services import Services
-from app.core.tls import tls_context
+from app.core.tls import shared_tls_context
 from app.database.unit_of_work import UnitsOfWork
 from app.egress.http_client import http_client
 from app.egress.jwks import JwksClient
@@ -89,7 +89,7 @@ async def _open_adapters(
     store = await open_secret_store(settings, database, resources)
     vault = None if isinstance(store, EmbeddedSecretStore) else store
     guard = address_guard(settings)
-    tls = tls_context(settings.provider.ca_file)
+    tls = shared_tls_context(settings.provider.ca_file)
     return Adapters(
         units=units,
         usage_reads=await open_usage_reads(settings, access, database, units, resources),

@@ -7,7 +7,7 @@ from ipaddress import IPv6Network
 import httpcore
 import httpx
 
-from app.core.tls import tls_context
+from app.core.tls import shared_tls_context
 from app.credentials.validation_results import Reason
 from app.egress.anthropic import AnthropicClient
 from app.egress.http_client import http_client
@@ -119,7 +119,7 @@ def open_relay_client(
 async def check_provider(settings: Settings) -> Reason | None:
     """Why the provider's default endpoint cannot be reached; `None` if it can be reached."""
     async with AsyncExitStack() as resources:
-        tls = tls_context(settings.provider.ca_file)
+        tls = shared_tls_context(settings.provider.ca_file)
         provider = await open_provider_client(settings, address_guard(settings), tls, resources)
         return await provider.unreachable_reason(settings.provider.default_base_url)
 

@@ -7,10 +7,8 @@ from pathlib import Path
 import certifi
 
 
-# To read the public roots takes 20 ms.
-@lru_cache(maxsize=16)
 def tls_context(ca_file: Path | None = None, *, with_public_roots: bool = True) -> ssl.SSLContext:
-    """Return a client context: TLS 1.2 or later, certificate and host name always verified. Callers share it.
+    """Create a client context: TLS 1.2 or later, certificate and host name always verified.
 
     `ssl.create_default_context` is not used because it obeys SSLKEYLOGFILE, which writes session keys to a file.
 
@@ -26,3 +24,12 @@ def tls_context(ca_file: Path | None = None, *, with_public_roots: bool = True) 
     if ca_file is not None:
         context.load_verify_locations(cafile=ca_file)
     return context
+
+
+@lru_cache(maxsize=16)
+def shared_tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
+    """The context with the public roots for all HTTP clients of this process, because reading the roots takes 20 ms.
+
+    They set nothing of it but the protocol `http/1.1`. The client of Vault sets more, in threads, and has its own.
+    """
+    return tls_context(ca_file)

@@ -7,7 +7,7 @@ transaction. The advisory locks that belong to a session use a connection past t
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -34,7 +34,8 @@ _APPLICATION_NAME = "byok"
 _CONNECT_SECONDS = 15
 SERVICE_ROLE = "byok_service"
 _ROUNDS = 3
-_FIRST_TYPE_OF_A_DATABASE = 16384
+# From here on, the numbers are chosen when a server is built or a type is created.
+_FIRST_CHOSEN_OID = 10000
 
 CHECK_LOGIN = "check the host, the port, the database name and the login, and that the server is running"
 # The first match wins.
@@ -110,19 +111,20 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no t
     10 ms, and each further type 3 ms, in which a request waits. A new connection is opened when many requests meet.
     """
 
-    # What the server said about each type. It numbers its own types the same in all databases.
+    # What the server said about types of its own, whose numbers are the same in all versions.
     _known: ClassVar[dict[int, list[Any]]] = {}
 
     async def _introspect_types(
         self,
-        typeoids: set[int],
+        typeoids: Collection[int],
         timeout: float | None,  # noqa: ASYNC109  # as asyncpg calls it
     ) -> tuple[Any, Any]:
-        if self._known.keys() >= typeoids:
+        if all(oid in self._known for oid in typeoids):
             # With a name, the driver need not prepare the caller's statement again.
             return [it for oid in typeoids for it in self._known[oid]], _Prepared(name="known")
         found: tuple[list[Any], Any] = await super()._introspect_types(typeoids, timeout)
-        self._known.update({oid: found[0] for oid in typeoids if oid < _FIRST_TYPE_OF_A_DATABASE})
+        if max(*typeoids, *(it["oid"] for it in found[0])) < _FIRST_CHOSEN_OID:
+            self._known.update(dict.fromkeys(typeoids, found[0]))
         return found
 
 

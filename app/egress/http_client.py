@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from app.core.tls import tls_context
+from app.core.tls import shared_tls_context
 
 
 def http_client(*, ca_file: Path | None = None) -> httpx.AsyncClient:
@@ -15,7 +15,7 @@ def http_client(*, ca_file: Path | None = None) -> httpx.AsyncClient:
         ca_file: PEM certificates that are trusted in addition to the public roots.
     """
     return httpx.AsyncClient(
-        verify=tls_context(ca_file),
+        verify=shared_tls_context(ca_file),
         trust_env=False,  # a proxy from the environment would receive the key
         follow_redirects=False,  # httpx forwards x-api-key to other origins
         http1=True,

@@ -1,7 +1,7 @@
 """Runs due items of one kind concurrently, with a quota for each organization. Any number of instances may do so."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,9 +15,9 @@ from app.jobs.queue import DueItem, JobKind, QueueRepository
 # The runner looks for new due items at least this often, even if all running items are slow.
 _POLL_SECONDS = 1.0
 
-# Beside short requests, items start one after another with this pause. Together, sixteen of them would delay a request by
-# the first steps of all.
-START_SECONDS = 0.01
+# Beside short requests, at most one item starts within this time. Together, sixteen of them would delay a request by the
+# first steps of all.
+START_SECONDS = 0.005
 
 _Running: TypeAlias = dict[asyncio.Task[None], str]  # running items with their organizations
 
@@ -55,6 +55,7 @@ class FairRunner:
         self._work = work
         self._concurrency = concurrency
         self._visibility_timeout = visibility_timeout
+        self._started_at = 0.0
 
     async def run(self, stop: asyncio.Event | None = None) -> int:
         """Run until nothing is due or `stop` is set. Claims nothing after that, and waits for running items.
@@ -87,15 +88,33 @@ class FairRunner:
         while free := self._concurrency.total - len(running):
             at_quota = self._at_quota(running)
             due = await self._claim(free, list(running.values()))
-            for item in due:
-                if has_short_request():
-                    await asyncio.sleep(START_SECONDS)
-                running[asyncio.create_task(self._run_one(item))] = item.organization_id
+            await self._start(due, running)
             started += len(due)
             # If an organization has just reached its quota, due items of others may have been hidden behind its own.
             if self._at_quota(running) == at_quota:
                 break
         return started
+
+    async def _start(self, due: Sequence[DueItem], running: _Running) -> None:
+        remaining = deque(due)
+        try:
+            while remaining:
+                await self._wait_for_start()
+                self._start_one(remaining.popleft(), running)
+        finally:
+            # After a cancellation. No other worker could run them before the visibility timeout.
+            for item in remaining:
+                self._start_one(item, running)
+
+    async def _wait_for_start(self) -> None:
+        time = asyncio.get_running_loop().time
+        left = self._started_at + START_SECONDS - time()
+        if left > 0 and has_short_request():
+            await asyncio.sleep(left)
+        self._started_at = time()
+
+    def _start_one(self, item: DueItem, running: _Running) -> None:
+        running[asyncio.create_task(self._run_one(item))] = item.organization_id
 
     async def _run_one(self, item: DueItem) -> None:
         await self._work(item)

@@ -19,8 +19,9 @@ from tests.support.processes.service import running
 COMMAND_SECONDS = 0.4
 START_SECONDS = 1.5
 _RUNS = 3
-# Modules that `byok token` does not need and that are slow to import.
+# What a command need not import to report a wrong setting.
 _APPLICATION = {"sqlalchemy", "fastapi", "hvac", "alembic", "asyncpg"}
+# Modules that `byok token` does not need and that are slow to import.
 _HEAVY = {"sqlalchemy", "fastapi", "httpx", "hvac", "jwt", "structlog", "alembic", "asyncpg", "opentelemetry"}
 
 

@@ -39,13 +39,20 @@ class TestTypes:
             await connection.close()
         assert queries == [query]
 
-    async def test_asks_for_the_types_of_its_own_database(self, database_roles: DatabaseRoles) -> None:
-        for name in ("one", "other"):
-            connection = await connect(database_roles.superuser)
-            async with connection.transaction():
-                await connection.execute(
-                    f"CREATE TEMPORARY TABLE {name} (value numeric(9, 2)) ON COMMIT DROP"
-                )
-                found = await connection.fetchval(f"SELECT array_agg({name}) FROM {name}")
-            assert found is None
-            await connection.close()
+    async def test_a_type_of_a_database_is_looked_up_in_each_session(
+        self, database_roles: DatabaseRoles
+    ) -> None:
+        owner = await connect(database_roles.superuser)
+        await owner.execute("CREATE TYPE pair AS (first integer)")
+        query = "SELECT $1::pair, $2::interval[]"
+        try:
+            assert await owner.fetchval(query, (1,), []) == (1,)
+            await owner.execute("ALTER TYPE pair ADD ATTRIBUTE second integer")
+            later = await connect(database_roles.superuser)
+
+            assert await later.fetchval("SELECT $1::interval[]", []) == []
+            assert await later.fetchval(query, (1, 2), []) == (1, 2)
+            await later.close()
+        finally:
+            await owner.execute("DROP TYPE pair")
+            await owner.close()
