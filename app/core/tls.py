@@ -30,6 +30,6 @@ def tls_context(ca_file: Path | None = None, *, with_public_roots: bool = True) 
 def shared_tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
     """The context with the public roots for all HTTP clients of this process, because reading the roots takes 20 ms.
 
-    They set nothing of it but the protocol `http/1.1`. The client of Vault sets more, in threads, and has its own.
+    They change only its protocol, to `http/1.1`. The client of Vault changes more, in threads, so it creates a context.
     """
     return tls_context(ca_file)

@@ -111,7 +111,7 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no t
     10 ms, and each further type 3 ms, in which a request waits. A new connection is opened when many requests meet.
     """
 
-    # What the server said about types of its own, whose numbers are the same in all versions.
+    # What a server said about built-in types. Their numbers are the same in all versions.
     _known: ClassVar[dict[int, list[Any]]] = {}
 
     async def _introspect_types(
