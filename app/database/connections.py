@@ -33,6 +33,7 @@ _NOT_OF_THE_DRIVER = (
 _APPLICATION_NAME = "byok"
 _CONNECT_SECONDS = 15
 SERVICE_ROLE = "byok_service"
+ISOLATION = "read committed"
 _ROUNDS = 3
 _FIRST_TYPE_OF_A_DATABASE = 16384
 
@@ -131,6 +132,8 @@ def session_settings(timeout_seconds: float) -> Mapping[str, str]:
     milliseconds = str(int(timeout_seconds * 1000))
     return {
         "jit": "off",  # every statement here is short
+        # For statements outside transactions. The default of the server, the database or the login may be another one.
+        "default_transaction_isolation": ISOLATION,
         # A wide report may take as much of the server as any other statement, and not three times as much.
         "max_parallel_workers_per_gather": "0",
         "statement_timeout": milliseconds,
@@ -141,7 +144,7 @@ def session_settings(timeout_seconds: float) -> Mapping[str, str]:
 
 def for_one_transaction(settings: Mapping[str, str], *, set_role: bool) -> str:
     """Statements to append to BEGIN, which hold until the transaction ends."""
-    statements = [f"SET LOCAL {name} = {value}" for name, value in settings.items()]
+    statements = [f"SET LOCAL {name} = '{value}'" for name, value in settings.items()]
     if set_role:
         statements.insert(0, f"SET LOCAL ROLE {SERVICE_ROLE}")
     return "".join(f"; {statement}" for statement in statements)
@@ -172,8 +175,14 @@ def connect_arguments(url: sa.URL) -> dict[str, Any]:
 
 
 async def connect(url: sa.URL) -> "asyncpg.Connection[asyncpg.Record]":
-    """Open one connection. The caller closes it."""
-    return await asyncpg.connect(**{"timeout": _CONNECT_SECONDS, **connect_arguments(url)})
+    """Open one connection for a command. The caller closes it."""
+    connection = await asyncpg.connect(**{"timeout": _CONNECT_SECONDS, **connect_arguments(url)})
+    try:
+        await connection.execute(f"SET default_transaction_isolation = '{ISOLATION}'")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 @asynccontextmanager
