@@ -29,6 +29,7 @@ class SetUpRefused(Exception):
 
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} already exists and has another type. Choose another path, or remove it.")
+        self.path = path
 
 
 def policy(role: VaultRole, mounts: VaultMounts) -> str:
