@@ -24,6 +24,7 @@ from app.database.preflight import (
     DATABASE_ERRORS,
     ENCODING,
     OLDEST_POSTGRESQL,
+    accepts_writes,
     database_encoding,
     is_service_member,
     rls_bypasses,
@@ -50,6 +51,12 @@ _STORE_FIXES = {
     "secret_store_misconfigured": "check BYOK_VAULT__KV_MOUNT and BYOK_VAULT__TRANSIT_MOUNT, and run byok vault-setup",
     "secret_store_permission_denied": "run byok vault-setup, which writes the policies again",
 }
+
+
+READ_ONLY = (
+    "the server accepts no writes: it is a standby, or read-only, for example because its disk is full. Set"
+    " BYOK_DATABASE__URL to the primary, or to all servers with target_session_attrs=primary"
+)
 
 
 class Area(IntFlag):
@@ -111,7 +118,7 @@ async def _all_findings(
         async for finding in _database(settings, access):
             yield finding
             # Nothing in the database works then, so the checks that need it would only repeat this.
-            blocks = finding.subject in {"service role", "pooler"} and finding.level == "fail"
+            blocks = finding.subject in {"writes", "service role", "pooler"} and finding.level == "fail"
             responds = responds and not blocks
     except DATABASE_ERRORS as error:
         responds = False
@@ -213,6 +220,8 @@ def _settings(settings: Settings, unknown: Sequence[str]) -> Finding:
 
 async def _database(settings: Settings, access: DatabaseAccess) -> AsyncIterator[Finding]:
     yield await _version(access)
+    if not await accepts_writes(access.login.url):
+        yield Finding("fail", "writes", READ_ONLY, Area.DATABASE)
     yield await _schema(access)
     if not await is_service_member(access.login.url):
         yield Finding("fail", "service role", NOT_A_MEMBER, Area.DATABASE)

@@ -178,7 +178,7 @@ def owner_variable(settings: Settings) -> str:
 
 
 async def _check_server(settings: Settings, owner: sa.URL) -> None:
-    """Refuse a server or database on which migrations or requests would fail with errors that do not tell why."""
+    """Refuse a server or database on which migrations or requests would fail without an explanation."""
     if await server_version(owner) < OLDEST_POSTGRESQL:
         raise SettingsRefused.of(owner_variable(settings), "PostgreSQL 15 or newer is required")
     if (encoding := await database_encoding(owner)) != ENCODING:

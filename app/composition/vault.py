@@ -6,11 +6,12 @@ from types import MappingProxyType
 from typing import Final
 
 from app.secret_store.vault.client import VaultServer
+from app.secret_store.vault.engines import VaultMounts
 from app.secret_store.vault.responses import VaultReason, VaultUnavailable
 from app.secret_store.vault.roles import VaultRole, VaultSessions, logins_from_settings
 from app.secret_store.vault.session import VaultSession
 from app.secret_store.vault.setup import SetUpRefused, VaultSetup
-from app.secret_store.vault.store import VaultMounts, VaultSecretStore
+from app.secret_store.vault.store import VaultSecretStore
 from app.settings.environment import SettingsRefused
 from app.settings.settings import Settings
 

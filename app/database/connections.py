@@ -33,7 +33,8 @@ _NOT_OF_THE_DRIVER = (
 _APPLICATION_NAME = "byok"
 _CONNECT_SECONDS = 15
 SERVICE_ROLE = "byok_service"
-ISOLATION = "read committed"
+# An operator may have set other defaults for the server, the database or the login.
+_OWN_DEFAULTS = {"default_transaction_isolation": "read committed", "search_path": "public"}
 _ROUNDS = 3
 _FIRST_TYPE_OF_A_DATABASE = 16384
 
@@ -57,7 +58,7 @@ _SENTENCES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], s
     ),
     (
         FileNotFoundError,
-        "a socket, certificate or key file does not exist; check the host and the PGSSL variables",
+        "a socket, certificate or key file does not exist; check the host and the PGSSL variables, which name files",
     ),
     (
         PermissionError,
@@ -132,8 +133,7 @@ def session_settings(timeout_seconds: float) -> Mapping[str, str]:
     milliseconds = str(int(timeout_seconds * 1000))
     return {
         "jit": "off",  # every statement here is short
-        # For statements outside transactions. The default of the server, the database or the login may be another one.
-        "default_transaction_isolation": ISOLATION,
+        **_OWN_DEFAULTS,
         # A wide report may take as much of the server as any other statement, and not three times as much.
         "max_parallel_workers_per_gather": "0",
         "statement_timeout": milliseconds,
@@ -178,7 +178,9 @@ async def connect(url: sa.URL) -> "asyncpg.Connection[asyncpg.Record]":
     """Open one connection for a command. The caller closes it."""
     connection = await asyncpg.connect(**{"timeout": _CONNECT_SECONDS, **connect_arguments(url)})
     try:
-        await connection.execute(f"SET default_transaction_isolation = '{ISOLATION}'")
+        await connection.execute(
+            "; ".join(f"SET {name} = '{value}'" for name, value in _OWN_DEFAULTS.items())
+        )
     except BaseException:
         connection.terminate()
         raise

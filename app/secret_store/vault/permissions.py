@@ -11,49 +11,44 @@ from typing import Any, Final
 
 import hvac
 
-from app.secret_store.vault.engines import FINGERPRINT_KEY, PING_KEY
-from app.secret_store.vault.responses import VaultResponse
+from app.secret_store.vault.engines import FINGERPRINT_KEY, PING_KEY, VaultMounts
 from app.secret_store.vault.roles import VaultRole, VaultSessions
-from app.secret_store.vault.store import VaultMounts
 
 # Ids of organizations do not begin with an underscore, except those of the service itself, which are others.
-_NOBODY = "_nobody"
+_ABSENT = "_absent"
 _CIPHERTEXT = "vault:v1:" + b64encode(b"no ciphertext").decode()
 _EMPTY = b64encode(b"").decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """A request. The path has `{kv}`, `{transit}` and, for what does not exist, `{nobody}`. Without a body, it reads."""
+    """A request. The path has `{kv}`, `{transit}` and, for what does not exist, `{absent}`. Without a body, it reads."""
 
     path: str
     body: Mapping[str, Any] | None = None
     wrap_ttl: str | None = None
 
-    def send(self, vault: hvac.Client, mounts: VaultMounts) -> VaultResponse:
-        path = self.path.format(kv=mounts.kv, transit=mounts.transit, nobody=_NOBODY)
-        response: VaultResponse
+    def send(self, vault: hvac.Client, mounts: VaultMounts) -> object:
+        path = self.path.format(kv=mounts.kv, transit=mounts.transit, absent=_ABSENT)
         if self.body is None:
-            response = vault.read(path)
-        else:
-            response = vault.write_data(path, data=dict(self.body), wrap_ttl=self.wrap_ttl)
-        return response
+            return vault.read(path)
+        return vault.write_data(path, data=dict(self.body), wrap_ttl=self.wrap_ttl)
 
     def shown(self, mounts: VaultMounts) -> str:
         """The path as in a policy."""
-        path = self.path.format(kv=mounts.kv, transit=mounts.transit, nobody="*")
+        path = self.path.format(kv=mounts.kv, transit=mounts.transit, absent="*")
         return path.replace("/*/", "/+/")
 
 
 def _secrets(operation: str, body: Mapping[str, Any] | None = None) -> tuple[_Request, ...]:
     """The same request for a key and for a signing secret."""
     return tuple(
-        _Request(path=f"{{kv}}/{operation}/orgs/{{nobody}}/{kind}/{{nobody}}", body=body)
+        _Request(path=f"{{kv}}/{operation}/orgs/{{absent}}/{kind}/{{absent}}", body=body)
         for kind in ("creds", "webhooks")
     )
 
 
-_DECRYPT = _Request(path="{transit}/decrypt/org.{nobody}", body={"ciphertext": _CIPHERTEXT})
+_DECRYPT = _Request(path="{transit}/decrypt/org.{absent}", body={"ciphertext": _CIPHERTEXT})
 _READ_KEY, _ = _secrets("data")
 # Nothing is written, because the secret has no version 1.
 _WRITE: Mapping[str, Any] = MappingProxyType({"data": {}, "options": {"cas": 1}})
@@ -76,10 +71,10 @@ _PROBES: Final[Mapping[VaultRole, tuple[_Request, ...]]] = MappingProxyType(
             *_secrets("data", _WRITE),
             *_secrets("metadata"),
             *_secrets("destroy", {"versions": [1]}),
-            _Request(path="{transit}/rewrap/org.{nobody}", body={"ciphertext": _CIPHERTEXT}),
+            _Request(path="{transit}/rewrap/org.{absent}", body={"ciphertext": _CIPHERTEXT}),
         ),
         # A key is only rotated, because creating one would change the server.
-        VaultRole.PROVISIONER: (_Request(path="{transit}/keys/{nobody}/rotate", body={}),),
+        VaultRole.PROVISIONER: (_Request(path="{transit}/keys/{absent}/rotate", body={}),),
     }
 )
 

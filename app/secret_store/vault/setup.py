@@ -7,11 +7,16 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from app.secret_store.vault.client import VaultRequest
-from app.secret_store.vault.engines import FINGERPRINT_KEY, KEPT_VERSIONS, ORGANIZATION_KEY_TYPE, PING_KEY
+from app.secret_store.vault.engines import (
+    FINGERPRINT_KEY,
+    KEPT_VERSIONS,
+    ORGANIZATION_KEY_TYPE,
+    PING_KEY,
+    VaultMounts,
+)
 from app.secret_store.vault.responses import VaultResponse, expect_success, text_field
 from app.secret_store.vault.roles import VaultRole
 from app.secret_store.vault.session import VaultSession
-from app.secret_store.vault.store import VaultMounts
 
 _NOT_FOUND = 404
 _TOKEN_TTL = "1h"  # noqa: S105  # a duration

@@ -30,8 +30,9 @@ class DatabaseSettings(Group):
     )
     migration_url: DatabaseUrl | None = Field(
         default=None,
-        description="URL of the login that owns the tables, for `byok migrate`. Requires `BYOK_DATABASE__URL`. If unset,"
-        " the login of `BYOK_DATABASE__URL` owns the tables. It must lead to the server itself, not to a pooler.",
+        description="URL of the login that owns the tables, for `byok migrate`, which needs no other setting; the other"
+        " commands also require `BYOK_DATABASE__URL`. If unset, the login of `BYOK_DATABASE__URL` owns the tables. It must"
+        " lead to the server itself, not to a pooler.",
     )
     direct_url: DatabaseUrl | None = Field(
         default=None,

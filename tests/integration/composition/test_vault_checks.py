@@ -59,7 +59,7 @@ class TestDoctor:
 
     @pytest.mark.parametrize("setting", ["kv_mount", "transit_mount"])
     async def test_names_the_settings_of_a_wrong_mount(self, real_vault: PreparedVault, setting: str) -> None:
-        found = await problems(await settings_of(real_vault, **{setting: "elsewhere"}))
+        found = await problems(await settings_of(real_vault, None, **{setting: "elsewhere"}))
 
         assert all("elsewhere/" in problem for problem in found)
         assert all(f"BYOK_VAULT__{setting.upper()}" in problem for problem in found)
@@ -85,11 +85,11 @@ class TestDoctor:
     async def test_names_each_role_whose_login_is_refused(self, real_vault: PreparedVault) -> None:
         refused = {"auth_method": "approle", "role_id": "none", "secret_id": "none"}
 
-        found = await problems(await settings_of(real_vault, {"broker": refused, "sweeper": refused}))
+        found = await problems(await settings_of(real_vault, {"broker": refused, "prober": refused}))
 
         assert [problem.partition(":")[0] for problem in found] == [
             "the role broker cannot log in",
-            "the role sweeper cannot log in",
+            "the role prober cannot log in",
         ]
 
     async def test_changes_nothing_on_the_server(self, real_vault: PreparedVault) -> None:

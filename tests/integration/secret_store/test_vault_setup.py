@@ -4,10 +4,10 @@ from uuid import uuid4
 
 import pytest
 
+from app.secret_store.vault.engines import VaultMounts
 from app.secret_store.vault.responses import VaultReason, VaultUnavailable
 from app.secret_store.vault.roles import VaultRole
 from app.secret_store.vault.setup import SetUpRefused, VaultSetup, policy
-from app.secret_store.vault.store import VaultMounts
 from tests.support.vault.prepared import PreparedVault, prepared_vault
 from tests.support.vault.real_server import RealServer
 

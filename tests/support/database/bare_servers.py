@@ -125,7 +125,7 @@ def bare_server(
     *,
     password: str | None = None,
     settings: str = "",
-    encoding: str | None = None,
+    encoding: str = "UTF8",
 ) -> Iterator[BareServer]:
     """Create and start a server, by default on a free port; stop and remove it on leaving.
 
@@ -134,9 +134,9 @@ def bare_server(
         port: a loopback port. None: a free one.
         password: the superuser's password. None: a random one.
         settings: more lines of `postgresql.conf`.
-        encoding: that of new databases, with the locale C. None: as the environment says.
+        encoding: that of new databases, with the locale C.
     """
-    options = () if encoding is None else ("--encoding", encoding, "--locale", "C")
+    options = ("--encoding", encoding, "--locale", "C")
     with _server_directory(programs, password or secrets.token_hex(8), port) as server:
         password_file = server.data.with_name("password")
         password_file.write_text(str(server.superuser.password))

@@ -119,7 +119,7 @@ class TestRead:
         with pytest.raises(PrivateFileRefused, match="belongs to another user"):
             read_private_file(path, max_bytes=100)
 
-    def test_tells_to_change_the_owner_of_a_file_that_this_user_may_not_open(
+    def test_names_the_owner_as_the_fault_if_this_user_may_not_open_it(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Another user has created it and its directory: root, with a command that it ran first. Its keys must stay."""
