@@ -65,8 +65,12 @@ def vault_mounts(settings: Settings) -> VaultMounts:
     return VaultMounts(kv=settings.vault.kv_mount, transit=settings.vault.transit_mount)
 
 
-async def set_up_vault(settings: Settings, progress: Callable[[str], None]) -> Mapping[str, str]:
+async def set_up_vault(
+    settings: Settings, progress: Callable[[str], None], *, prefix: str = "byok"
+) -> Mapping[str, str]:
     """Create engines, keys, policies and roles on the Vault server; returns the role ids by role.
+
+    The names of policies and AppRole roles begin with the prefix.
 
     Raises:
         SettingsRefused: no address is set, the login lacks a permission, or the server has conflicting objects.
@@ -76,10 +80,10 @@ async def set_up_vault(settings: Settings, progress: Callable[[str], None]) -> M
     server = vault_server(settings)
     session = VaultSession(server, logins_from_settings(settings.vault)[VaultRole.PROVISIONER])
     try:
-        found = await VaultSetup(session, vault_mounts(settings), progress=progress).run()
+        found = await VaultSetup(session, vault_mounts(settings), prefix=prefix, progress=progress).run()
     except SetUpRefused as error:
         mounts = vault_mounts(settings)
-        variable = "VAULT__KV_MOUNT" if error.path == mounts.kv else "VAULT__TRANSIT_MOUNT"
+        variable = "VAULT__KV_MOUNT" if error.path in {mounts.kv, None} else "VAULT__TRANSIT_MOUNT"
         raise SettingsRefused.of(variable, str(error)) from None
     except VaultUnavailable as error:
         raise SettingsRefused.of(
