@@ -37,6 +37,8 @@ from app.settings.settings import Settings
 
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
 
+# If one of these fails, the checks that need the database would only repeat it, or say less of it.
+_BLOCKING = frozenset({"writes", "schema", "service role", "pooler"})
 # A machine without internet has one of these. It does not prove that the installation is wrong.
 _NO_INTERNET = {
     Reason.DNS_UNAVAILABLE: "its host name cannot be resolved",
@@ -117,8 +119,7 @@ async def _all_findings(
     try:
         async for finding in _database(settings, access):
             yield finding
-            # Nothing in the database works then, so the checks that need it would only repeat this.
-            blocks = finding.subject in {"writes", "service role", "pooler"} and finding.level == "fail"
+            blocks = finding.subject in _BLOCKING and finding.level == "fail"
             responds = responds and not blocks
     except DATABASE_ERRORS as error:
         responds = False

@@ -34,7 +34,7 @@ _TRANSIT_KEYS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
 
 
 class SetUpRefused(Exception):
-    """What the setup needs already exists and is something else. The setup does not change it.
+    """What the setup would create already exists, for another purpose. The setup does not change it.
 
     Attributes:
         path: the mount or key of another type; None for a policy of another installation.
@@ -108,7 +108,7 @@ class VaultSetup:
         name = self._name(VaultRole.WRITER)
         # A token that may only write policies cannot compare them.
         response = expect_success(
-            await self._call(lambda vault: vault.sys.read_acl_policy(name)), _NOT_FOUND, _FORBIDDEN
+            await self._call(lambda vault: vault.read(f"sys/policies/acl/{name}")), _NOT_FOUND, _FORBIDDEN
         )
         found = [pattern.search(str(response.data.get("policy", ""))) for pattern in _MOUNTS_IN_POLICY]
         mounts = tuple(match[1] for match in found if match is not None)

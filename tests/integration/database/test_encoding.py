@@ -1,4 +1,4 @@
-"""The database is in UTF-8, whatever the encoding of the server. In another one, some texts cannot be stored."""
+"""The database of `roles.sql` is in UTF-8, whatever the encoding of the server. In another one, some texts cannot be stored."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 
+from app.database.migrations import newest_revision
 from tests.support.database.bare_servers import BareServer, bare_server, installations
 from tests.support.processes.commands import byok
 
@@ -56,3 +57,23 @@ async def test_a_database_of_another_encoding_is_not_migrated(
     assert migrated.code == 2
     assert migrated.stderr.startswith("Error: BYOK_DATABASE__MIGRATION_URL: the database has the encoding ")
     assert "create it with docs/deploy/roles.sql" in migrated.stderr
+
+
+async def test_doctor_says_only_that_an_empty_database_is_not_migrated(
+    bare: BareServer, administrator: "asyncpg.Connection[asyncpg.Record]", tmp_path: Path
+) -> None:
+    """It also reported that the database cannot be reached."""
+    bare.run_roles_script(bare.superuser, OWNER_PASSWORD="owner", SERVICE_PASSWORD="service")
+
+    checked = await byok(
+        "doctor",
+        cwd=tmp_path,
+        DATABASE__URL=_text(bare.login("byok_app", "service")),
+        PROVIDER__DEFAULT_BASE_URL="http://127.0.0.1:9",
+    )
+
+    failed = [line for line in checked.stdout.splitlines() if line.startswith("fail")]
+    assert (checked.code, failed) == (
+        2,
+        [f"fail  schema: at no revision, but {newest_revision()} is required; run byok migrate"],
+    )
