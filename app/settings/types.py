@@ -143,22 +143,17 @@ def _nat64_prefixes(value: list[str]) -> list[str]:
     return value
 
 
-def _header_value(value: SecretStr) -> SecretStr:
-    if not _VISIBLE_ASCII.fullmatch(value.get_secret_value()):
+def _header_value(value: object) -> object:
+    if isinstance(value, str) and not _VISIBLE_ASCII.fullmatch(value):
         raise InvalidSetting(
             "must not contain white space, line breaks and characters beyond ASCII; remove them"
         )
     return value
 
 
-def _login_value(value: str) -> str:
-    if value and (is_invisible(value[0]) or is_invisible(value[-1])):
+def _login_value(value: object) -> object:
+    if isinstance(value, str) and value and (is_invisible(value[0]) or is_invisible(value[-1])):
         raise InvalidSetting("must not begin or end with white space or a line break; remove it")
-    return value
-
-
-def _secret_login_value(value: SecretStr) -> SecretStr:
-    _login_value(value.get_secret_value())
     return value
 
 
@@ -187,9 +182,10 @@ HostNames = Annotated[Words, AfterValidator(_host_names)]
 Nameservers = Annotated[Words, AfterValidator(_nameservers)]
 Nat64Prefixes = Annotated[Words, AfterValidator(_nat64_prefixes)]
 DatabaseUrl = Annotated[ParsedDatabaseUrl, BeforeValidator(_database_url)]
-VaultToken = Annotated[SecretStr, AfterValidator(_header_value)]
-LoginText = Annotated[str, AfterValidator(_login_value)]
-SecretLoginText = Annotated[SecretStr, AfterValidator(_secret_login_value)]
+# Checked before they are secrets, so that this module does not read any.
+VaultToken = Annotated[SecretStr, BeforeValidator(_header_value)]
+LoginText = Annotated[str, BeforeValidator(_login_value)]
+SecretLoginText = Annotated[SecretStr, BeforeValidator(_login_value)]
 VaultPath = Annotated[str, AfterValidator(_vault_path)]
 VaultNamespace = Annotated[str, AfterValidator(_vault_namespace)]
 
