@@ -7,7 +7,7 @@ from enum import IntFlag
 from typing import Literal
 
 from app.composition.bootstrap import check_services
-from app.composition.database_access import NOT_A_MEMBER, DatabaseAccess
+from app.composition.database_access import NOT_A_MEMBER, DatabaseAccess, wrong_encoding
 from app.composition.outbound import check_issuer, check_provider
 from app.composition.scaling_checks import (
     ScalingResult,
@@ -22,7 +22,10 @@ from app.database.connections import describe_failure
 from app.database.migrations import current_revision, newest_revision
 from app.database.preflight import (
     DATABASE_ERRORS,
+    ENCODING,
     OLDEST_POSTGRESQL,
+    accepts_writes,
+    database_encoding,
     is_service_member,
     rls_bypasses,
     server_time,
@@ -34,6 +37,8 @@ from app.settings.settings import Settings
 
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
 
+# If one of these fails, the checks that need the database would only repeat it, or say less of it.
+_BLOCKING = frozenset({"writes", "schema", "service role", "pooler"})
 # A machine without internet has one of these. It does not prove that the installation is wrong.
 _NO_INTERNET = {
     Reason.DNS_UNAVAILABLE: "its host name cannot be resolved",
@@ -41,13 +46,19 @@ _NO_INTERNET = {
     Reason.TIMEOUT: "it does not respond before the timeout",
     Reason.INTERRUPTED: "the connection was interrupted",
 }
-_VAULT_FIXES = {
-    "unreachable": "check BYOK_VAULT__ADDRESS and BYOK_VAULT__CA_FILE",
-    "timeout": "check BYOK_VAULT__ADDRESS and the network",
-    "sealed": "run `operator unseal` on the Vault server",
-    "token_revoked": "set a valid token",
-    "login_refused": "check the role's id, secret id or JWT, and BYOK_VAULT__NAMESPACE",
+# What to do about the codes of the secret store. The codes are those of /readyz.
+_STORE_FIXES = {
+    "secret_store_unavailable": "check the address, the network, and the certificate of Vault",
+    "secret_store_timeout": "check the load of the secret store and the network",
+    "secret_store_misconfigured": "check BYOK_VAULT__KV_MOUNT and BYOK_VAULT__TRANSIT_MOUNT, and run byok vault-setup",
+    "secret_store_permission_denied": "run byok vault-setup, which writes the policies again",
 }
+
+
+READ_ONLY = (
+    "the server accepts no writes: it is a standby, or read-only, for example because its disk is full. Set"
+    " BYOK_DATABASE__URL to the primary, or to all servers with target_session_attrs=primary"
+)
 
 
 class Area(IntFlag):
@@ -108,8 +119,7 @@ async def _all_findings(
     try:
         async for finding in _database(settings, access):
             yield finding
-            # Nothing in the database works then, so the checks that need it would only repeat this.
-            blocks = finding.subject in {"service role", "pooler"} and finding.level == "fail"
+            blocks = finding.subject in _BLOCKING and finding.level == "fail"
             responds = responds and not blocks
     except DATABASE_ERRORS as error:
         responds = False
@@ -134,17 +144,14 @@ async def _secret_store(
 ) -> AsyncIterator[Finding]:
     try:
         if settings.vault.address is not None:
-            from app.composition.vault import vault_login_problems  # noqa: PLC0415  # slow to import, and rarely needed
+            from app.composition.vault_checks import vault_problems  # noqa: PLC0415  # slow to import, and rarely needed
 
-            problems = await vault_login_problems(settings)
-            for role, reason in problems.items():
-                fix = _VAULT_FIXES.get(reason, "see docs/how-to/vault.md")
-                yield Finding(
-                    "fail", "vault", f"the role {role} cannot log in: {reason}; {fix}", Area.SECRET_STORE
-                )
+            problems = [problem async for problem in vault_problems(settings)]
+            for problem in problems:
+                yield Finding("fail", "vault", problem, Area.SECRET_STORE)
             if problems:
                 return
-            yield Finding("ok", "vault", "every role logs in")
+            yield Finding("ok", "vault", "every role logs in and has its permissions")
         if with_database:
             for name, code in (await check_services(settings, access)).items():
                 yield _dependency(name, code)
@@ -157,7 +164,8 @@ def _dependency(name: str, code: str | None) -> Finding:
     if code is None:
         return Finding("ok", subject, "encrypts and decrypts" if name == "secret_store" else "responds")
     area = Area.DATABASE if name == "database" else Area.SECRET_STORE
-    return Finding("fail", subject, f"{code}; see docs/reference/metrics-and-logs.md", area)
+    fix = f"{_STORE_FIXES[code]}; " if code in _STORE_FIXES else ""
+    return Finding("fail", subject, f"{code}; {fix}see docs/reference/metrics-and-logs.md", area)
 
 
 def _tokens(settings: Settings, report: IssuerReport | None) -> list[Finding]:
@@ -213,6 +221,8 @@ def _settings(settings: Settings, unknown: Sequence[str]) -> Finding:
 
 async def _database(settings: Settings, access: DatabaseAccess) -> AsyncIterator[Finding]:
     yield await _version(access)
+    if not await accepts_writes(access.login.url):
+        yield Finding("fail", "writes", READ_ONLY, Area.DATABASE)
     yield await _schema(access)
     if not await is_service_member(access.login.url):
         yield Finding("fail", "service role", NOT_A_MEMBER, Area.DATABASE)
@@ -234,6 +244,9 @@ async def _version(access: DatabaseAccess) -> Finding:
     version = await server_version(access.login.url)
     if version < OLDEST_POSTGRESQL:
         return Finding("fail", "database", "PostgreSQL 15 or newer is required", Area.DATABASE)
+    encoding = await database_encoding(access.login.url)
+    if encoding != ENCODING:
+        return Finding("fail", "database", wrong_encoding(encoding), Area.DATABASE)
     return Finding("ok", "database", f"PostgreSQL {version // 10000}.{version % 10000}")
 
 

@@ -112,7 +112,7 @@ async def _serve(
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
-            timeout_keep_alive=65,  # seconds; longer than load balancers usually wait, so that they close first
+            timeout_keep_alive=int(settings.process.keep_alive.total_seconds()),
             http=Protocol,
             ws="none",
         )

@@ -1,5 +1,6 @@
 """Commands that an operator runs once: migrate, price-backfill, rotate-root, migrate-secrets, rewrap-secrets, vault-setup."""
 
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +81,21 @@ def _print_backfill(result: "BackfillResult") -> None:
 
 
 @click.command("vault-setup")
-def vault_setup() -> None:
+@click.option(
+    "--prefix",
+    default="byok",
+    show_default=True,
+    help="How the names of policies and AppRole roles begin. Each installation on one server, or in one namespace, needs"
+    " another one.",
+)
+def vault_setup(prefix: str) -> None:
     """Set up a Vault or OpenBao server for the service.
 
     Creates engines, keys, policies and AppRole roles, and prints the role ids. May be repeated.
     """
+    # Vault turns the names of policies into lower case.
+    if not re.fullmatch("[a-z0-9][a-z0-9_-]{0,40}", prefix):
+        raise click.UsageError("--prefix must be 1 to 41 lower-case letters, digits, _ or -")
     from app.settings.checks import Purpose
 
     settings = configured(Purpose.SET_UP_VAULT)
@@ -93,7 +104,7 @@ def vault_setup() -> None:
 
     from app.composition.vault import set_up_vault
 
-    roles = asyncio.run(set_up_vault(settings, _print_progress))
+    roles = asyncio.run(set_up_vault(settings, _print_progress, prefix=prefix))
     for role, role_id in roles.items():
         click.echo(f"BYOK_VAULT__ROLES__{role.upper()}__ROLE_ID={role_id}")
     click.echo(

@@ -23,8 +23,10 @@ from app.database.engine import DatabaseLogin
 from app.database.migrations import current_revision, migrate, newest_revision
 from app.database.preflight import (
     DATABASE_ERRORS,
+    ENCODING,
     OLDEST_POSTGRESQL,
     compare_replica,
+    database_encoding,
     has_replayed,
     is_service_member,
     rls_bypasses,
@@ -138,7 +140,7 @@ async def prepare_database(
     if not settings.is_production:
         # Before the service's login, because both may lead to the server that does not respond.
         with _refuse_database_errors(owner_variable(settings)):
-            await _check_version(settings, access.owner)
+            await _check_server(settings, access.owner)
     await _check_poolers(settings, access.login)
     if settings.is_production:
         with _refuse_database_errors("DATABASE__URL"):
@@ -157,10 +159,11 @@ async def migrate_to(settings: Settings, access: DatabaseAccess, target: str) ->
     """Migrate as the owner, in any environment; returns the new revision of the schema.
 
     Raises:
-        SettingsRefused: the database cannot be reached.
+        SettingsRefused: the database cannot be reached or used.
         MigrationFailed
     """
     with _refuse_database_errors(owner_variable(settings)):
+        await _check_server(settings, access.owner)
         await migrate(access.owner, target)
         return await current_revision(access.owner)
 
@@ -174,9 +177,20 @@ def owner_variable(settings: Settings) -> str:
     return "DATA_DIR" if settings.database.url is None else "DATABASE__URL"
 
 
-async def _check_version(settings: Settings, owner: sa.URL) -> None:
+async def _check_server(settings: Settings, owner: sa.URL) -> None:
+    """Refuse a server or database on which migrations or requests would fail without an explanation."""
     if await server_version(owner) < OLDEST_POSTGRESQL:
         raise SettingsRefused.of(owner_variable(settings), "PostgreSQL 15 or newer is required")
+    if (encoding := await database_encoding(owner)) != ENCODING:
+        raise SettingsRefused.of(owner_variable(settings), wrong_encoding(encoding))
+
+
+def wrong_encoding(encoding: str) -> str:
+    """What is wrong with such a database, and what to do."""
+    return (
+        f"the database has the encoding {encoding}, which cannot store every text, and must be UTF8; create it with docs/deploy/roles.sql, or"
+        " with TEMPLATE template0 ENCODING 'UTF8'"
+    )
 
 
 async def _migrate_development(access: DatabaseAccess, progress: Progress) -> None:

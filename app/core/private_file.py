@@ -60,9 +60,15 @@ def read_private_file(path: Path, *, max_bytes: int) -> bytes:
         descriptor = os.open(path, _READ)
     except FileNotFoundError:
         raise
+    except PermissionError:
+        raise PrivateFileRefused(
+            path,
+            "may not be opened by this user; change the owner of the file and of its directory to the user of the service"
+            " (chown -R).",
+        ) from None
     except OSError:
         raise PrivateFileRefused(
-            path, "cannot be opened, or is a link; replace it with a regular file of this user."
+            path, "cannot be opened, or is a link; put the regular file there itself, owned by this user."
         ) from None
     try:
         _refuse_unless_private(path, os.fstat(descriptor))
@@ -123,7 +129,9 @@ def _make_private_directory(directory: Path) -> None:
 
 def _refuse_unless_private(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise PrivateFileRefused(path, "is not a regular file; replace it with one of this user.")
+        raise PrivateFileRefused(
+            path, "is not a regular file; put the regular file there itself, owned by this user."
+        )
     if not _HAS_MODES:
         return
     if status.st_uid != os.geteuid():

@@ -33,6 +33,8 @@ _NOT_OF_THE_DRIVER = (
 _APPLICATION_NAME = "byok"
 _CONNECT_SECONDS = 15
 SERVICE_ROLE = "byok_service"
+# An operator may have set other defaults for the server, the database or the login.
+_OWN_DEFAULTS = {"default_transaction_isolation": "read committed", "search_path": "public"}
 _ROUNDS = 3
 # From here on, the numbers are chosen when a server is built or a type is created.
 _FIRST_CHOSEN_OID = 10000
@@ -57,7 +59,7 @@ _SENTENCES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], s
     ),
     (
         FileNotFoundError,
-        "a socket, certificate or key file does not exist; check the host and the PGSSL variables",
+        "a socket, certificate or key file does not exist; check the host and the PGSSL variables, which name files",
     ),
     (
         PermissionError,
@@ -133,6 +135,7 @@ def session_settings(timeout_seconds: float) -> Mapping[str, str]:
     milliseconds = str(int(timeout_seconds * 1000))
     return {
         "jit": "off",  # every statement here is short
+        **_OWN_DEFAULTS,
         # A wide report may take as much of the server as any other statement, and not three times as much.
         "max_parallel_workers_per_gather": "0",
         "statement_timeout": milliseconds,
@@ -143,7 +146,7 @@ def session_settings(timeout_seconds: float) -> Mapping[str, str]:
 
 def for_one_transaction(settings: Mapping[str, str], *, set_role: bool) -> str:
     """Statements to append to BEGIN, which hold until the transaction ends."""
-    statements = [f"SET LOCAL {name} = {value}" for name, value in settings.items()]
+    statements = [f"SET LOCAL {name} = '{value}'" for name, value in settings.items()]
     if set_role:
         statements.insert(0, f"SET LOCAL ROLE {SERVICE_ROLE}")
     return "".join(f"; {statement}" for statement in statements)
@@ -174,8 +177,16 @@ def connect_arguments(url: sa.URL) -> dict[str, Any]:
 
 
 async def connect(url: sa.URL) -> "asyncpg.Connection[asyncpg.Record]":
-    """Open one connection. The caller closes it."""
-    return await asyncpg.connect(**{"timeout": _CONNECT_SECONDS, **connect_arguments(url)})
+    """Open one connection for a command. The caller closes it."""
+    connection = await asyncpg.connect(**{"timeout": _CONNECT_SECONDS, **connect_arguments(url)})
+    try:
+        await connection.execute(
+            "; ".join(f"SET {name} = '{value}'" for name, value in _OWN_DEFAULTS.items())
+        )
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 @asynccontextmanager

@@ -391,8 +391,12 @@ async def _read_cells(pool: asyncpg.Pool, timeout_seconds: float) -> CellDirecto
 
 
 def _begin(*, read_only: bool, is_snapshot: bool) -> str:
-    """The SQL that begins a transaction."""
-    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ" if is_snapshot else "BEGIN"
+    """The SQL that begins a transaction.
+
+    It names the isolation level, because an operator may have set another default. A statement that follows a lock must see
+    what was committed before the lock was free.
+    """
+    begin = f"BEGIN ISOLATION LEVEL {'REPEATABLE READ' if is_snapshot else 'READ COMMITTED'}"
     return f"{begin} READ ONLY" if read_only else begin
 
 

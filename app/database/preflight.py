@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from app.database.connections import read_only_transaction
 
 OLDEST_POSTGRESQL = 150000  # as server_version_num
+ENCODING = "UTF8"
 _POLL_SECONDS = 0.05
 
 _PRIVILEGES = """
@@ -26,6 +27,10 @@ _MEMBERSHIP = """
     FROM pg_roles WHERE rolname = 'byok_service'
 """
 _VERSION = "SELECT current_setting('server_version_num')::int"
+_ENCODING = "SELECT getdatabaseencoding()"
+_ACCEPTS_WRITES = (
+    "SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off'"
+)
 _TIME = "SELECT clock_timestamp()"
 # A physical replica has the identifier of its primary. The position is that of the primary, or what a replica has replayed.
 _SERVER = """
@@ -63,6 +68,18 @@ async def server_version(url: sa.URL) -> int:
     """The server's version as in `server_version_num`: 150004 is 15.4."""
     version: int = (await _row(url, _VERSION))[0]
     return version
+
+
+async def database_encoding(url: sa.URL) -> str:
+    """The encoding of the database, by PostgreSQL's name for it. Another one than `ENCODING` cannot store every text."""
+    encoding: str = (await _row(url, _ENCODING))[0]
+    return encoding
+
+
+async def accepts_writes(url: sa.URL) -> bool:
+    """Whether the server is a primary on which this login may write."""
+    found: bool = (await _row(url, _ACCEPTS_WRITES))[0]
+    return found
 
 
 async def server_time(url: sa.URL) -> datetime:

@@ -48,8 +48,16 @@ SELECT NOT pg_has_role('byok_owner', 'USAGE') AS joins_owner \gset
 GRANT byok_owner TO CURRENT_USER;
 \endif
 
-SELECT format('CREATE DATABASE %I OWNER byok_owner', :'database')
-WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
+-- The database is in UTF-8, even if the server was set up in another encoding, as without a locale. Most locales allow only one
+-- encoding; C allows each.
+SELECT format('CREATE DATABASE %I OWNER byok_owner', :'database') || CASE
+    WHEN pg_encoding_to_char(usual.encoding) = 'UTF8' THEN ''
+    WHEN empty.datctype || ' ' || empty.datcollate ~* '^(C|POSIX|\S*utf-?8) (C|POSIX|\S*utf-?8)$'
+        THEN ' TEMPLATE template0 ENCODING ''UTF8'''
+    ELSE ' TEMPLATE template0 ENCODING ''UTF8'' LC_COLLATE ''C'' LC_CTYPE ''C''' END
+FROM pg_database usual, pg_database empty
+WHERE usual.datname = 'template1' AND empty.datname = 'template0'
+AND NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
 SELECT format('ALTER DATABASE %I OWNER TO byok_owner', :'database')
 FROM pg_database WHERE datname = :'database' AND datdba <> 'byok_owner'::regrole \gexec
 REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
@@ -65,6 +73,10 @@ DECLARE
     schemas text[] := '{public, cells}';
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('byok.migrations'));  -- no migration at the same time
+    IF getdatabaseencoding() <> 'UTF8' THEN
+        RAISE WARNING 'The database has the encoding %, and the service needs UTF8. Dump it, drop it, run this script, and restore it.',
+            getdatabaseencoding();
+    END IF;
     -- A server that was upgraded from version 14 or older still has the schema of those versions.
     IF EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public' AND NOT pg_has_role('byok_owner', nspowner, 'USAGE')) THEN
         ALTER SCHEMA public OWNER TO pg_database_owner;

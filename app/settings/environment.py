@@ -13,7 +13,14 @@ from app.core.loopback import is_loopback
 from app.settings.checks import Purpose, refusals_of
 from app.settings.invalid_values import lines_of
 from app.settings.settings import Settings
-from app.settings.variables import PREFIX, EnvFileUnreadable, NotJson, group_of, read_settings
+from app.settings.variables import (
+    PREFIX,
+    EnvFileUnreadable,
+    NotJson,
+    group_of,
+    read_env_file,
+    read_settings,
+)
 
 
 class SettingsRefused(Exception):
@@ -47,23 +54,41 @@ def load_settings(purpose: Purpose = Purpose.RUN, /, **overrides: Any) -> Settin
             error.variable.removeprefix(PREFIX),
             f"is not a JSON object; set the settings of this group one by one, as {error.variable}__...",
         ) from None
-    except EnvFileUnreadable:
-        raise SettingsRefused(
-            ".env: must be a readable file in UTF-8, with one NAME=value per line"
-        ) from None
+    except EnvFileUnreadable as error:
+        raise _refused_file(error) from None
     if refusals := [*refusals_of(settings, purpose)]:
         raise SettingsRefused(*refusals)
     return settings
 
 
-def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the variables with the prefix BYOK_ that are not settings, usually spelling mistakes."""
+def unknown_variables(environ: Mapping[str, str | None] | None = None) -> list[str]:
+    """Return the variables with the prefix BYOK_ that are not settings, usually spelling mistakes.
+
+    Args:
+        environ: the variables. None: those of the environment and of `.env`.
+
+    Raises:
+        SettingsRefused: `.env` cannot be read.
+    """
+    if environ is None:
+        try:
+            environ = {**read_env_file(), **os.environ}
+        except EnvFileUnreadable as error:
+            raise _refused_file(error) from None
     known = set(_names(Settings))
     free = f"{PREFIX}VAULT__ROLES__"
     tools = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
-    names = (name.upper() for name in environ)
+    names = {name.upper() for name in environ}
     return sorted(
         n for n in names if n.startswith(PREFIX) and n not in known and not n.startswith((free, *tools))
+    )
+
+
+def _refused_file(error: EnvFileUnreadable) -> SettingsRefused:
+    if error.line is None:
+        return SettingsRefused(".env: must be a readable file in UTF-8, with one NAME=value per line")
+    return SettingsRefused(
+        f".env: line {error.line} is not NAME=value; correct it, close its quotes, or begin it with #"
     )
 
 

@@ -10,7 +10,7 @@ from ipaddress import IPv6Network, ip_address
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, SecretStr, StringConstraints
 from typing_extensions import TypedDict
 
 from app.core.durations import parse_duration
@@ -24,6 +24,10 @@ from app.provider_url.host_name import validate_host
 from app.provider_url.name_server import parse_name_server
 
 _NOT_IN_A_HOST_NAME = re.compile(r"[\s:/\[\]]")
+# Of a path in Vault. Policies have other meanings for * and +.
+_SEGMENT = r"[A-Za-z0-9_.~@:-]+"
+_VAULT_PATH = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
+_VISIBLE_ASCII = re.compile(r"[!-~]*")
 
 
 class InvalidSetting(ValueError):
@@ -139,6 +143,34 @@ def _nat64_prefixes(value: list[str]) -> list[str]:
     return value
 
 
+def _header_value(value: object) -> object:
+    if isinstance(value, str) and not _VISIBLE_ASCII.fullmatch(value):
+        raise InvalidSetting(
+            "must not contain white space, line breaks and characters beyond ASCII; remove them"
+        )
+    return value
+
+
+def _login_value(value: object) -> object:
+    if isinstance(value, str) and value and (is_invisible(value[0]) or is_invisible(value[-1])):
+        raise InvalidSetting("must not begin or end with white space or a line break; remove it")
+    return value
+
+
+def _vault_path(value: str) -> str:
+    """The path in the one spelling that the server uses in its lists."""
+    path = value.strip("/")
+    if not _VAULT_PATH.fullmatch(path):
+        raise InvalidSetting(
+            "must be a path such as byok or team/byok, of letters, digits and the characters _ . ~ @ : -"
+        )
+    return path
+
+
+def _vault_namespace(value: str) -> str:
+    return _vault_path(value) if value.strip("/") else ""
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 OptionalDuration = Annotated[timedelta | None, BeforeValidator(_optional_duration)]
 Words = Annotated[list[str], BeforeValidator(_words)]
@@ -150,6 +182,12 @@ HostNames = Annotated[Words, AfterValidator(_host_names)]
 Nameservers = Annotated[Words, AfterValidator(_nameservers)]
 Nat64Prefixes = Annotated[Words, AfterValidator(_nat64_prefixes)]
 DatabaseUrl = Annotated[ParsedDatabaseUrl, BeforeValidator(_database_url)]
+# Checked before they are secrets, so that this module does not read any.
+VaultToken = Annotated[SecretStr, BeforeValidator(_header_value)]
+LoginText = Annotated[str, BeforeValidator(_login_value)]
+SecretLoginText = Annotated[SecretStr, BeforeValidator(_login_value)]
+VaultPath = Annotated[str, AfterValidator(_vault_path)]
+VaultNamespace = Annotated[str, AfterValidator(_vault_namespace)]
 
 
 def _lower_case(value: list[str]) -> list[str]:

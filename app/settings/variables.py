@@ -3,6 +3,7 @@
 `BYOK_GROUP__NAME` sets one setting of a group. `BYOK_GROUP` may set several as one JSON object.
 """
 
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,11 @@ class NotJson(Exception):
 
 
 class EnvFileUnreadable(Exception):
-    """`.env` cannot be read, or is not UTF-8."""
+    """`.env` cannot be read, is not UTF-8, or has a line that is not `NAME=value`. `line` is its number."""
+
+    def __init__(self, line: int | None = None) -> None:
+        super().__init__()
+        self.line = line
 
 
 def read_settings(model: type[BaseModel], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +41,7 @@ def read_settings(model: type[BaseModel], overrides: Mapping[str, Any]) -> dict[
     """
     # Every group is given, so that the model of the settings fills in its defaults.
     found: dict[str, Any] = {name: {} for name in model.model_fields if group_of(model, name) is not None}
-    for source in (_env_file(), os.environ):
+    for source in (read_env_file(), os.environ):
         for path, value in _values(model, source):
             _set(found, path, value)
     for name, value in overrides.items():
@@ -52,15 +57,28 @@ def group_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     return None
 
 
-def _env_file() -> Mapping[str, str | None]:
+def read_env_file() -> Mapping[str, str | None]:
+    """The variables in `.env`. A name without a value has None.
+
+    Raises:
+        EnvFileUnreadable
+    """
     if not ENV_FILE.is_file():
         return {}
     from dotenv import dotenv_values  # noqa: PLC0415  # only needed with a file
+    from dotenv.parser import parse_stream  # noqa: PLC0415  # for the same reason
 
     try:
-        return dotenv_values(ENV_FILE, encoding="utf-8")
+        text = ENV_FILE.read_text(encoding="utf-8")
     except (OSError, UnicodeError):
         raise EnvFileUnreadable from None
+    # The library would leave such a line out. After a quote that is not closed, it would leave out more.
+    for statement in parse_stream(io.StringIO(text)):
+        if statement.error:
+            found = statement.original
+            empty = found.string[: len(found.string) - len(found.string.lstrip())]
+            raise EnvFileUnreadable(found.line + empty.count("\n"))
+    return dotenv_values(stream=io.StringIO(text))
 
 
 def _values(

@@ -15,6 +15,8 @@ from app.secret_store.vault.responses import expect_success, text_field
 from app.secret_store.vault.roles import VaultRole
 from app.secret_store.vault.session import VaultLogin, VaultSession
 from app.settings.groups.storage import VaultSettings
+from app.settings.settings import Settings
+from app.settings.variables import group_of
 from tests.support.database.bare_servers import BareServer, bare_server, installations
 from tests.support.deployment.compose import compose_services
 from tests.support.processes.commands import byok
@@ -88,6 +90,26 @@ async def secret_ids(address: str, token: str) -> dict[str, str]:
             )
             found[f"BYOK_VAULT__ROLES__{role.upper()}__SECRET_ID"] = text_field(created, "secret_id")
     return found
+
+
+class TestSettings:
+    @pytest.mark.parametrize("service", ["service", "worker"])
+    def test_can_all_be_set_but_those_of_the_file_itself(self, service: str) -> None:
+        """Docker gives a container only the variables that the file names."""
+        own = {"HOST", "PORT", "DATA_DIR", "METRICS_PORT", "DATABASE__MIGRATION_URL", "VAULT__ROLES"}
+
+        missing = set(variables()) - compose_services()[service].entry["environment"].keys()
+
+        assert missing == {f"BYOK_{name}" for name in own}
+
+
+def variables() -> Iterator[str]:
+    """The variables of all settings."""
+    for name in Settings.model_fields:
+        if (group := group_of(Settings, name)) is None:
+            yield f"BYOK_{name.upper()}"
+        else:
+            yield from (f"BYOK_{name.upper()}__{inner.upper()}" for inner in group.model_fields)
 
 
 class TestVaultSettings:

@@ -76,6 +76,19 @@ class TestCoreDumps:
             assert list(service.home.glob("core*")) == []
 
 
+class TestKeepAlive:
+    async def test_an_idle_connection_is_closed_after_the_time_that_is_set(self) -> None:
+        async with running(PROCESS__KEEP_ALIVE="1s") as service:
+            reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: byok\r\n\r\n")
+
+            async with asyncio.timeout(20):  # the default is 65 seconds
+                received = await reader.read()  # until the service closes the connection
+            writer.close()
+
+        assert received.startswith(b"HTTP/1.1 200 ")
+
+
 class TestDescriptors:
     def test_soft_limit_is_raised_to_the_hard_limit(self, service: Service) -> None:
         assert limit_of(service, "Max open files") == (str(DESCRIPTORS), str(DESCRIPTORS))

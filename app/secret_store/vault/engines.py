@@ -3,6 +3,7 @@
 import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -30,6 +31,14 @@ _PURPOSES = {SecretKind.PROVIDER_KEY: b"provider key", SecretKind.SIGNING_SECRET
 _LAG_PAUSES = (0.05, 0.15, 0.3)
 # A lagging list of versions may lack the latest numbers, so this many numbers after the last one are destroyed too.
 _UNLISTED_VERSIONS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultMounts:
+    """Where the two engines are mounted."""
+
+    kv: str = "byok"
+    transit: str = "byok-transit"
 
 
 class KvEngine:

@@ -11,6 +11,7 @@ from app.secret_store.vault.client import VaultServer
 from app.secret_store.vault.session import VaultLogin, VaultSession
 from app.settings.environment import SettingsRefused
 from app.settings.groups.storage import VaultSettings
+from app.settings.invalid_values import lines_of
 
 _KUBERNETES_JWT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 # The settings that each login method requires.
@@ -80,6 +81,7 @@ def _login(values: Mapping[str, object], prefix: str) -> VaultLogin:
         settings = VaultSettings.model_validate(values)
     except ValidationError as error:
         name = str(error.errors(include_input=False, include_context=False)[0]["loc"][0])
+        sentence = next(lines_of(error)).partition(": ")[2]
     else:
         missing = [name for name in _REQUIRED_SETTINGS[settings.auth_method] if not getattr(settings, name)]
         if not missing:
@@ -95,4 +97,4 @@ def _login(values: Mapping[str, object], prefix: str) -> VaultLogin:
         raise SettingsRefused.of(
             prefix + missing[0].upper(), f"required to log in to Vault with {settings.auth_method}"
         )
-    raise SettingsRefused.of(prefix + name.upper(), "not a valid value for this setting")
+    raise SettingsRefused.of(prefix + name.upper(), sentence)

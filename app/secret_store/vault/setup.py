@@ -1,5 +1,6 @@
 """`byok vault-setup`: creates mounts, keys, policies and AppRole roles in Vault. Repeating it changes nothing."""
 
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from string import Template
@@ -7,13 +8,21 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from app.secret_store.vault.client import VaultRequest
-from app.secret_store.vault.engines import FINGERPRINT_KEY, KEPT_VERSIONS, ORGANIZATION_KEY_TYPE, PING_KEY
+from app.secret_store.vault.engines import (
+    FINGERPRINT_KEY,
+    KEPT_VERSIONS,
+    ORGANIZATION_KEY_TYPE,
+    PING_KEY,
+    VaultMounts,
+)
 from app.secret_store.vault.responses import VaultResponse, expect_success, text_field
 from app.secret_store.vault.roles import VaultRole
 from app.secret_store.vault.session import VaultSession
-from app.secret_store.vault.store import VaultMounts
 
 _NOT_FOUND = 404
+_FORBIDDEN = 403
+# The mounts for which a policy of the writer was written: KV and transit.
+_MOUNTS_IN_POLICY = (re.compile(r'path "(.+)/config"'), re.compile(rf'path "(.+)/encrypt/{PING_KEY}"'))
 _TOKEN_TTL = "1h"  # noqa: S105  # a duration
 _TOKEN_MAX_TTL = "24h"  # noqa: S105
 _TRANSIT_KEYS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
@@ -25,10 +34,22 @@ _TRANSIT_KEYS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
 
 
 class SetUpRefused(Exception):
-    """A path that the setup needs holds a mount or key of another type. The setup does not change it."""
+    """What the setup would create already exists, for another purpose. The setup does not change it.
 
-    def __init__(self, path: str) -> None:
-        super().__init__(f"{path} already exists and has another type. Choose another path, or remove it.")
+    Attributes:
+        path: the mount or key of another type; None for a policy of another installation.
+    """
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+    @classmethod
+    def for_path(cls, path: str) -> "SetUpRefused":
+        """A path that the setup needs holds a mount or key of another type."""
+        return cls(
+            f"{path} already exists and has another type. Choose another path, or remove it.", path=path
+        )
 
 
 def policy(role: VaultRole, mounts: VaultMounts) -> str:
@@ -66,9 +87,11 @@ class VaultSetup:
         """Set up the server. Returns each role's AppRole role id; the operator creates the secret ids.
 
         Raises:
-            SetUpRefused: a mount or key of another type is at a path that the setup needs.
+            SetUpRefused: a mount or key of another type is at a path that the setup needs, or the policies are those of
+                another installation.
             VaultUnavailable
         """
+        await self._check_policy()
         await self._mount(self._mounts.kv, "kv", version="2")
         await self._configure_kv()
         await self._mount(self._mounts.transit, "transit")
@@ -80,6 +103,22 @@ class VaultSetup:
         await self._enable_approle()
         return {role: await self._write_role(role) for role in VaultRole}
 
+    async def _check_policy(self) -> None:
+        """Refuse to replace the policies of an installation with other mounts, whose roles would lose all permissions."""
+        name = self._name(VaultRole.WRITER)
+        # A token that may only write policies cannot compare them.
+        response = expect_success(
+            await self._call(lambda vault: vault.read(f"sys/policies/acl/{name}")), _NOT_FOUND, _FORBIDDEN
+        )
+        found = [pattern.search(str(response.data.get("policy", ""))) for pattern in _MOUNTS_IN_POLICY]
+        mounts = tuple(match[1] for match in found if match is not None)
+        if len(mounts) == len(found) and mounts != (self._mounts.kv, self._mounts.transit):
+            msg = (
+                f"the policy {name} already exists for the mounts {' and '.join(mounts)}. If another installation uses it, run"
+                " byok vault-setup --prefix with another name; if not, remove the policy."
+            )
+            raise SetUpRefused(msg)
+
     async def _mount(self, path: str, engine: str, **options: str) -> None:
         response = expect_success(await self._call(lambda vault: vault.read("sys/mounts")))
         existing: Any = response.data.get(f"{path}/")
@@ -88,7 +127,7 @@ class VaultSetup:
             self._progress(f"mounted {engine} at {path}/")
             return
         if existing.get("type") != engine or options.items() - (existing.get("options") or {}).items():
-            raise SetUpRefused(path)
+            raise SetUpRefused.for_path(path)
         self._progress(f"{engine} is mounted at {path}/")
 
     async def _configure_kv(self) -> None:
@@ -109,7 +148,7 @@ class VaultSetup:
             self._progress(f"created the transit key {name}")
             return
         if text_field(found, "type") != options["type"]:
-            raise SetUpRefused(path)
+            raise SetUpRefused.for_path(path)
         self._progress(f"the transit key {name} exists")
 
     async def _write_policy(self, role: VaultRole) -> None:

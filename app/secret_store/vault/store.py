@@ -6,7 +6,6 @@ is never deleted, so a number is used only once.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
@@ -14,7 +13,7 @@ from uuid import UUID
 from app.core.keys.api_key import ApiKey
 from app.core.keys.signing_secret import SigningSecret
 from app.secret_store.port import CasMismatch, SecretMissing, SecretRef, WrappedSecret
-from app.secret_store.vault.engines import KvEngine, TransitEngine
+from app.secret_store.vault.engines import KvEngine, TransitEngine, VaultMounts
 from app.secret_store.vault.responses import VaultReason, VaultUnavailable
 from app.secret_store.vault.roles import VaultRole, VaultSessions
 
@@ -26,14 +25,6 @@ _DEADLINE_SECONDS = 4.0
 _CIPHERTEXT = "ct"
 _INTENT = "intent_id"
 _TOMBSTONE = "tombstone"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VaultMounts:
-    """Where the two engines are mounted."""
-
-    kv: str = "byok"
-    transit: str = "byok-transit"
 
 
 def _bounded(

@@ -65,6 +65,14 @@ class ProcessSettings(Group):
         description="Whether a crash may write a core dump, which contains keys in clear text, and whether debuggers of"
         " the same user may attach. Not allowed in production.",
     )
+    keep_alive: Duration = Field(
+        default=timedelta(seconds=65),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="How long a client's connection stays open without a request. It must be longer than the proxy in front"
+        " keeps its connections to the service, so that the proxy closes them first: AWS's load balancer keeps them for 60"
+        " seconds, Google's for 600. 1 second to 1 hour.",
+    )
     connections: int | None = Field(
         default=None,
         ge=1,

@@ -4,11 +4,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from app.settings.groups.group import Group, Text
+from app.settings.groups.group import Group
 from app.settings.operator_urls import VaultAddress
-from app.settings.types import DatabaseUrl, Duration
+from app.settings.types import (
+    DatabaseUrl,
+    Duration,
+    LoginText,
+    SecretLoginText,
+    VaultNamespace,
+    VaultPath,
+    VaultToken,
+)
 
 
 class DatabaseSettings(Group):
@@ -22,8 +30,9 @@ class DatabaseSettings(Group):
     )
     migration_url: DatabaseUrl | None = Field(
         default=None,
-        description="URL of the login that owns the tables, for `byok migrate`. Requires `BYOK_DATABASE__URL`. If unset,"
-        " the login of `BYOK_DATABASE__URL` owns the tables. It must lead to the server itself, not to a pooler.",
+        description="URL of the login that owns the tables, for `byok migrate`, which needs no other setting; the other"
+        " commands also require `BYOK_DATABASE__URL`. If unset, the login of `BYOK_DATABASE__URL` owns the tables. It must"
+        " lead to the server itself, not to a pooler.",
     )
     direct_url: DatabaseUrl | None = Field(
         default=None,
@@ -72,25 +81,27 @@ class VaultSettings(Group):
         description="Address of the server, such as `https://vault.example.com:8200`. A `/v1` at its end is removed. Plain"
         " HTTP is allowed only for loopback addresses in development. If unset, the embedded secret store is used.",
     )
-    namespace: str | None = Field(
+    namespace: VaultNamespace | None = Field(
         default=None, description="Vault namespace of the engines and of the login. If unset, none is sent."
     )
     ca_file: Path | None = Field(
         default=None,
         description="PEM file of the certificates to trust for the Vault server. If unset, the public roots are trusted.",
     )
-    kv_mount: Text = Field(default="byok", description="Mount path of the KV version 2 engine.")
-    transit_mount: Text = Field(default="byok-transit", description="Mount path of the transit engine.")
+    kv_mount: VaultPath = Field(default="byok", description="Mount path of the KV version 2 engine.")
+    transit_mount: VaultPath = Field(default="byok-transit", description="Mount path of the transit engine.")
     auth_method: Literal["token", "approle", "kubernetes", "jwt"] = Field(
         default="token",
         description="How the service logs in: with a token, with AppRole, or with a Kubernetes or other JWT.",
     )
-    token: SecretStr | None = Field(default=None, description="Vault token, for the auth method `token`.")
-    role_id: str | None = Field(default=None, description="AppRole role id, for the auth method `approle`.")
-    secret_id: SecretStr | None = Field(
+    token: VaultToken | None = Field(default=None, description="Vault token, for the auth method `token`.")
+    role_id: LoginText | None = Field(
+        default=None, description="AppRole role id, for the auth method `approle`."
+    )
+    secret_id: SecretLoginText | None = Field(
         default=None, description="AppRole secret id, for the auth method `approle`."
     )
-    role: str | None = Field(
+    role: LoginText | None = Field(
         default=None, description="Name of the Vault role, for the auth methods `kubernetes` and `jwt`."
     )
     jwt_file: Path | None = Field(

@@ -19,6 +19,7 @@ from app.database.engine import DatabaseLogin
 from app.database.replicas.units import ReplicaUnits, replica_units
 from app.database.statements import Query
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
+from app.doctor import FAILED_DATABASE, READ_ONLY, exit_status, run_checks
 from app.settings.environment import SettingsRefused, load_settings
 from app.usage.filters import RowFilter
 from app.usage.listing_repository import UsageListingRepository
@@ -207,6 +208,23 @@ class TestStart:
             SettingsRefused, match="BYOK_DATABASE__REPORTS_URL: the server is not a physical replica"
         ):
             await self.prepare(databases, database_roles.service)
+
+    async def test_doctor_finds_that_the_service_would_write_to_a_replica(
+        self, databases: ReplicatedDatabase
+    ) -> None:
+        url = databases.servers.on_replica(databases.roles.service)
+        settings = load_settings(
+            _env_file=None,
+            database={"url": url_text(url)},
+            provider={"default_base_url": "http://127.0.0.1:9"},
+        )
+        access = DatabaseAccess(owner=url, login=DatabaseLogin(url=url, set_role=False))
+
+        findings = await run_checks(settings, access, unknown=(), show=lambda _line: None)
+
+        failed = [str(finding) for finding in findings if finding.level == "fail"]
+        assert failed == [f"fail  writes: {READ_ONLY}"]
+        assert exit_status(findings) == FAILED_DATABASE
 
     async def test_goes_on_without_the_replica(self, databases: ReplicatedDatabase) -> None:
         await self.prepare(databases, databases.roles.service.set(port=free_port()))

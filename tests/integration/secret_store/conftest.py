@@ -11,9 +11,10 @@ from app.secret_store.embedded.keyset import Keyset
 from app.secret_store.embedded.store import EmbeddedSecretStore
 from app.secret_store.port import SecretRef, SecretStore
 from app.secret_store.vault.client import VaultServer
+from app.secret_store.vault.engines import VaultMounts
 from app.secret_store.vault.roles import VaultRole, VaultSessions
 from app.secret_store.vault.session import VaultLogin, VaultSession
-from app.secret_store.vault.store import VaultMounts, VaultSecretStore
+from app.secret_store.vault.store import VaultSecretStore
 from tests.support.fakes import FakeSecretStore
 from tests.support.vault.fake import FakeVault, ServedVault
 from tests.support.vault.prepared import PreparedVault

@@ -58,6 +58,15 @@ class TestLogins:
         assert found[VaultRole.WRITER].token == "writer's"
         assert found[VaultRole.BROKER].token == "general"
 
+    def test_with_a_line_break_in_a_token_are_refused_with_the_reason(self) -> None:
+        with pytest.raises(SettingsRefused) as refusal:
+            logins(token="t", roles={"writer": {"token": "s.canary\n"}})
+
+        assert str(refusal.value) == (
+            "BYOK_VAULT__ROLES__WRITER__TOKEN: must not contain white space, line breaks and characters beyond ASCII;"
+            " remove them"
+        )
+
     @pytest.mark.parametrize(
         ("settings", "variable"),
         [

@@ -4,10 +4,10 @@ from uuid import uuid4
 
 import pytest
 
+from app.secret_store.vault.engines import VaultMounts
 from app.secret_store.vault.responses import VaultReason, VaultUnavailable
 from app.secret_store.vault.roles import VaultRole
 from app.secret_store.vault.setup import SetUpRefused, VaultSetup, policy
-from app.secret_store.vault.store import VaultMounts
 from tests.support.vault.prepared import PreparedVault, prepared_vault
 from tests.support.vault.real_server import RealServer
 
@@ -52,7 +52,7 @@ class TestSetUp:
 
         async with any_vault.session() as session:
             with pytest.raises(SetUpRefused, match=any_vault.mounts.transit):
-                await VaultSetup(session, crossed, prefix=any_vault.prefix).run()
+                await VaultSetup(session, crossed, prefix=f"{any_vault.prefix}-crossed").run()
 
     async def test_refuses_a_key_of_another_type(self, any_vault: PreparedVault) -> None:
         mounts = VaultMounts(kv=any_vault.mounts.kv, transit=f"transit-{uuid4().hex[:8]}")
@@ -61,7 +61,22 @@ class TestSetUp:
 
         async with any_vault.session() as session:
             with pytest.raises(SetUpRefused, match="fingerprint"):
+                await VaultSetup(session, mounts, prefix=mounts.transit).run()
+
+    async def test_refuses_to_replace_the_policies_of_another_installation(
+        self, any_vault: PreparedVault
+    ) -> None:
+        """Its roles would lose all their permissions."""
+        mounts = VaultMounts(kv=f"kv-{uuid4().hex[:8]}", transit=f"transit-{uuid4().hex[:8]}")
+
+        async with any_vault.session() as session:
+            with pytest.raises(SetUpRefused, match="run byok vault-setup --prefix") as refusal:
                 await VaultSetup(session, mounts, prefix=any_vault.prefix).run()
+            await VaultSetup(session, mounts, prefix=mounts.kv).run()
+
+        assert f"{any_vault.mounts.kv} and {any_vault.mounts.transit}" in str(refusal.value)
+        async with any_vault.store(await any_vault.logins()) as store:
+            await store.ping()
 
     async def test_fails_without_permission(self, real_vault: PreparedVault) -> None:
         async with real_vault.session(await real_vault.login(VaultRole.WRITER)) as session:

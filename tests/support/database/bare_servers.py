@@ -120,7 +120,12 @@ class BareServer:
 
 @contextmanager
 def bare_server(
-    programs: Path, port: int | None = None, *, password: str | None = None, settings: str = ""
+    programs: Path,
+    port: int | None = None,
+    *,
+    password: str | None = None,
+    settings: str = "",
+    encoding: str = "UTF8",
 ) -> Iterator[BareServer]:
     """Create and start a server, by default on a free port; stop and remove it on leaving.
 
@@ -129,13 +134,17 @@ def bare_server(
         port: a loopback port. None: a free one.
         password: the superuser's password. None: a random one.
         settings: more lines of `postgresql.conf`.
+        encoding: that of new databases, with the locale C.
     """
+    options = ("--encoding", encoding, "--locale", "C")
     with _server_directory(programs, password or secrets.token_hex(8), port) as server:
         password_file = server.data.with_name("password")
         password_file.write_text(str(server.superuser.password))
         _give_to_account(password_file)
         server.run(
-            "initdb", "-U", "postgres", "-A", "scram-sha-256", "--pwfile", str(password_file), "--no-sync"
+            "initdb",
+            *("-U", "postgres", "-A", "scram-sha-256", "--pwfile", str(password_file), "--no-sync"),
+            *options,
         )
         with (server.data / "postgresql.conf").open("a") as file:
             file.write(_SHARES + settings)

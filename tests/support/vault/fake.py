@@ -180,6 +180,11 @@ class FakeVault:
             self.mount(name, received.body)
         elif rest.startswith("auth/"):
             self.auth[f"{name}/"] = received.body
+        elif rest.startswith("policies/acl/") and received.method == "GET":
+            text = self.policies.get(rest.removeprefix("policies/acl/"))
+            if text is None:
+                raise ErrorResponse(404, "no such policy")
+            return data_response(policy=text)
         elif rest.startswith("policies/acl/"):
             self.policies[rest.removeprefix("policies/acl/")] = received.body["policy"]
         elif received.method == "GET":

@@ -8,11 +8,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from app.secret_store.vault.client import VaultRequest, VaultServer
+from app.secret_store.vault.engines import VaultMounts
 from app.secret_store.vault.responses import VaultResponse, expect_success, text_field
 from app.secret_store.vault.roles import VaultRole, VaultSessions
 from app.secret_store.vault.session import VaultLogin, VaultSession
 from app.secret_store.vault.setup import VaultSetup
-from app.secret_store.vault.store import VaultMounts, VaultSecretStore
+from app.secret_store.vault.store import VaultSecretStore
 
 
 @dataclass(frozen=True, kw_only=True)

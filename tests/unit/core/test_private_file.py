@@ -119,6 +119,22 @@ class TestRead:
         with pytest.raises(PrivateFileRefused, match="belongs to another user"):
             read_private_file(path, max_bytes=100)
 
+    def test_names_the_owner_as_the_fault_if_this_user_may_not_open_it(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another user has created it and its directory: root, with a command that it ran first. Its keys must stay."""
+
+        def denied(*_arguments: object) -> int:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "open", denied)
+
+        with pytest.raises(
+            PrivateFileRefused, match="change the owner of the file and of its directory"
+        ) as refusal:
+            read_private_file(path, max_bytes=100)
+        assert "replace" not in str(refusal.value)
+
     def test_refuses_a_link(self, path: Path, tmp_path: Path) -> None:
         create_private_file(path, CANARY)
         (tmp_path / "link").symlink_to(path)

@@ -176,6 +176,16 @@ class TestReading:
         for base in ("https://vault.example.com:8200", "https://example.com/vault"):
             assert load(VAULT__ADDRESS=base + path).vault.address == base
 
+    @pytest.mark.parametrize("path", ["team/byok", "/team/byok", "team/byok/", "//team/byok//"])
+    def test_normalizes_paths_in_vault(self, load: Load, path: str) -> None:
+        vault = load(VAULT__KV_MOUNT=path, VAULT__TRANSIT_MOUNT=path, VAULT__NAMESPACE=path).vault
+
+        assert (vault.kv_mount, vault.transit_mount, vault.namespace) == ("team/byok",) * 3
+
+    @pytest.mark.parametrize("namespace", ["", "/"])
+    def test_takes_the_root_namespace_for_none(self, load: Load, namespace: str) -> None:
+        assert not load(VAULT__NAMESPACE=namespace).vault.namespace
+
     def test_prefers_the_environment_to_dot_env(self, load: Load, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text("BYOK_PORT=9001\nBYOK_AUTH__AUDIENCE=from-file\nOTHER=x\n")
 
@@ -232,6 +242,16 @@ class TestRefusals:
             ("VAULT", f'{{"token": "{SECRET}'),
             ("VAULT__ROLES", SECRET),
             ("VAULT__KV_MOUNT", ""),
+            ("VAULT__KV_MOUNT", "/"),
+            ("VAULT__KV_MOUNT", f"{SECRET} "),
+            ("VAULT__TRANSIT_MOUNT", f"{SECRET}/*"),
+            ("VAULT__TRANSIT_MOUNT", f"a//{SECRET}"),
+            ("VAULT__NAMESPACE", f"{SECRET}\n"),
+            ("VAULT__TOKEN", f"{SECRET}\n"),
+            ("VAULT__TOKEN", f"{SECRET}\u200b"),
+            ("VAULT__ROLE_ID", f"{SECRET}\r"),
+            ("VAULT__SECRET_ID", f"{SECRET}\n"),
+            ("VAULT__ROLE", f" {SECRET}"),
             ("DATABASE", f"postgresql://byok:{SECRET}@db/byok"),
             ("DATABASE__URL", f"postgresql://byok:{SECRET}@db:99999/byok"),
             ("DATABASE__URL", f"postgresql://byok:{SECRET}@db:0/byok"),
@@ -290,6 +310,23 @@ class TestRefusals:
         (tmp_path / ".env").write_text(f"BYOK_PROVIDER__MESSAGE_PATTERNS={SECRET}\n")
 
         assert refused(load) == ["BYOK_PROVIDER__MESSAGE_PATTERNS: must be JSON"]
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            ("BYOK_PORT: 9001\n", 1),
+            ("# port\n\n\nBYOK_PORT 9001\nBYOK_DEBUG=true\n", 4),
+            (f"BYOK_PORT=9001\r\nBYOK_VAULT__TOKEN='{SECRET}\r\nBYOK_DEBUG=true\r\n", 2),
+        ],
+    )
+    def test_name_a_line_of_dot_env_that_would_be_left_out(
+        self, load: Load, tmp_path: Path, text: str, line: int
+    ) -> None:
+        (tmp_path / ".env").write_bytes(text.encode())
+
+        assert refused(load) == [
+            f".env: line {line} is not NAME=value; correct it, close its quotes, or begin it with #"
+        ]
 
     def test_have_one_line_for_each_invalid_variable(self, load: Load) -> None:
         lines = refused(load, PORT="x", LOG_LEVEL="x", DATABASE__URL="x")
@@ -430,6 +467,14 @@ class TestUnknownVariables:
         environ = {"BYOK_PROT": "1", "BYOK_DATABASE__URI": "x", "byok_debgu": "x"}
 
         assert unknown_variables(environ) == ["BYOK_DATABASE__URI", "BYOK_DEBGU", "BYOK_PROT"]
+
+    def test_are_also_those_of_dot_env(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """A misspelled BYOK_ENVIRONMENT would start a production as development."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("BYOK_PROT", "1")
+        (tmp_path / ".env").write_text("BYOK_ENVIROMENT=production\nBYOK_PROT=2\nBYOK_PORT=3\nOTHER=4\n")
+
+        assert unknown_variables() == ["BYOK_ENVIROMENT", "BYOK_PROT"]
 
     def test_exclude_settings_role_logins_and_other_prefixes(self) -> None:
         environ = dict.fromkeys(
