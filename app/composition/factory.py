@@ -28,6 +28,7 @@ from app.health.service import HealthService, Ping
 from app.idempotency.service import IdempotencyService
 from app.jobs.cell_jobs import CellJobs
 from app.jobs.fair_runner import FairConcurrency
+from app.jobs.retention import ExpiredRowsWorker
 from app.leases.service import LeaseService, Wrapper
 from app.pricing.backfill import PriceBackfillService
 from app.pricing.prices import PriceList
@@ -153,6 +154,7 @@ def build_services(adapters: Adapters, config: ServiceConfig) -> Services:
         AuditService(units),
         CellJobs(units),
         AuditRetentionWorker(units, keep_for=config.audit_retention),
+        ExpiredRowsWorker(units),
         IdempotencyService(units, max_keys=config.quotas.idempotency_keys),
         WriteLimiter({WriteKind.CHANGES: config.changes_per_minute, WriteKind.WORK: config.work_per_minute}),
         _export_queue(config.quotas),
