@@ -151,7 +151,7 @@ def build_services(adapters: Adapters, config: ServiceConfig) -> Services:
     reads = _read_admission(config.quotas)
     services = Services(
         adapters.auth,
-        AuditService(units),
+        AuditService(units, reads),
         CellJobs(units),
         AuditRetentionWorker(units, keep_for=config.audit_retention),
         ExpiredRowsWorker(units),

@@ -83,6 +83,7 @@ READS: dict[str, Callable[[Tenant], Awaitable[httpx.Response]]] = {
     "usage events as CSV": lambda tenant: tenant.get(f"{tenant.path}/usage-events", headers=CSV),
     "statements": lambda tenant: tenant.get(f"{tenant.path}/billing-statements"),
     "preview": preview,
+    "audit log": lambda tenant: tenant.get(f"{tenant.path}/audit-events"),
 }
 
 
