@@ -114,6 +114,7 @@ class Quotas:
     webhook_endpoints: int = 10
     price_overrides: int = 200
     usage_mode_changes: int = 1000
+    rotations: int = 5000
     idempotency_keys: int = 1_000_000
 
 
@@ -260,6 +261,7 @@ def _credential_services(
         deletion=deletion,
         rate_limits=rate_limits,
         endpoints=endpoints,
+        max_rotations=config.quotas.rotations,
     )
     yield from (urls, runner, validation, leases, deletion, rotation, EnablementService(units))
     yield CredentialService(
