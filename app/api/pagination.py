@@ -137,7 +137,7 @@ class PageQuery:
     def _end(
         self, records: Sequence[Record], cursor: Callable[[Record], UUID | int | bytes]
     ) -> dict[str, Any]:
-        """The fields of the page that say whether it is the last one."""
+        """The fields that state whether the page is the last one."""
         has_more = len(records) > self.limit
         return {
             "has_more": has_more,

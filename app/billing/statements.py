@@ -21,7 +21,7 @@ from app.usage_mode.modes import UsageMode
 # How many models of one mode and month have their own line. All further ones have one line together: an organization's own
 # gateway may name another model in each response.
 MAX_MODELS: Final = 500
-# What stands for their names. No event has an empty model.
+# The name that they have together. No event has an empty model.
 OTHER_MODELS: Final = ""
 _NO_TOKENS = TokenUsage()
 
