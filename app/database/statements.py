@@ -41,7 +41,7 @@ _SHARED = (
 )
 SHARED_LOCK_TIMEOUT_MS = 20
 
-# All statements of a process together take a tenth of the time, but for the first ones after a while: some ten of them.
+# All statements of a process together take a tenth of the time, except for the first ones after a while: some ten of them.
 _SHARE: Final = 0.1
 _AT_FULL_PACE_SECONDS: Final = 0.2
 
@@ -119,7 +119,7 @@ class FixedStatement:
         return self._query.text
 
 
-class _Turns:
+class _CompileTime:
     """Who compiles next in an event loop, and when the time is used up that the earlier ones may take."""
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class _Turns:
         self._used_up_until = max(self._used_up_until, time.perf_counter()) + seconds / _SHARE
 
 
-_turns: WeakKeyDictionary[AbstractEventLoop, _Turns] = WeakKeyDictionary()
+_compile_times: WeakKeyDictionary[AbstractEventLoop, _CompileTime] = WeakKeyDictionary()
 
 
 class StatementCache(Generic[Shape]):
@@ -165,14 +165,14 @@ class StatementCache(Generic[Shape]):
         if shape in self._kept:
             return
         waits_for_slot()
-        turns = _turns.setdefault(asyncio.get_running_loop(), _Turns())
-        async with turns.line:
+        compile_time = _compile_times.setdefault(asyncio.get_running_loop(), _CompileTime())
+        async with compile_time.line:
             if shape in self._kept:
                 return
-            await turns.wait()
+            await compile_time.wait()
             began_at = time.perf_counter()
             self(shape).compile()
-            turns.use(time.perf_counter() - began_at)
+            compile_time.use(time.perf_counter() - began_at)
 
 
 def cached_statements(*, at_most: int) -> Callable[[Callable[[Shape], Query]], StatementCache[Shape]]:
