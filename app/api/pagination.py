@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -110,14 +110,39 @@ class PageQuery:
             fields: what the page has besides the records.
         """
         shown = records[: self.limit]
-        has_more = len(records) > self.limit
-        page = model.model_construct(
-            data=[shape(record) for record in shown],
-            has_more=has_more,
-            next_page=_encode_position(cursor(shown[-1])) if has_more else None,
-            **fields,
+        return respond(
+            model.model_construct(
+                data=[shape(record) for record in shown], **self._end(records, cursor), **fields
+            )
         )
-        return respond(page)
+
+    async def respond_piece_by_piece(
+        self,
+        records: Sequence[Record],
+        to_json: Callable[[Record], Awaitable[bytes]],
+        cursor: Callable[[Record], UUID | int | bytes],
+    ) -> Response:
+        """Like `respond`, for records that take long to serialize.
+
+        Args:
+            records: up to `at_most` records.
+            to_json: serializes a record, and pauses meanwhile.
+            cursor: the position of a record in the list's order.
+        """
+        page = Page[Any].model_construct(data=[], **self._end(records, cursor))
+        before, after = page.split_json("data")
+        items = [await to_json(record) for record in records[: self.limit]]
+        return Response(before + b",".join(items) + after, media_type="application/json")
+
+    def _end(
+        self, records: Sequence[Record], cursor: Callable[[Record], UUID | int | bytes]
+    ) -> dict[str, Any]:
+        """The fields that state whether the page is the last one."""
+        has_more = len(records) > self.limit
+        return {
+            "has_more": has_more,
+            "next_page": _encode_position(cursor(records[self.limit - 1])) if has_more else None,
+        }
 
 
 async def _paging(

@@ -126,9 +126,14 @@ class ResponseModel(BaseModel):
 
         Serializing ten thousand items in one call would use the event loop without a pause.
         """
-        # Within a string, the quotes would be escaped.
-        before, empty, after = self.to_json().partition(f'"{field}":[]'.encode())
-        return before + empty[:-1], empty[-1:] + after
+        return split_list(self.to_json(), field)
+
+
+def split_list(document: bytes, field: str) -> tuple[bytes, bytes]:
+    """Split the JSON of a model before and after the items of its first empty list with this name."""
+    # Within a string, the quotes would be escaped.
+    before, empty, after = document.partition(f'"{field}":[]'.encode())
+    return before + empty[:-1], empty[-1:] + after
 
 
 def unvalidated(model: Callable[Fields, Model]) -> Callable[Fields, Model]:

@@ -7,6 +7,7 @@ from uuid import UUID
 from app.audit.events import AuditAction, AuditEvent
 from app.audit.repository import AuditRepository
 from app.auth.principal import Caller
+from app.core.admission import AdmissionQueue
 from app.core.clock import new_id, now
 from app.core.organizations import OPERATOR_ORGANIZATION
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
@@ -37,8 +38,9 @@ async def record(
 class AuditService:
     """Lists audit events."""
 
-    def __init__(self, units: UnitsOfWork) -> None:
+    def __init__(self, units: UnitsOfWork, admission: AdmissionQueue) -> None:
         self._units = units
+        self._admission = admission
 
     async def record_exempt_hosts(self, hosts: Sequence[str]) -> None:
         """Record at startup which host names the operator exempts from the private-address rule.
@@ -62,8 +64,17 @@ class AuditService:
         starting_at: datetime | None = None,
         ending_at: datetime | None = None,
     ) -> Sequence[AuditEvent]:
-        """One page of events, newest first. `starting_at` is inclusive, `ending_at` exclusive."""
-        async with self._units.reading_in_bulk(organization_id) as uow:
+        """One page of events, newest first. `starting_at` is inclusive, `ending_at` exclusive.
+
+        A filter that few events match may read all of two years.
+
+        Raises:
+            ConcurrencyLimited, DatabaseUnavailable
+        """
+        async with (
+            self._admission.slot(organization_id),
+            self._units.reading_in_bulk(organization_id) as uow,
+        ):
             return await uow[AuditRepository].page(
                 at_most=at_most,
                 before=before,

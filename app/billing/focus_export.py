@@ -57,7 +57,7 @@ def _cells(organization_id: str, statement: Statement, line: StatementLine) -> t
         *(_PHARAOH, _PHARAOH if is_fee else _ANTHROPIC, _ANTHROPIC if is_byo else _PHARAOH),
         "Developer Tools" if is_fee else "AI and Machine Learning",
         "Pharaoh subscription" if is_fee else "Claude API",
-        line.type.value if line.model is None else line.model,
+        line.model or line.type.value,
         line.quantity,
         unit,
         None if line.unit_price is None else Decimal(to_usd(line.unit_price)),

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from app.billing.statements import MAX_MODELS, OTHER_MODELS
 from app.database.statements import Query
 from app.usage.tables import usage_event as e
 from app.usage_reports.rollup_columns import (
@@ -69,7 +70,28 @@ def _unaggregated() -> sa.Select[Any]:
 
 _combined = sa.union_all(_rolled_up(), _unaggregated()).subquery("combined")
 _keys = (_combined.c.month, _combined.c.mode, _combined.c.model)
-LEDGER = Query(sa.select(*_keys, *measure_totals(_combined)).group_by(*_keys))
+_by_model = sa.select(*_keys, *measure_totals(_combined)).group_by(*_keys).subquery("by_model")
+
+
+def _with_other_models() -> sa.Select[Any]:
+    """Combine all models of a month and mode but the first ones: those that cost most, and then those of most requests."""
+    totals = _by_model.c
+    order = (totals.billed.desc(), totals.cost.desc(), totals.requests.desc(), sa.collate(totals.model, "C"))
+    ranked = sa.select(
+        *totals,
+        sa.func.row_number().over(partition_by=[totals.month, totals.mode], order_by=order).label("place"),
+    ).subquery("ranked")
+    most: sa.ColumnElement[int] = sa.literal_column(str(MAX_MODELS))
+    other: sa.ColumnElement[str] = sa.literal_column(f"'{OTHER_MODELS}'", type_=sa.Text)
+    named = sa.select(
+        *(column for column in ranked.c if column.name not in {"model", "place"}),
+        sa.case((ranked.c.place <= most, ranked.c.model), else_=other).label("model"),
+    ).subquery("named")
+    keys = (named.c.month, named.c.mode, named.c.model)
+    return sa.select(*keys, *measure_totals(named)).group_by(*keys)
+
+
+LEDGER = Query(_with_other_models())
 
 # The months whose totals are still known: the partition of their rows exists, or their rollups outlived it. Rows are
 # retained at least twice as long as events are accepted, so they are rolled up long before they are deleted.

@@ -8,6 +8,7 @@ from app.billing.month import BillingMonth
 from app.billing.repository import StatementRepository
 from app.billing.statements import LineType
 from app.core.admission import AdmissionQueue
+from app.core.event_loop import in_slices
 from app.database.unit_of_work import UnitsOfWork
 from app.readiness.repository import ReadinessRepository
 from app.spend_limits.repository import LimitRepository
@@ -41,7 +42,7 @@ class ModePreviewService:
             current = await uow[UsageModeRepository].state()
             change = _change_of(caller, requested, now)
             inputs = await uow[StatementRepository].inputs([month], await uow[StatementRepository].closed())
-            statement = inputs.statement_of(month)
+            statement = await in_slices(inputs.statement_of(month), in_transaction=True)
             managed = [line for line in statement.lines if line.type is LineType.MANAGED_USAGE]
             return ModePreview(
                 month=month,

@@ -1,6 +1,6 @@
 """Closed statements, and the data from which open statements are computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import date, datetime
 
 import sqlalchemy as sa
@@ -13,8 +13,9 @@ from app.billing.subscription_repository import SubscriptionRepository
 from app.billing.tables import endpoint_count as n
 from app.billing.tables import statement as s
 from app.billing.tables import statement_line as li
+from app.core.event_loop import in_slices, list_in_slices
 from app.database.repository import Repository
-from app.database.statements import Query
+from app.database.statements import Query, Row
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _MONTH: sa.ColumnElement[str] = sa.literal_column("'month'")
@@ -72,6 +73,8 @@ _INSERT = Query(
 _INSERT_LINE = Query(
     sa.insert(li).values({column.name: sa.bindparam(column.name, type_=column.type) for column in li.columns})
 )
+# Each takes up to 10 microseconds.
+_ROWS_AT_ONCE = 20
 
 
 class StatementRepository(Repository):
@@ -120,8 +123,11 @@ class StatementRepository(Repository):
             return {}
         found = await self._session.rows(_LINES, **self._between(min(closed_months), max(closed_months)))
         lines: dict[BillingMonth, list[d.StatementLine]] = {month: [] for month in closed_months}
-        for row in found:
-            lines.setdefault(BillingMonth.of_day(row["month"]), []).append(line_of(row))
+        converted = await list_in_slices(
+            map(line_of, found), in_transaction=True, items_per_step=_ROWS_AT_ONCE
+        )
+        for row, line in zip(found, converted, strict=True):
+            lines.setdefault(BillingMonth.of_day(row["month"]), []).append(line)
         return {
             month: d.Statement(month=month, closed_at=closed[month], all_lines=tuple(lines[month]))
             for month in closed_months
@@ -163,20 +169,25 @@ class StatementRepository(Repository):
         )
         return {BillingMonth.of_day(row["month"]): row["peak"] for row in found}
 
-    async def _ledger(self, months: Sequence[BillingMonth]) -> Mapping[d.UsageKey, d.UsageTotals]:
+    async def _ledger(self, months: Sequence[BillingMonth]) -> Mapping[BillingMonth, d.MonthTotals]:
         found = await self._session.rows(
             LEDGER,
             organization_id=self._organization_id,
             starting_at=[month.starts_at for month in months],
             ending_at=[month.ends_at for month in months],
         )
-        return {key_of(BillingMonth.of(row["month"]), row): totals_of(row, estimated="cost") for row in found}
+        return await in_slices(
+            _by_month(found, lambda row: BillingMonth.of(row["month"]), estimated="cost"), in_transaction=True
+        )
 
     async def _closed_totals(
         self, first: BillingMonth, last: BillingMonth
-    ) -> Mapping[d.UsageKey, d.UsageTotals]:
+    ) -> Mapping[BillingMonth, d.MonthTotals]:
         found = await self._session.rows(_CLOSED_TOTALS, **self._between(first, last))
-        return {key_of(BillingMonth.of_day(row["month"]), row): totals_of(row) for row in found}
+        return await in_slices(
+            _by_month(found, lambda row: BillingMonth.of_day(row["month"]), estimated="estimated"),
+            in_transaction=True,
+        )
 
     def _between(self, first: BillingMonth, last: BillingMonth) -> dict[str, str | date]:
         return {
@@ -184,3 +195,16 @@ class StatementRepository(Repository):
             "first": first.first_day,
             "last": last.first_day,
         }
+
+
+def _by_month(
+    rows: Sequence[Row], month_of: Callable[[Row], BillingMonth], *, estimated: str
+) -> Generator[None, None, dict[BillingMonth, dict[d.UsageKey, d.UsageTotals]]]:
+    """Convert totals, one for each month, mode and model. Yields after some rows."""
+    found: dict[BillingMonth, dict[d.UsageKey, d.UsageTotals]] = {}
+    for number, row in enumerate(rows, start=1):
+        month = month_of(row)
+        found.setdefault(month, {})[key_of(month, row)] = totals_of(row, estimated=estimated)
+        if number % _ROWS_AT_ONCE == 0:
+            yield
+    return found

@@ -9,21 +9,24 @@ from app.api.csv_export import MEDIA_TYPE, WantsCsv, csv_document, file_headers
 from app.api.dependencies import AppServices, BillingReader, InternalBillingWriter, NoFields
 from app.api.pagination import Paging
 from app.api.problems import BODY_ERRORS, problems
-from app.api.responses import respond
 from app.api.routing import Router
 from app.api.schemas import Page
 from app.auth.principal import Caller, Scope
 from app.billing.focus_export import COLUMNS, focus_rows
 from app.billing.month import PATTERN, BillingMonth
-from app.billing.schemas import BillingStatement
+from app.billing.schemas import BillingStatement, statement_json
 from app.billing.service import StatementService
 from app.billing.statements import Statement
 from app.core.errors import InsufficientScope, InvalidInput, MonthNotOver, NotFound, RateLimited, ServiceOnly
+from app.core.event_loop import list_in_slices
 from app.core.services import Services
 from app.export_links.router import create_link
 from app.export_links.schemas import ExportLink
 
 router = Router(prefix="/v1/organizations/{organization_id}/billing-statements", tags=["statements"])
+
+# Each takes up to 20 microseconds.
+_CSV_ROWS_AT_ONCE = 20
 
 Month = Annotated[
     str, Path(alias="month", pattern=PATTERN, description="A month in UTC.", examples=["2026-11"])
@@ -46,7 +49,7 @@ async def list_statements(caller: BillingReader, services: AppServices, paging: 
     statements = await services[StatementService].page(
         caller.organization_id, at_most=paging.at_most, before=paging.before_number()
     )
-    return paging.respond(statements, BillingStatement.of, _number)
+    return await paging.respond_piece_by_piece(statements, statement_json, _number)
 
 
 # Before the route of the statement itself, whose pattern would take the suffix for a part of the month.
@@ -63,7 +66,7 @@ async def export_statement(month: Month, caller: BillingReader, services: AppSer
 
     `Data-As-Of` of a closed statement is the time when it was closed.
     """
-    return _export(caller, *await _read(services, caller, month))
+    return await _export(caller, *await _read(services, caller, month))
 
 
 @router.post(
@@ -102,17 +105,25 @@ async def get_statement(
     With `Accept: text/csv` the response is that of `exportBillingStatement`.
     """
     statement, as_of = await _read(services, caller, month)
-    return _export(caller, statement, as_of) if wants_csv else respond(BillingStatement.of(statement))
+    return await (_export(caller, statement, as_of) if wants_csv else _respond(statement))
 
 
 async def _read(services: Services, caller: Caller, month: str) -> tuple[Statement, datetime]:
     return await services[StatementService].read(caller.organization_id, BillingMonth.parse(month))
 
 
-def _export(caller: Caller, statement: Statement, as_of: datetime) -> Response:
+async def _respond(statement: Statement) -> Response:
+    return Response(await statement_json(statement), media_type="application/json")
+
+
+async def _export(caller: Caller, statement: Statement, as_of: datetime) -> Response:
     name = f"{caller.organization_id}-{statement.month}.csv"
     return Response(
-        "".join(focus_rows(caller.organization_id, statement)),
+        "".join(
+            await list_in_slices(
+                focus_rows(caller.organization_id, statement), items_per_step=_CSV_ROWS_AT_ONCE
+            )
+        ),
         media_type=MEDIA_TYPE,
         headers=file_headers(name, as_of=as_of),
     )
@@ -142,9 +153,7 @@ async def close_statement(
     A closed statement never changes. Closing it again returns the same statement. Late usage of a closed month becomes
     adjustment lines of the first open month after it.
     """
-    return respond(
-        BillingStatement.of(await services[StatementService].close(caller, BillingMonth.parse(month)))
-    )
+    return await _respond(await services[StatementService].close(caller, BillingMonth.parse(month)))
 
 
 def _number(statement: Statement) -> int:

@@ -1,12 +1,14 @@
 """Response models of billing statements."""
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, cast
 
 from pydantic import Field
 
 from app.api.money import Money
-from app.api.schemas import ResponseModel, Timestamp
+from app.api.schemas import ResponseModel, Timestamp, split_list
 from app.billing import statements as d
+from app.core.event_loop import TimeSlice
 
 Month = Annotated[str, Field(description="A month in UTC.", examples=["2026-11"])]
 AdjustedMonth = Annotated[
@@ -17,7 +19,13 @@ BilledType = Annotated[
     Literal["subscription", "endpoint_overage", "managed_usage", "adjustment"],
     Field(examples=["managed_usage"]),
 ]
-Model = Annotated[str, Field(examples=["claude-sonnet-4-5"])]
+Model = Annotated[
+    str,
+    Field(
+        description=f"Empty for all other models together, beyond {d.MAX_MODELS} of a month and usage mode.",
+        examples=["claude-sonnet-4-5"],
+    ),
+]
 Requests = Annotated[int, Field(examples=[1250])]
 Tokens = Annotated[int, Field(examples=[48_200])]
 
@@ -30,7 +38,14 @@ class StatementLine(ResponseModel):
     """
 
     type: BilledType
-    model: Annotated[str | None, Field(description="Null for fees.", examples=["claude-sonnet-4-5"])]
+    model: Annotated[
+        str | None,
+        Field(
+            description=f"Null for fees, and for all other models together, beyond the {d.MAX_MODELS} of a month that cost"
+            " most.",
+            examples=["claude-sonnet-4-5"],
+        ),
+    ]
     quantity: Annotated[
         int, Field(description="Months, endpoints above the included number, or tokens.", examples=[48_200])
     ]
@@ -45,7 +60,7 @@ class StatementLine(ResponseModel):
     def of(cls, line: d.StatementLine) -> "StatementLine":
         return cls(
             type=cast("BilledType", line.type.value),
-            model=line.model,
+            model=line.model or None,
             quantity=line.quantity,
             unit_price=None if line.unit_price is None else Money.of(line.unit_price),
             amount=Money.of(line.amount),
@@ -130,19 +145,32 @@ class BillingStatement(ResponseModel):
     total: Annotated[Money, Field(description="The sum of the amounts of all lines.")]
     informational: Informational
 
-    @classmethod
-    def of(cls, statement: d.Statement) -> "BillingStatement":
-        return cls(
-            month=str(statement.month),
-            status="open" if statement.closed_at is None else "closed",
-            closed_at=statement.closed_at,
-            lines=[StatementLine.of(line) for line in statement.lines],
-            total=Money.of(statement.total),
-            informational=Informational(
-                byo=[ByoUsage.of(line) for line in statement.byo],
-                unpriced_managed=[UnpricedUsage.of(line) for line in statement.unpriced],
-            ),
-        )
+
+async def statement_json(statement: d.Statement) -> bytes:
+    """Serialize a `BillingStatement` line by line: thousands of lines take long enough to let other requests run meanwhile."""
+    time_slice = TimeSlice()
+    document = BillingStatement(
+        month=str(statement.month),
+        status="open" if statement.closed_at is None else "closed",
+        closed_at=statement.closed_at,
+        lines=[],
+        total=Money.of(statement.total),
+        informational=Informational(byo=[], unpriced_managed=[]),
+    ).to_json()
+    lists: Mapping[str, Iterable[ResponseModel]] = {
+        "lines": map(StatementLine.of, statement.lines),
+        "byo": map(ByoUsage.of, statement.byo),
+        "unpriced_managed": map(UnpricedUsage.of, statement.unpriced),
+    }
+    parts: list[bytes] = []
+    for name, models in lists.items():
+        items: list[bytes] = []
+        for model in models:
+            items.append(model.to_json())
+            await time_slice.pause_if_used()
+        before, document = split_list(document, name)
+        parts += (before, b",".join(items))
+    return b"".join((*parts, document))
 
 
 def _adjusted(line: d.StatementLine) -> str | None:

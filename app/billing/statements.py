@@ -2,20 +2,27 @@
 
 A closed statement never changes. If late events or corrections change the ledger of a closed month, the first open
 month after it gets adjustment lines: the difference between the ledger and the total of closed statements
-for that month. So late usage is billed exactly once.
+for that month. So late usage is billed exactly once, also if a model has meanwhile got or lost its own line.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from operator import attrgetter
+from typing import Final, TypeAlias
 
 from app.billing.month import BillingMonth
 from app.core.money import round_to_cent
 from app.usage_events.records import TokenUsage
 from app.usage_mode.modes import UsageMode
 
+# How many models of one mode and month have their own line. All further ones have one line together: an organization's own
+# gateway may name another model in each response.
+MAX_MODELS: Final = 500
+# The name that they have together. No event has an empty model.
+OTHER_MODELS: Final = ""
 _NO_TOKENS = TokenUsage()
 
 
@@ -95,13 +102,22 @@ class UsageTotals:
 NO_USAGE = UsageTotals()
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class UsageKey:
-    """The dimensions by which usage is aggregated."""
+    """The dimensions by which usage is aggregated. `model` may be `OTHER_MODELS`."""
 
     month: BillingMonth
     mode: UsageMode
     model: str
+
+    @property
+    def place(self) -> tuple[str, bool, str]:
+        """Sorts the lines of a month: the line of all other models is the last one of its mode."""
+        return self.mode, self.model == OTHER_MODELS, self.model
+
+
+_place = attrgetter("place")
+MonthTotals: TypeAlias = Mapping[UsageKey, UsageTotals]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +206,7 @@ class StatementInputs:
         closed: months whose statement is closed.
         retained_months: months whose totals the ledger still has. Other months get no adjustments.
         peaks: the highest endpoint count of each month.
-        ledger: the current totals of the ledger.
+        ledger: the current totals of the ledger, by month.
         closed_totals: for each month, the total of what closed statements contain: its own lines and adjustments.
     """
 
@@ -198,19 +214,20 @@ class StatementInputs:
     closed: AbstractSet[BillingMonth]
     retained_months: AbstractSet[BillingMonth]
     peaks: Mapping[BillingMonth, int]
-    ledger: Mapping[UsageKey, UsageTotals]
-    closed_totals: Mapping[UsageKey, UsageTotals]
+    ledger: Mapping[BillingMonth, MonthTotals]
+    closed_totals: Mapping[BillingMonth, MonthTotals]
 
-    def statement_of(self, month: BillingMonth) -> Statement:
-        """The current statement of an open month."""
-        usage = [
-            *(StatementLine.for_usage(key, usage) for key, usage in self._usage_of(month)),
-            *(
-                StatementLine.for_usage(key, difference, adjusts_month=key.month)
-                for earlier in adjusted_by(month, self.closed)
-                for key, difference in self._adjustments(earlier)
-            ),
-        ]
+    def statement_of(self, month: BillingMonth) -> Generator[None, None, Statement]:
+        """The current statement of an open month. Yields after each line: years may have thousands."""
+        usage: list[StatementLine] = []
+        for key, totals in self._usage_of(month):
+            usage.append(StatementLine.for_usage(key, totals))
+            yield
+        for earlier in adjusted_by(month, self.closed):
+            for key, difference in self._adjustments(earlier):
+                if difference != NO_USAGE:
+                    usage.append(StatementLine.for_usage(key, difference, adjusts_month=key.month))
+                yield
         billed = [line for line in usage if line.mode is UsageMode.MANAGED]
         byo = [line for line in usage if line.mode is UsageMode.BYO]
         return Statement(month=month, closed_at=None, all_lines=(*self._fees(month), *billed, *byo))
@@ -231,16 +248,16 @@ class StatementInputs:
             )
 
     def _usage_of(self, month: BillingMonth) -> Iterator[tuple[UsageKey, UsageTotals]]:
-        for key in sorted(self.ledger):
+        totals = self.ledger.get(month, {})
+        for key in sorted(totals, key=_place):
             # Without usage: all its events were corrected, and now stand under another model or mode.
-            if key.month == month and self.ledger[key] != NO_USAGE:
-                yield key, self.ledger[key]
+            if totals[key] != NO_USAGE:
+                yield key, totals[key]
 
     def _adjustments(self, month: BillingMonth) -> Iterator[tuple[UsageKey, UsageTotals]]:
+        """By how much each total of a closed month has changed, which may be nothing."""
         if month not in self.retained_months:
             return
-        for key in sorted(self.ledger.keys() | self.closed_totals.keys()):
-            if key.month == month:
-                difference = self.ledger.get(key, NO_USAGE) - self.closed_totals.get(key, NO_USAGE)
-                if difference != NO_USAGE:
-                    yield key, difference
+        current, closed = self.ledger.get(month, {}), self.closed_totals.get(month, {})
+        for key in sorted(current.keys() | closed.keys(), key=_place):
+            yield key, current.get(key, NO_USAGE) - closed.get(key, NO_USAGE)

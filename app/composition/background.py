@@ -7,6 +7,7 @@ from app.audit.retention import AuditRetentionWorker
 from app.composition.reconciler import Reconciler
 from app.core.services import Services
 from app.jobs.cell_jobs import CellJobs, Job
+from app.jobs.retention import ExpiredRowsWorker
 from app.jobs.scheduler import repeat
 from app.relay.ending.lost_call_worker import LostCallWorker
 from app.usage.retention import UsageRetentionWorker
@@ -27,7 +28,7 @@ async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio
         "deliver_webhooks": (partial(services[DeliveryWorker].run, stop), interval_seconds),
         "fold": (partial(services[RollupWorker].run, stop), interval_seconds),
         "relay_calls": (services[LostCallWorker].run, LOST_CALLS_SECONDS),
-        "purge": (services[Reconciler].purge, PURGE_SECONDS),
+        "purge": (services[ExpiredRowsWorker].run, PURGE_SECONDS),
         "usage_retention": (services[UsageRetentionWorker].run, USAGE_RETENTION_SECONDS),
         "audit_retention": (services[AuditRetentionWorker].run, AUDIT_RETENTION_SECONDS),
     }

@@ -28,6 +28,7 @@ from app.health.service import HealthService, Ping
 from app.idempotency.service import IdempotencyService
 from app.jobs.cell_jobs import CellJobs
 from app.jobs.fair_runner import FairConcurrency
+from app.jobs.retention import ExpiredRowsWorker
 from app.leases.service import LeaseService, Wrapper
 from app.pricing.backfill import PriceBackfillService
 from app.pricing.prices import PriceList
@@ -113,6 +114,7 @@ class Quotas:
     webhook_endpoints: int = 10
     price_overrides: int = 200
     usage_mode_changes: int = 1000
+    rotations: int = 5000
     idempotency_keys: int = 1_000_000
 
 
@@ -150,9 +152,10 @@ def build_services(adapters: Adapters, config: ServiceConfig) -> Services:
     reads = _read_admission(config.quotas)
     services = Services(
         adapters.auth,
-        AuditService(units),
+        AuditService(units, reads),
         CellJobs(units),
         AuditRetentionWorker(units, keep_for=config.audit_retention),
+        ExpiredRowsWorker(units),
         IdempotencyService(units, max_keys=config.quotas.idempotency_keys),
         WriteLimiter({WriteKind.CHANGES: config.changes_per_minute, WriteKind.WORK: config.work_per_minute}),
         _export_queue(config.quotas),
@@ -258,6 +261,7 @@ def _credential_services(
         deletion=deletion,
         rate_limits=rate_limits,
         endpoints=endpoints,
+        max_rotations=config.quotas.rotations,
     )
     yield from (urls, runner, validation, leases, deletion, rotation, EnablementService(units))
     yield CredentialService(

@@ -13,7 +13,7 @@ from app.credentials.deletion import DeletionService
 from app.credentials.write_protocol import WriteProtocol
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.fair_runner import FairConcurrency, FairRunner
-from app.jobs.queue import DueItem, JobKind, QueueRepository
+from app.jobs.queue import DueItem, JobKind
 from app.observability.metrics import RECONCILED
 from app.rotation.service import RotationService
 from app.secret_maintenance.rewrap_steps import RewrapSteps
@@ -94,12 +94,6 @@ class Reconciler:
             concurrency=concurrency,
             visibility_timeout=visibility_timeout,
         )
-
-    async def purge(self) -> None:
-        """Delete expired idempotency keys, rate counters, spend reservations, webhook deliveries and links."""
-        async with self._units.unscoped(QueueRepository) as (queue, session):
-            await queue.purge_expired()
-            await session.commit()
 
 
 async def _reconcile(handler: _Handler, item: DueItem) -> None:

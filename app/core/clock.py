@@ -6,6 +6,9 @@ from uuid import UUID
 import uuid_utils
 import uuid_utils.compat
 
+# Below the 48 bits of the time, in milliseconds, of a UUIDv7.
+_RANDOM_BITS = 80
+
 
 def now() -> datetime:
     """Return the current time in UTC."""
@@ -15,6 +18,11 @@ def now() -> datetime:
 def new_id() -> UUID:
     """Return a UUIDv7 (RFC 9562). It sorts by creation time, which keeps indexes compact."""
     return uuid_utils.compat.uuid7()
+
+
+def first_id_at(instant: datetime) -> UUID:
+    """Return an id below all UUIDv7 of this time and later ones, and above all earlier ones."""
+    return UUID(int=max(0, int(instant.timestamp() * 1000)) << _RANDOM_BITS)
 
 
 def new_request_id() -> str:

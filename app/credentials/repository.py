@@ -25,7 +25,7 @@ _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 _ID = sa.bindparam("id", type_=c.c.id.type)
 _FIND = Query(READ_CREDENTIALS.where(c.c.id == _ID, c.c.state != sa.literal_column("'creating'")))
 _BEFORE = sa.bindparam("before", type_=c.c.id.type)
-_PAGE = Query(
+_PAGE_OF_ANY = (
     READ_CREDENTIALS.where(
         c.c.state == sa.any_(sa.bindparam("states", type_=sa.ARRAY(sa.Text))),
         sa.or_(_BEFORE.is_(None), c.c.id < _BEFORE),
@@ -33,6 +33,10 @@ _PAGE = Query(
     .order_by(c.c.id.desc())
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
+_PAGE = Query(_PAGE_OF_ANY)
+# The condition of the index of live credentials.
+_IS_LIVE = c.c.state.not_in([sa.literal_column(f"'{state}'") for state in DELETED_STATES])
+_PAGE_LIVE = Query(_PAGE_OF_ANY.where(_IS_LIVE))
 _LOCK = Query(
     sa.select(c.c.state, c.c.revision)
     .where(c.c.organization_id == _ORGANIZATION, c.c.id == _ID)
@@ -137,10 +141,7 @@ _LOCK_COUNT = Query(
     )
 )
 _COUNT = Query(
-    sa.select(sa.func.count().label("credentials")).where(
-        c.c.organization_id == _ORGANIZATION,
-        c.c.state.not_in([sa.literal_column(f"'{state}'") for state in DELETED_STATES]),
-    )
+    sa.select(sa.func.count().label("credentials")).where(c.c.organization_id == _ORGANIZATION, _IS_LIVE)
 )
 
 
@@ -195,8 +196,9 @@ class CredentialRepository(Repository):
         self, *, states: Sequence[CredentialState], at_most: int, before: UUID | None
     ) -> Sequence[CredentialRecord]:
         """List credentials, newest first."""
+        page = _PAGE_LIVE if set(DELETED_STATES).isdisjoint(states) else _PAGE
         found = await self._session.rows(
-            _PAGE, organization_id=self._organization_id, states=states, at_most=at_most, before=before
+            page, organization_id=self._organization_id, states=states, at_most=at_most, before=before
         )
         return await self._credentials(found)
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.core.clock import first_id_at
 from app.credentials.records import Activate, DestroyPrevious
 from app.credentials.rotations import RotationRecord, RotationState
 from app.credentials.tables import credential_rotation as t
@@ -59,6 +60,15 @@ _OF_VERSION = sa.and_(
     t.c.key_version == sa.bindparam("key_version", type_=sa.Integer),
 )
 _FIND_PENDING = Query(_READ.where(_OF_VERSION, t.c.state == sa.literal_column("'pending'")))
+# The id of a rotation sorts by the time when it was requested.
+_COUNT_SINCE = Query(
+    sa.select(sa.func.count().label("rotations")).select_from(
+        sa.select(t.c.id)
+        .where(t.c.organization_id == _ORGANIZATION, t.c.id >= sa.bindparam("first", type_=t.c.id.type))
+        .limit(sa.bindparam("at_most", type_=sa.Integer))
+        .subquery()
+    )
+)
 _DECIDE = Query(
     sa.update(t)
     .where(_OF_VERSION, t.c.state == sa.literal_column("'pending'"))
@@ -121,6 +131,14 @@ class RotationRepository(Repository):
             key_version=key_version,
         )
         return None if row is None else _rotation(row)
+
+    async def count_since(self, since: datetime, *, at_most: int) -> int:
+        """How many rotations of the organization were requested since then, counted up to `at_most`."""
+        row = await self._session.one(
+            _COUNT_SINCE, organization_id=self._organization_id, first=first_id_at(since), at_most=at_most
+        )
+        rotations: int = row["rotations"]
+        return rotations
 
     async def to_destroy(self, credential_id: UUID) -> Sequence[UUID]:
         """The intents of previous versions that must be destroyed as soon as a result proves the active key."""

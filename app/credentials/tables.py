@@ -28,6 +28,13 @@ provider_credential = sa.Table(
     instant("deleted_at", nullable=True),
     sa.Column("deleted_by", sa.Text),
     one_of("state", *CredentialState),
+    # Deleted credentials stay, so an organization may have any number of them.
+    sa.Index(
+        "ix_provider_credential_live",
+        "organization_id",
+        "id",
+        postgresql_where=sa.text("state NOT IN ('deleting', 'deleted')"),
+    ),
 )
 
 credential_version = sa.Table(

@@ -1,14 +1,27 @@
-"""Statements: written in SQLAlchemy Core, compiled once, and run on the driver."""
+"""Statements: written in SQLAlchemy Core, compiled once, and run on the driver.
 
-from collections.abc import Mapping
+`StatementCache` has those that are built for a request, one for each combination of filters and groups. To build and compile one
+takes up to 20 milliseconds of the event loop, and cannot pause: a client that names another combination in each request would
+take all of it.
+"""
+
+import asyncio
+import time
+from asyncio import AbstractEventLoop
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from app.core.event_loop import waits_for_slot
+
 Row = Mapping[str, Any]
+Shape = TypeVar("Shape", bound=Hashable)
 
 _SCOPED = (
     "SELECT found.* FROM (SELECT set_config('byok.org', {organization}, true) AS organization_id) AS context"
@@ -28,6 +41,10 @@ _SHARED = (
 )
 SHARED_LOCK_TIMEOUT_MS = 20
 
+# All statements of a process together take a tenth of the time, except for the first ones after a while: some ten of them.
+_SHARE: Final = 0.1
+_AT_FULL_PACE_SECONDS: Final = 0.2
+
 
 class Query:
     """A Core statement, compiled to SQL text and parameter order for the driver. All values are bind parameters.
@@ -41,6 +58,10 @@ class Query:
     @cached_property
     def text(self) -> str:
         return self._compiled[0]
+
+    def compile(self) -> None:
+        """Compile the statement now."""
+        _ = self._compiled
 
     @property
     def has_values(self) -> bool:
@@ -96,3 +117,68 @@ class FixedStatement:
         if self._query.has_values:
             raise ValueError("A fixed statement takes no values.")
         return self._query.text
+
+
+class _CompileTime:
+    """Who compiles next in an event loop, and when the time is used up that the earlier ones may take."""
+
+    def __init__(self) -> None:
+        self.line = asyncio.Lock()
+        self._used_up_until = 0.0
+
+    async def wait(self) -> None:
+        """Wait until there is time."""
+        await asyncio.sleep(self._used_up_until - _AT_FULL_PACE_SECONDS / _SHARE - time.perf_counter())
+
+    def use(self, seconds: float) -> None:
+        self._used_up_until = max(self._used_up_until, time.perf_counter()) + seconds / _SHARE
+
+
+_compile_times: WeakKeyDictionary[AbstractEventLoop, _CompileTime] = WeakKeyDictionary()
+
+
+class StatementCache(Generic[Shape]):
+    """The statements of the shapes that were asked for last.
+
+    Args:
+        build: builds the statement of a shape.
+        at_most: how many are kept.
+    """
+
+    def __init__(self, build: Callable[[Shape], Query], *, at_most: int) -> None:
+        self._build = build
+        self._at_most = at_most
+        self._kept: OrderedDict[Shape, Query] = OrderedDict()
+
+    def __call__(self, shape: Shape) -> Query:
+        """Return the statement. Await `prepare` before, and outside a transaction, unless the shape is always the same."""
+        found = self._kept.get(shape)
+        if found is None:
+            found = self._kept[shape] = self._build(shape)
+            if len(self._kept) > self._at_most:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(shape)
+        return found
+
+    async def prepare(self, shape: Shape) -> None:
+        """Build and compile the statement if it is new. Waits while others are compiled, and until there is time for it."""
+        if shape in self._kept:
+            return
+        waits_for_slot()
+        compile_time = _compile_times.setdefault(asyncio.get_running_loop(), _CompileTime())
+        async with compile_time.line:
+            if shape in self._kept:
+                return
+            await compile_time.wait()
+            began_at = time.perf_counter()
+            self(shape).compile()
+            compile_time.use(time.perf_counter() - began_at)
+
+
+def cached_statements(*, at_most: int) -> Callable[[Callable[[Shape], Query]], StatementCache[Shape]]:
+    """Keep the statements that a function builds."""
+
+    def keep(build: Callable[[Shape], Query]) -> StatementCache[Shape]:
+        return StatementCache(build, at_most=at_most)
+
+    return keep

@@ -183,18 +183,6 @@ _PAGE = Query(
     .limit(sa.bindparam("at_most", type_=sa.Integer))
 )
 
-# Functions that run as the owner: the only statements that delete rows of all organizations.
-_PURGES = tuple(
-    Query(sa.select(function))
-    for function in (
-        sa.func.purge_idempotency_keys(),
-        sa.func.purge_rate_counters(),
-        sa.func.purge_spend_reservations(),
-        sa.func.purge_webhook_deliveries(),
-        sa.func.purge_export_links(),
-    )
-)
-
 
 class QueueRepository(Repository):
     """Adds, claims and removes items.
@@ -293,11 +281,6 @@ class QueueRepository(Repository):
             at_most=at_most,
         )
         return _items(found)
-
-    async def purge_expired(self) -> None:
-        """Delete expired idempotency keys, rate counters, spend reservations, webhook deliveries and links."""
-        for purge in _PURGES:
-            await self._session.first(purge)
 
 
 def _items(rows: Sequence[Row]) -> list[DueItem]:

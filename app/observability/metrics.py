@@ -53,6 +53,11 @@ WEBHOOKS = Counter(
     ["state"],
     registry=REGISTRY,
 )
+WEBHOOKS_DROPPED = Counter(
+    "byok_webhooks_dropped_total",
+    "Deliveries of webhooks that were not added, because too many of their organization are pending.",
+    registry=REGISTRY,
+)
 USAGE_EVENTS = Counter(
     "byok_usage_events_total",
     "Well-formed usage events received, by the resulting status.",

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.audit import service as audit
@@ -13,6 +13,7 @@ from app.auth.principal import Caller
 from app.core.clock import new_id, now
 from app.core.errors import (
     NotFound,
+    RateLimited,
     RotationInProgress,
     RotationNotPending,
     TooManyVersions,
@@ -42,6 +43,9 @@ from app.validation.runner import ValidationRunner
 
 _NOT_STORED = (VersionState.INTENT, VersionState.ABANDONED)
 _BEING_ACTIVATED = (VersionState.INTENT, VersionState.STORED)
+# Events of this time may still arrive. Recording one reads all versions that were activated since it started.
+_COUNTED = timedelta(days=35)
+_RETRY_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,9 @@ class RotationService:
         deletion: DeletionService,
         rate_limits: RateLimiter,
         endpoints: EndpointService,
+        max_rotations: int = 5000,
     ) -> None:
+        self._max_rotations = max_rotations
         self._units = units
         self._store = store
         self._write_protocol = WriteProtocol(units, store)
@@ -230,6 +236,7 @@ class RotationService:
         instant = now()
         async with self._units.writing(caller.organization_id) as uow:
             await _lock_for_rotation(uow, credential_id, prepared, revisions)
+            await self._require_room(uow)
             intent = Intent(
                 intent_id=new_id(),
                 credential_id=credential_id,
@@ -254,6 +261,11 @@ class RotationService:
             )
             await uow.commit()
         return intent
+
+    async def _require_room(self, uow: UnitOfWork) -> None:
+        rotations = await uow[RotationRepository].count_since(now() - _COUNTED, at_most=self._max_rotations)
+        if rotations >= self._max_rotations:
+            raise RateLimited(retry_after_seconds=_RETRY_SECONDS)
 
     async def _complete_write(self, caller: Caller, intent: Intent, store_version: int) -> ValidationRecord:
         """Step 3: mark the version as stored, start its validation, and activate it if that must not wait."""

@@ -5,14 +5,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.credentials.tables import credential_rotation as r
+from app.core.event_loop import list_in_slices
 from app.credentials.tables import credential_version as v
 from app.credentials.tables import provider_credential as c
 from app.database.bulk import bulk_params, unnest
 from app.database.repository import Repository
-from app.database.statements import Query
+from app.database.statements import Query, Row
 from app.usage_mode.history import KeyVersionActivation, KeyVersionHistory
 
 # The last use of a key is recorded at most this often, so that its row does not become a hot spot.
@@ -20,25 +19,33 @@ USE_RECORDING_INTERVAL = timedelta(minutes=1)
 
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 
+# Of each credential that exists: the version that was active at `since`, all that were activated later, those that events name,
+# and whether any key is sent to another endpoint than Anthropic's. There may be thousands of earlier versions.
 _VERSIONS = Query(
-    sa.select(v.c.credential_id, v.c.key_version, v.c.activated_at, v.c.base_url, r.c.decided_at)
-    .select_from(
-        v.outerjoin(
-            r,
-            sa.and_(
-                r.c.organization_id == v.c.organization_id,
-                r.c.credential_id == v.c.credential_id,
-                r.c.key_version == v.c.key_version,
-                r.c.state == sa.literal_column("'activated'"),
-            ),
-        )
+    sa.text("""
+    WITH wanted AS (
+        SELECT w.credential_id, s.active_since, s.is_any_compatible
+        FROM unnest(CAST(:credential_ids AS uuid[])) AS w (credential_id)
+        CROSS JOIN LATERAL (
+            SELECT max(v.activated_at) FILTER (WHERE v.activated_at < CAST(:since AS timestamptz)) AS active_since,
+                bool_or(v.base_url IS NOT NULL) AS is_any_compatible
+            FROM credential_version v
+            WHERE v.organization_id = CAST(:organization_id AS text) AND v.credential_id = w.credential_id
+                AND v.state NOT IN ('intent', 'abandoned')) s
+        WHERE s.is_any_compatible IS NOT NULL
     )
-    .where(
-        v.c.organization_id == _ORGANIZATION,
-        v.c.credential_id == sa.any_(sa.bindparam("credential_ids", type_=ARRAY(v.c.credential_id.type))),
-        v.c.state.not_in(sa.literal_column(word) for word in ("'intent'", "'abandoned'")),
-    )
+    SELECT w.credential_id, w.is_any_compatible, v.key_version, v.activated_at, v.base_url, r.decided_at
+    FROM wanted w
+    LEFT JOIN credential_version v ON v.organization_id = CAST(:organization_id AS text)
+        AND v.credential_id = w.credential_id AND v.state NOT IN ('intent', 'abandoned')
+        AND (v.activated_at >= coalesce(w.active_since, CAST(:since AS timestamptz))
+            OR v.key_version = ANY (CAST(:key_versions AS integer[])))
+    LEFT JOIN credential_rotation r ON r.organization_id = CAST(:organization_id AS text)
+        AND r.credential_id = v.credential_id AND r.key_version = v.key_version AND r.state = 'activated'
+""")
 )
+# Each takes up to 5 microseconds.
+_ROWS_AT_ONCE = 50
 
 _USE_COLUMNS = {"credential_id": v.c.credential_id.type, "used_at": v.c.last_used_at.type}
 _used = unnest(key_version=sa.Integer, **_USE_COLUMNS)
@@ -96,22 +103,35 @@ _RECORD_CREDENTIAL_USES = Query(
 class KeyLastUsedRepository(Repository):
     """Reads and updates the key versions of one organization."""
 
-    async def key_histories(self, credential_ids: Iterable[UUID]) -> dict[UUID, KeyVersionHistory]:
-        """Return the history of each credential that exists, including deleted ones."""
+    async def key_histories(
+        self, credential_ids: Iterable[UUID], *, since: datetime, key_versions: Iterable[int]
+    ) -> dict[UUID, KeyVersionHistory]:
+        """Return the history of each credential that exists, including deleted ones.
+
+        Args:
+            credential_ids: the credentials.
+            since: the histories are complete from then on.
+            key_versions: the versions that they know besides, if they exist.
+        """
         found = await self._session.rows(
-            _VERSIONS, organization_id=self._organization_id, credential_ids=list(credential_ids)
+            _VERSIONS,
+            organization_id=self._organization_id,
+            credential_ids=list(credential_ids),
+            since=since,
+            key_versions=list(key_versions),
         )
-        versions: dict[UUID, list[KeyVersionActivation]] = {}
-        for row in found:
-            versions.setdefault(row["credential_id"], []).append(
-                KeyVersionActivation(
-                    key_version=row["key_version"],
-                    activated_at=row["activated_at"],
-                    rotated_at=row["decided_at"],
-                    base_url=row["base_url"],
-                )
-            )
-        return {credential_id: KeyVersionHistory(its) for credential_id, its in versions.items()}
+        activations = await list_in_slices(
+            map(_activation, found), in_transaction=True, items_per_step=_ROWS_AT_ONCE
+        )
+        versions: dict[UUID, list[KeyVersionActivation]] = {row["credential_id"]: [] for row in found}
+        for row, activation in zip(found, activations, strict=True):
+            if activation is not None:
+                versions[row["credential_id"]].append(activation)
+        is_any_compatible = {row["credential_id"]: row["is_any_compatible"] for row in found}
+        return {
+            credential_id: KeyVersionHistory(its, is_any_compatible=is_any_compatible[credential_id])
+            for credential_id, its in versions.items()
+        }
 
     async def record_uses(self, uses: Mapping[tuple[UUID, int | None], datetime]) -> None:
         """Record when keys were last used.
@@ -140,3 +160,14 @@ class KeyLastUsedRepository(Repository):
             min_interval=USE_RECORDING_INTERVAL,
             **bulk_params(credential_id=list(latest), used_at=list(latest.values())),
         )
+
+
+def _activation(row: Row) -> KeyVersionActivation | None:
+    if row["key_version"] is None:
+        return None
+    return KeyVersionActivation(
+        key_version=row["key_version"],
+        activated_at=row["activated_at"],
+        rotated_at=row["decided_at"],
+        base_url=row["base_url"],
+    )

@@ -8,7 +8,7 @@ from app.core.admission import AdmissionQueue
 from app.database.found_rows import FoundRows
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.usage.filters import RowCursor, RowFilter, ranges_of_page
-from app.usage.listing_repository import UsageListingRepository
+from app.usage.listing_repository import UsageListingRepository, prepare_statements
 from app.usage.ports import DayFinder
 from app.usage_events.records import LedgerRow
 
@@ -47,10 +47,17 @@ class UsageListingService:
             ConcurrencyLimited, DatabaseUnavailable
         """
         async with self._admission.slot(organization_id, is_started=is_started):
+            await self._prepare(filters, is_first=after is None)
             async with self._units.reading_in_bulk(organization_id) as uow:
                 as_of = uow.complete_until or await uow[UsageListingRepository].clock()
                 found = await self._find(uow, filters, at_most=at_most, after=after)
             return ListedRows([] if found is None else await found.records(), as_of)
+
+    async def _prepare(self, filters: RowFilter, *, is_first: bool) -> None:
+        """Compile the statements before a transaction begins."""
+        await prepare_statements(filters, is_first=is_first)
+        if filters.usage.shape.dimensions and not filters.uses_ledger_index:
+            await self._day_finder.prepare(filters.usage)
 
     async def _find(
         self, uow: UnitOfWork, filters: RowFilter, *, at_most: int, after: RowCursor | None

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.database.found_rows import FoundRows
 from app.database.repository import Repository
-from app.database.statements import Query, Row
+from app.database.statements import Query, Row, cached_statements
 from app.usage.filter_conditions import filter_conditions, filter_values
 from app.usage.filters import FilterShape, MatchingDay, RowCursor, RowFilter, TimeRange
 from app.usage.tables import usage_event as t
@@ -53,7 +52,7 @@ def _conditions(shape: _StatementShape) -> list[sa.ColumnElement[bool]]:
     return found
 
 
-@lru_cache(maxsize=256)
+@cached_statements(at_most=256)
 def _page(shape: _StatementShape) -> Query:
     """Build one statement per set of filters, so that each one gets its own query plan.
 
@@ -80,7 +79,7 @@ def _page(shape: _StatementShape) -> Query:
     )
 
 
-@lru_cache(maxsize=64)
+@cached_statements(at_most=64)
 def _days(shape: _StatementShape) -> Query:
     """Count the matching rows of each UTC day. Without an order and a limit, PostgreSQL uses the index of the filter."""
     return Query(
@@ -123,6 +122,13 @@ class UsageListingRepository(Repository):
     def _values(self, filters: RowFilter) -> dict[str, Any]:
         ids = {name: value for name in _IDS if (value := getattr(filters, name)) is not None}
         return {"organization_id": self._organization_id, **filter_values(filters.usage), **ids}
+
+
+async def prepare_statements(filters: RowFilter, *, is_first: bool) -> None:
+    """Compile the statements of a page. Call it outside the transaction."""
+    if filters.uses_ledger_index:
+        await _days.prepare(_shape(filters))
+    await _page.prepare(_shape(filters, is_first=is_first))
 
 
 def _shape(filters: RowFilter, *, is_first: bool = True) -> _StatementShape:

@@ -28,4 +28,8 @@ class SpendRecorder(Protocol):
 class DayFinder(Protocol):
     """Finds the UTC days on which rows match a filter, newest first, without reading the rows."""
 
+    async def prepare(self, filters: UsageFilters) -> None:
+        """Do what takes no transaction, before one begins."""
+        ...
+
     async def days(self, uow: UnitOfWork, filters: UsageFilters) -> Sequence[MatchingDay]: ...

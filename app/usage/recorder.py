@@ -136,23 +136,28 @@ class EventRecorder:
         """Read what the rows depend on. Its clock is the ingestion time, which identifies the usage objects of a batch."""
         earliest = [event.started_at for event in batch.events]
         earliest += [target.ingested_at for target in (corrections.targets or {}).values()]
-        rating = await self._uow[UsageRepository].rating_context(earliest=min(earliest))
+        since = min(earliest)
+        rating = await self._uow[UsageRepository].rating_context(earliest=since)
         return _Context(
             ingested_at=rating.now,
             mode_history=rating.mode_history,
-            keys=await self._key_histories(batch, rating.mode_history),
+            keys=await self._key_histories(batch, rating.mode_history, since=min(since, rating.now)),
             corrections=replace(corrections, now=rating.now),
             has_price_overrides=rating.has_price_overrides,
         )
 
     async def _key_histories(
-        self, batch: EventBatch, mode_history: ModeHistory
+        self, batch: EventBatch, mode_history: ModeHistory, *, since: datetime
     ) -> Mapping[UUID, KeyVersionHistory]:
         """Return the key version histories of all credentials that the events or the mode history refer to."""
+        repository = self._uow[KeyLastUsedRepository]
         named = {event.credential_id for event in batch.events}
         named |= {change.credential_id for change in mode_history.changes}
         known = [it for it in named if it is not None]
-        return await self._uow[KeyLastUsedRepository].key_histories(known) if known else {}
+        if not known:
+            return {}
+        key_versions = {event.key_version for event in batch.events if event.key_version is not None}
+        return await repository.key_histories(known, since=since, key_versions=key_versions)
 
     async def _without_recorded(
         self, batch: EventBatch, repeated: EventBatch, new_ids: Collection[str]

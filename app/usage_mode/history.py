@@ -44,9 +44,21 @@ class KeyVersionActivation:
 
 
 class KeyVersionHistory:
-    """The key versions of one credential."""
+    """The key versions of one credential.
 
-    def __init__(self, versions: Sequence[KeyVersionActivation]) -> None:
+    Args:
+        versions: all of them; or the one that was active at some time, all that were activated later, and any others. Then
+            the history is known from that time on.
+        is_any_compatible: whether the key of any version, also of one that is not given, is sent to an endpoint other than
+            Anthropic's. None: all versions are given.
+    """
+
+    def __init__(
+        self, versions: Sequence[KeyVersionActivation], *, is_any_compatible: bool | None = None
+    ) -> None:
+        if is_any_compatible is None:
+            is_any_compatible = any(version.is_compatible_endpoint for version in versions)
+        self._is_any_compatible = is_any_compatible
         self._versions = {version.key_version: version for version in versions}
         activated = sorted(
             (version.activated_at, version.key_version)
@@ -70,7 +82,7 @@ class KeyVersionHistory:
         """Whether the key is sent to an endpoint other than Anthropic's. If the version is unknown: whether any key is."""
         if key_version is not None:
             return self._versions[key_version].is_compatible_endpoint
-        return any(version.is_compatible_endpoint for version in self._versions.values())
+        return self._is_any_compatible
 
 
 def _was_rolled_back(versions: Sequence[KeyVersionActivation]) -> bool:

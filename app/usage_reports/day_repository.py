@@ -1,12 +1,11 @@
 """Finds the days on which rows can match a filter, from a rollup and the unaggregated rows."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import sqlalchemy as sa
 
 from app.database.repository import Repository
-from app.database.statements import Query
+from app.database.statements import Query, cached_statements
 from app.usage.filter_conditions import filter_conditions, filter_values
 from app.usage.filters import FilterShape, MatchingDay, UsageFilters
 from app.usage.tables import usage_event as e
@@ -18,7 +17,7 @@ _UTC_DAY: sa.ColumnElement[object] = sa.func.date_trunc(
 )
 
 
-@lru_cache(maxsize=256)
+@cached_statements(at_most=256)
 def day_statement(shape: FilterShape) -> Query:
     """Build one statement per set of filters. `rows` counts requests, which are never more than rows."""
     _, day, _, watermark = narrowest_rollups(shape.dimensions)

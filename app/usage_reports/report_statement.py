@@ -6,13 +6,13 @@ a page part by part (`app.usage_reports.report_parts`), and PostgreSQL computes 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.database.statements import Query
+from app.database.statements import Query, cached_statements
 from app.usage.filter_conditions import dimension_column, filter_conditions
 from app.usage.filters import FLAGS, PER_REQUEST, Dimension, FilterShape
 from app.usage.tables import usage_event as e
@@ -107,7 +107,7 @@ class StatementShape:
         return self.ranking is not None and self.ranking.top is not None
 
 
-@lru_cache(maxsize=512)
+@cached_statements(at_most=512)
 def report_statement(shape: StatementShape) -> Query:
     """Build the statement of a page once per combination of groups, filters and order.
 
@@ -171,7 +171,7 @@ def _follows(ranking: Ranking, ranked: sa.CTE, last: sa.ColumnElement[int]) -> s
     return sa.or_(_after.is_(None), ranked.c.bucket > _ONE, follows)
 
 
-@lru_cache(maxsize=128)
+@cached_statements(at_most=128)
 def top_statement(shape: StatementShape) -> Query:
     """Select the first groups of the whole report, by the beginning of their digests."""
     assert shape.ranking is not None

@@ -126,6 +126,14 @@ class ReportRepository(Repository):
         return values | filter_values(query.filters)
 
 
+async def prepare_statements(query: ReportQuery, *, is_first_page: bool) -> None:
+    """Compile the statements of a page. Call it outside the transaction."""
+    shape = _shape(query)
+    if is_first_page and shape.is_cut:
+        await top_statement.prepare(shape)
+    await report_statement.prepare(shape)
+
+
 def _shape(query: ReportQuery) -> StatementShape:
     return StatementShape(query.group_by, query.filters.shape, query.ranking)
 

@@ -34,8 +34,9 @@ from app.usage_reports.tables import (
 )
 from app.usage_reports.uncommitted_rows import find_uncommitted_rows
 
-# Rows per transaction: few enough to stay far below any timeout, enough to make the overhead negligible.
-_ROWS: sa.ColumnElement[int] = sa.literal_column("50000")
+# Rows per transaction, besides those of its last batch: few enough to stay far below any timeout, also if each row has other
+# dimensions and so a separate row in every rollup (50,000 of them take longer than 5 s), and enough to make the overhead negligible.
+_ROWS: sa.ColumnElement[int] = sa.literal_column("10000")
 
 _since = sa.bindparam("since", type_=sa.BigInteger)
 _until = sa.bindparam("until", type_=sa.BigInteger)

@@ -11,7 +11,7 @@ from app.core.event_loop import in_slices
 from app.database.found_rows import FoundRows
 from app.database.unit_of_work import UnitOfWork, UnitsOfWork
 from app.usage_reports.reports import Position, Report, ReportQuery, ReportRow
-from app.usage_reports.repository import Extent, ReportRepository
+from app.usage_reports.repository import Extent, ReportRepository, prepare_statements
 from app.usage_reports.time_buckets import MAX_BUCKETS, TooManyBuckets, bucket_edges
 
 
@@ -45,6 +45,7 @@ class ReportService:
             ConcurrencyLimited, DatabaseUnavailable
         """
         async with self._admission.slot(organization_id, is_started=is_started):
+            await prepare_statements(query, is_first_page=after is None)
             async with self._units.reading_in_bulk(organization_id) as uow:
                 extent = await uow[ReportRepository].extent()
                 starting_at, ending_at = query.starting_at, query.ending_at or extent.open_end

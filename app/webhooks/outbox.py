@@ -1,19 +1,31 @@
 """Adds messages to the outbox, in the transaction of the change."""
 
+import structlog
+
 from app.core.clock import new_id
 from app.core.notifications import Event
 from app.database.unit_of_work import UnitOfWork
+from app.observability.metrics import WEBHOOKS_DROPPED
+from app.webhooks.endpoints import MAX_PENDING
 from app.webhooks.messages import message_of
 from app.webhooks.repository import WebhookRepository
+
+log = structlog.get_logger("byok.webhooks")
 
 
 async def notify(uow: UnitOfWork, event: Event) -> None:
     """Add one delivery for each active endpoint of the organization, due now. They are sent after the commit.
 
-    Takes two round trips, however many endpoints there are: callers hold locks that other requests wait for.
+    Adds none if `MAX_PENDING` deliveries of the organization are pending.
+
+    Takes three round trips, however many endpoints there are: callers hold locks that other requests wait for.
     """
     endpoint_ids = await uow[WebhookRepository].lock_active_endpoints()
     if not endpoint_ids:
+        return
+    if await uow[WebhookRepository].count_pending(at_most=MAX_PENDING) >= MAX_PENDING:
+        WEBHOOKS_DROPPED.inc(len(endpoint_ids))
+        log.warning("webhook_dropped", organization_id=uow.organization_id)
         return
     message = message_of(event)
     deliveries = {endpoint_id: new_id() for endpoint_id in endpoint_ids}

@@ -97,6 +97,18 @@ _QUEUED = (
     .returning(q.c.id)
     .cte("queued")
 )
+# The items of the queue, and not the deliveries, because their primary key counts them.
+_COUNT_PENDING = Query(
+    sa.select(sa.func.count().label("pending")).select_from(
+        sa.select(q.c.id)
+        .where(
+            q.c.organization_id == _ORGANIZATION,
+            q.c.kind == sa.literal_column(f"'{JobKind.DELIVER_WEBHOOK}'"),
+        )
+        .limit(sa.bindparam("at_most", type_=sa.Integer))
+        .subquery()
+    )
+)
 _ADD_DELIVERIES = Query(sa.select(sa.func.count().label("n")).select_from(_QUEUED))
 _IS_PENDING_DELIVERY = sa.and_(
     d.c.organization_id == _ORGANIZATION,
@@ -183,6 +195,11 @@ class WebhookRepository(Repository):
         """Return the ids of all endpoints that receive events. None is deleted before this transaction ends."""
         found = await self._session.rows(_LOCK_ACTIVE, organization_id=self._organization_id)
         return [row["id"] for row in found]
+
+    async def count_pending(self, *, at_most: int) -> int:
+        """Count the deliveries that wait to be sent, up to `at_most`."""
+        row = await self._session.one(_COUNT_PENDING, organization_id=self._organization_id, at_most=at_most)
+        return int(row["pending"])
 
     async def add_deliveries(
         self, delivery_ids: Mapping[UUID, UUID], *, kind: EventType, body: str, now: datetime

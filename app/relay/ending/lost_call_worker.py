@@ -3,7 +3,7 @@
 import structlog
 
 from app.core.clock import now
-from app.core.errors import DatabaseUnavailable
+from app.core.errors import DatabaseUnavailable, IngestionOverloaded
 from app.database.unit_of_work import UnitsOfWork
 from app.observability.metrics import RELAY_LOST
 from app.relay.ending.call_event import batch_of
@@ -32,11 +32,11 @@ class LostCallWorker:
     async def run(self) -> int:
         """End the calls that are lost now; returns how many.
 
-        An organization whose rows cannot be reached, because it moves to another cell, does not keep the others waiting
-        for the next run.
+        An organization whose rows cannot be reached, because it moves to another cell, or whose batches use all its slots
+        of ingestion, does not keep the others waiting for the next run.
 
         Raises:
-            DatabaseUnavailable, IngestionOverloaded: the next run continues.
+            DatabaseUnavailable: the next run continues.
         """
         async with self._units.unscoped(CallRepository) as (calls, _):
             organizations = await calls.organizations_with_lost(at_most=_ORGANIZATIONS_AT_ONCE)
@@ -44,7 +44,7 @@ class LostCallWorker:
         for organization_id in organizations:
             try:
                 ended += await self._end_all(organization_id)
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, IngestionOverloaded) as error:
                 log.warning("lost_calls_postponed", organization_id=organization_id, code=error.code)
         return ended
 

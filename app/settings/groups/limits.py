@@ -63,6 +63,13 @@ class QuotaSettings(Group):
         description="Maximum number of usage mode changes of one organization within 35 days, in which events may still"
         " arrive for each of them. Beyond it, changes are rejected with 429 `rate_limited`.",
     )
+    rotations: int = Field(
+        default=5000,
+        ge=1,
+        le=1_000_000,
+        description="Maximum number of rotations of one organization within 35 days, in which events may still arrive for each"
+        " of their keys. Beyond it, rotations are rejected with 429 `rate_limited`.",
+    )
     idempotency_keys: int = Field(
         default=1_000_000,
         ge=1,

@@ -18,7 +18,7 @@ from app.database.unit_of_work import UnitsOfWork
 from app.usage_reports.service import ReportService
 from tests.support.fakes import FakeSecretStore
 from tests.support.fault_injection import ApprovingProber
-from tests.support.requests.rotation import status_and_code
+from tests.support.requests.rotation import post_rotation, status_and_code
 from tests.support.requests.spend_limits import MONTHLY
 from tests.support.service_builder import assemble, client_of
 from tests.support.tenant import MakeTenant, MakeToken, Tenant
@@ -33,6 +33,7 @@ QUOTAS = Quotas(
     webhook_endpoints=1,
     price_overrides=1,
     usage_mode_changes=2,
+    rotations=1,
     idempotency_keys=3,
 )
 CHANGES_PER_MINUTE = 20
@@ -83,6 +84,7 @@ READS: dict[str, Callable[[Tenant], Awaitable[httpx.Response]]] = {
     "usage events as CSV": lambda tenant: tenant.get(f"{tenant.path}/usage-events", headers=CSV),
     "statements": lambda tenant: tenant.get(f"{tenant.path}/billing-statements"),
     "preview": preview,
+    "audit log": lambda tenant: tenant.get(f"{tenant.path}/audit-events"),
 }
 
 
@@ -178,6 +180,18 @@ class TestCaps:
         assert int(responses[-1].headers["Retry-After"]) > 0
         # A request for the active mode changes nothing.
         assert (await two.greedy.request("PUT", url, json={"mode": "managed"})).status_code == 200
+
+    async def test_rotations_are_capped(self, two: TwoTenants) -> None:
+        created = await two.greedy.create()
+        path = created.headers["Location"]
+
+        responses = [await post_rotation(two.greedy, path) for _ in range(2)]
+
+        assert [it.status_code for it in responses] == [201, 429]
+        assert responses[-1].json()["code"] == "rate_limited"
+        assert int(responses[-1].headers["Retry-After"]) > 0
+        other = await two.other.create()
+        assert (await post_rotation(two.other, other.headers["Location"])).status_code == 201
 
     async def test_idempotency_keys_are_capped(self, two: TwoTenants) -> None:
         responses = [

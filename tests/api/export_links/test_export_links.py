@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.composition.reconciler import Reconciler
 from app.core.services import Services
+from app.jobs.retention import ExpiredRowsWorker
 from app.rate_limits.service import WriteKind, WriteLimiter
 from tests.support.database.billed_ledger import current_month
 from tests.support.database.rows import change, fetch
@@ -250,6 +250,6 @@ class TestPurge:
         await create_link(tenant)
         await change(superuser, "UPDATE export_link SET expires_at = now() - interval '1 second'")
 
-        await services[Reconciler].purge()
+        await services[ExpiredRowsWorker].run()
 
         assert await fetch(superuser, "SELECT 1 FROM export_link") == []

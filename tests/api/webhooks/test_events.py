@@ -15,8 +15,10 @@ from app.core.services import Services
 from app.database.engine import Database
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitsOfWork
+from app.observability.metrics import REGISTRY
 from app.usage_mode.notifications import ScheduledChangeNotifier
 from app.webhooks import outbox
+from app.webhooks.endpoints import MAX_PENDING
 from tests.support.database.rows import change, fetch, make_due
 from tests.support.openapi import openapi_document
 from tests.support.polling import until
@@ -347,3 +349,34 @@ async def pending_notifications(superuser: AsyncEngine, tenant: Tenant) -> int:
         organization=tenant.organization,
     )
     return len(rows)
+
+
+def dropped_deliveries() -> float:
+    return REGISTRY.get_sample_value("byok_webhooks_dropped_total") or 0.0
+
+
+class TestPendingDeliveries:
+    async def test_beyond_their_maximum_are_not_added(
+        self, tenant: Tenant, events: Events, superuser: AsyncEngine
+    ) -> None:
+        before = dropped_deliveries()
+        await change(
+            superuser,
+            "INSERT INTO job_queue SELECT :organization, 'deliver_webhook', gen_random_uuid(), now() + interval '1 day'"
+            " FROM generate_series(1, :pending)",
+            organization=tenant.organization,
+            pending=MAX_PENDING,
+        )
+
+        await switch_mode(tenant, BYO_WITHOUT_CREDENTIAL)
+        assert await events.types() == []
+        assert dropped_deliveries() - before == 1
+
+        # As soon as one has ended, messages are added again.
+        await change(
+            superuser,
+            "DELETE FROM job_queue WHERE id = (SELECT id FROM job_queue WHERE organization_id = :organization LIMIT 1)",
+            organization=tenant.organization,
+        )
+        await switch_mode(tenant, {"mode": "managed"})
+        assert await events.types() == ["usage_mode.changed"]

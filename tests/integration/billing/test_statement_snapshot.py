@@ -8,6 +8,7 @@ from app.database.engine import Database
 from app.database.unit_of_work import UnitsOfWork
 from tests.support.database.billed_ledger import PICO, insert_rows, months_ago, row, within
 from tests.support.requests.statements import billing_service_of, close_statement, subscribe
+from tests.support.steps import finished
 from tests.support.tenant import MakeToken, Tenant
 
 
@@ -34,5 +35,5 @@ class TestSnapshot:
             )
             inputs = await uow[StatementRepository].inputs([month], before)
 
-        statement = inputs.statement_of(month)
+        statement = finished(inputs.statement_of(month))
         assert [line.exact for line in statement.lines] == [PICO]

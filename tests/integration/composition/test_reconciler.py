@@ -12,6 +12,7 @@ from app.core.clock import now
 from app.core.errors import SecretStoreUnavailable
 from app.core.services import Services
 from app.database.engine import Database
+from app.jobs.retention import ExpiredRowsWorker
 from app.secret_store.port import SecretRef
 from tests.support.credentials.fixture_types import MakeCaller
 from tests.support.credentials.organization_harness import OrganizationHarness, make_key
@@ -247,7 +248,7 @@ class TestPurge:
             organization=harness.organization,
         )
 
-        await harness.healthy_services[Reconciler].purge()
+        await harness.healthy_services[ExpiredRowsWorker].run()
 
         idempotency_keys = (
             "SELECT expires_at > now() AS fresh FROM idempotency_key WHERE organization_id = :organization"

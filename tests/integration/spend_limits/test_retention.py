@@ -2,8 +2,8 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.composition.reconciler import Reconciler
 from app.core.services import Services
+from app.jobs.retention import ExpiredRowsWorker
 from tests.support.database.rows import change, fetch
 from tests.support.tenant import Tenant
 
@@ -33,7 +33,7 @@ class TestPurge:
         for statement in (_RESERVATIONS, _ENDPOINT, _DELIVERIES):
             await change(superuser, statement, organization=tenant.organization)
 
-        await services[Reconciler].purge()
+        await services[ExpiredRowsWorker].run()
 
         remaining = {
             table: [

@@ -209,7 +209,7 @@ class TestConcurrency:
             assert not step.has_moved
 
 
-ROWS_PER_STEP = 50_000
+ROWS_PER_STEP = 10_000
 _COLUMNS = (
     "organization_id, started_at, correction, ingested_at, ingest_xid, mode, model, outcome, usage_source,"
     " uncached_input_tokens, cache_write_5m_tokens, cache_write_1h_tokens, cache_read_tokens, output_tokens,"
@@ -218,6 +218,12 @@ _COLUMNS = (
 _COPY = (
     f"INSERT INTO usage_event (event_id, {_COLUMNS}) SELECT n::text, {_COLUMNS}"
     " FROM usage_event, generate_series(1, :copies) n WHERE organization_id = :organization"
+)
+
+_COPY_IN_OWN_TRANSACTION = (
+    f"INSERT INTO usage_event (event_id, {_COLUMNS}) SELECT concat('{{number}}-', n),"
+    f" {_COLUMNS.replace('ingest_xid', 'CAST(CAST(pg_current_xact_id() AS text) AS bigint)')}"
+    " FROM (SELECT * FROM usage_event WHERE organization_id = :organization LIMIT 1) e, generate_series(1, :copies) n"
 )
 
 
@@ -233,3 +239,25 @@ class TestManyRows:
         assert jobs >= 2
         assert await rolled_up_requests(superuser, organization) == {ROWS_PER_STEP + 1}
         assert await count_queue_items(superuser, organization) == 0
+
+    async def test_a_step_takes_a_few_transactions(
+        self, database: Database, superuser: AsyncEngine, organization: str
+    ) -> None:
+        """Rows of which each has other dimensions take a hundred times as long as those of one group."""
+        transactions, rows = 6, 5_000
+        await ingest(database, organization, event(START))
+        for number in range(transactions):
+            await change(
+                superuser,
+                _COPY_IN_OWN_TRANSACTION.format(number=number),
+                organization=organization,
+                copies=rows,
+            )
+
+        async with UnitsOfWork(database).writing(organization) as uow:
+            step = await uow[RollupRepository].roll_up()
+            await uow.commit()
+
+        assert step.has_more
+        (rolled_up,) = await rolled_up_requests(superuser, organization)
+        assert rolled_up <= ROWS_PER_STEP + rows

@@ -12,6 +12,7 @@ from app.composition.reconciler import Reconciler
 from app.core.errors import DatabaseUnavailable
 from app.core.services import Services
 from app.jobs.cell_jobs import CellJobs
+from app.jobs.retention import ExpiredRowsWorker
 from app.jobs.scheduler import repeat
 from app.relay.ending.lost_call_worker import LostCallWorker
 from app.usage.retention import UsageRetentionWorker
@@ -115,8 +116,8 @@ class TestRunJobs:
                         "settle_intent": SimpleNamespace(run=lambda _stop: reconcile_and_stop()),
                         "retry_rotation": SimpleNamespace(run=lambda _stop: retry()),
                     },
-                    purge=purge,
                 ),
+                ExpiredRowsWorker: SimpleNamespace(run=purge),
                 ValidationWorker: SimpleNamespace(run=lambda _stop: revalidate()),
                 DeliveryWorker: SimpleNamespace(run=lambda _stop: deliver()),
                 RollupWorker: SimpleNamespace(run=lambda _stop: roll_up()),

@@ -74,3 +74,10 @@ class TestKeyVersionHistory:
         assert keys.is_compatible_endpoint(None)
         assert 2 in keys
         assert 3 not in keys
+
+    def test_knows_the_versions_since_some_time_without_the_earlier_ones(self) -> None:
+        keys = KeyVersionHistory([version(7, 3, 3), version(8, 5, 5)], is_any_compatible=True)
+
+        assert [keys.at(hour(at)) for at in (3, 4.9, 5)] == [7, 7, 8]
+        assert keys.is_compatible_endpoint(None)
+        assert not keys.is_compatible_endpoint(8)
