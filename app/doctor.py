@@ -48,10 +48,10 @@ _NO_INTERNET = {
 }
 # What to do about the codes of the secret store. The codes are those of /readyz.
 _STORE_FIXES = {
-    "secret_store_unavailable": "check the address, the network, and the certificate of Vault",
+    "secret_store_unavailable": "check Vault: its address, network and certificate. The embedded store needs its database and keyset",
     "secret_store_timeout": "check the load of the secret store and the network",
     "secret_store_misconfigured": "check BYOK_VAULT__KV_MOUNT and BYOK_VAULT__TRANSIT_MOUNT, and run byok vault-setup",
-    "secret_store_permission_denied": "run byok vault-setup, which writes the policies again",
+    "secret_store_permission_denied": "run byok vault-setup, with the same --prefix as before, which writes the policies again",
 }
 
 
@@ -151,7 +151,7 @@ async def _secret_store(
                 yield Finding("fail", "vault", problem, Area.SECRET_STORE)
             if problems:
                 return
-            yield Finding("ok", "vault", "every role logs in and has its permissions")
+            yield Finding("ok", "vault", "every role logs in and has the permissions that can be checked")
         if with_database:
             for name, code in (await check_services(settings, access)).items():
                 yield _dependency(name, code)

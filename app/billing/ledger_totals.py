@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from app.billing.statements import MAX_MODELS, OTHER_MODELS
+from app.billing.tables import statement_line as line
 from app.database.statements import Query
 from app.usage.tables import usage_event as e
 from app.usage_reports.rollup_columns import (
@@ -73,19 +74,58 @@ _keys = (_combined.c.month, _combined.c.mode, _combined.c.model)
 _by_model = sa.select(*_keys, *measure_totals(_combined)).group_by(*_keys).subquery("by_model")
 
 
+def _models_of_closed_lines() -> sa.Subquery:
+    """The models of a month that closed statements have lines of: in the month's statement, or in later adjustments."""
+    month = sa.cast(sa.func.coalesce(line.c.adjusts_month, line.c.month), sa.DateTime)
+    return (
+        sa.select(
+            sa.func.timezone(sa.literal_column("'UTC'"), month).label("month"), line.c.mode, line.c.model
+        )
+        .where(line.c.organization_id == ORGANIZATION, line.c.model.is_not(None))
+        .distinct()
+        .subquery("closed_lines")
+    )
+
+
 def _with_other_models() -> sa.Select[Any]:
-    """Combine all models of a month and mode but the first ones: those that cost most, and then those of most requests."""
-    totals = _by_model.c
-    order = (totals.billed.desc(), totals.cost.desc(), totals.requests.desc(), sa.collate(totals.model, "C"))
-    ranked = sa.select(
-        *totals,
-        sa.func.row_number().over(partition_by=[totals.month, totals.mode], order_by=order).label("place"),
-    ).subquery("ranked")
+    """Combine all models of a month and mode but the first ones: those that cost most, and then those of most requests.
+
+    A model that a closed statement has a line of keeps its line, and then others get none from it. Otherwise a model could
+    move between two lines that are rounded separately, and the roundings would be billed.
+    """
+    totals, closed = _by_model.c, _models_of_closed_lines()
+    is_closed = closed.c.model.is_not(None)
+    order = (
+        *(is_closed.desc(), totals.billed.desc(), totals.cost.desc(), totals.requests.desc()),
+        sa.collate(totals.model, "C"),
+    )
+    ranked = (
+        sa.select(
+            *totals,
+            is_closed.label("is_closed"),
+            sa.func.row_number()
+            .over(partition_by=[totals.month, totals.mode], order_by=order)
+            .label("place"),
+        )
+        .select_from(
+            _by_model.outerjoin(
+                closed,
+                sa.and_(
+                    closed.c.month == totals.month,
+                    closed.c.mode == totals.mode,
+                    closed.c.model == totals.model,
+                ),
+            )
+        )
+        .subquery("ranked")
+    )
     most: sa.ColumnElement[int] = sa.literal_column(str(MAX_MODELS))
     other: sa.ColumnElement[str] = sa.literal_column(f"'{OTHER_MODELS}'", type_=sa.Text)
     named = sa.select(
-        *(column for column in ranked.c if column.name not in {"model", "place"}),
-        sa.case((ranked.c.place <= most, ranked.c.model), else_=other).label("model"),
+        *(column for column in ranked.c if column.name not in {"model", "is_closed", "place"}),
+        sa.case((sa.or_(ranked.c.is_closed, ranked.c.place <= most), ranked.c.model), else_=other).label(
+            "model"
+        ),
     ).subquery("named")
     keys = (named.c.month, named.c.mode, named.c.model)
     return sa.select(*keys, *measure_totals(named)).group_by(*keys)

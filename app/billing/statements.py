@@ -2,7 +2,7 @@
 
 A closed statement never changes. If late events or corrections change the ledger of a closed month, the first open
 month after it gets adjustment lines: the difference between the ledger and the total of closed statements
-for that month. So late usage is billed exactly once, also if a model has meanwhile got or lost its own line.
+for that month. So late usage is billed exactly once. A model stays in the line in which it was closed.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence

@@ -28,7 +28,7 @@ async def run_jobs(services: Services, *, interval_seconds: float, stop: asyncio
         "deliver_webhooks": (partial(services[DeliveryWorker].run, stop), interval_seconds),
         "fold": (partial(services[RollupWorker].run, stop), interval_seconds),
         "relay_calls": (services[LostCallWorker].run, LOST_CALLS_SECONDS),
-        "purge": (services[ExpiredRowsWorker].run, PURGE_SECONDS),
+        "purge": (partial(services[ExpiredRowsWorker].run, stop), PURGE_SECONDS),
         "usage_retention": (services[UsageRetentionWorker].run, USAGE_RETENTION_SECONDS),
         "audit_retention": (services[AuditRetentionWorker].run, AUDIT_RETENTION_SECONDS),
     }

@@ -188,8 +188,8 @@ async def _check_server(settings: Settings, owner: sa.URL) -> None:
 def wrong_encoding(encoding: str) -> str:
     """What is wrong with such a database, and what to do."""
     return (
-        f"the database has the encoding {encoding}, which cannot store every text, and must be UTF8; create it with docs/deploy/roles.sql, or"
-        " with TEMPLATE template0 ENCODING 'UTF8'"
+        f"the database has the encoding {encoding}, which cannot store every text, and must be UTF8; drop it and run"
+        " docs/deploy/roles.sql, or create it with TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
     )
 
 

@@ -25,7 +25,7 @@ FIXES: Final[Mapping[VaultReason, str]] = MappingProxyType(
         VaultReason.QUOTA: "raise the rate limit quota of the Vault server",
         VaultReason.TOKEN_REVOKED: "set a valid token, and check BYOK_VAULT__NAMESPACE",
         VaultReason.LOGIN_REFUSED: "check the role's id, secret id or JWT, and BYOK_VAULT__NAMESPACE",
-        VaultReason.PERMISSION_DENIED: f"check {_MOUNTS}, and run byok vault-setup, which writes the policies again",
+        VaultReason.PERMISSION_DENIED: f"check {_MOUNTS}, and run byok vault-setup, with the same --prefix as before, which writes the policies again",
         VaultReason.MOUNT_MISSING: f"check {_MOUNTS}, and run byok vault-setup, which mounts what is missing",
         VaultReason.NOT_SET_UP: f"run byok vault-setup, and check {_MOUNTS}",
         VaultReason.UNEXPECTED: "check that BYOK_VAULT__ADDRESS is that of a Vault server",

@@ -192,7 +192,7 @@ async def connect(url: sa.URL) -> "asyncpg.Connection[asyncpg.Record]":
 @asynccontextmanager
 async def read_only_transaction(url: sa.URL) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """Open one connection and a transaction on it. It works the same through a pooler in any mode."""
-    async with _without_statement_cache(url) as connection, connection.transaction(readonly=True):
+    async with _without_statement_cache(url) as connection, _transaction(connection):
         yield connection
 
 
@@ -215,12 +215,17 @@ async def check_session_settings(url: sa.URL) -> None:
 
 
 async def _session_of(connection: "asyncpg.Connection[asyncpg.Record]") -> str:
-    async with connection.transaction(readonly=True):
+    async with _transaction(connection):
         # The number could also be that of a process on another of several hosts.
         found: str = await connection.fetchval(
             "SELECT concat(pid, ' ', backend_start) FROM pg_stat_activity WHERE pid = pg_backend_pid()"
         )
     return found
+
+
+def _transaction(connection: "asyncpg.Connection[asyncpg.Record]") -> Any:
+    """A transaction that reads. A standby has none that is serializable, which may be the operator's default."""
+    return connection.transaction(isolation="read_committed", readonly=True)
 
 
 @asynccontextmanager

@@ -128,7 +128,11 @@ class _CompileTime:
 
     async def wait(self) -> None:
         """Wait until there is time."""
-        await asyncio.sleep(self._used_up_until - _AT_FULL_PACE_SECONDS / _SHARE - time.perf_counter())
+        await asyncio.sleep(self.waiting_seconds())
+
+    def waiting_seconds(self) -> float:
+        """How long to wait until there is time; zero or less if there is."""
+        return self._used_up_until - _AT_FULL_PACE_SECONDS / _SHARE - time.perf_counter()
 
     def use(self, seconds: float) -> None:
         self._used_up_until = max(self._used_up_until, time.perf_counter()) + seconds / _SHARE

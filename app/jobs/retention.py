@@ -1,5 +1,7 @@
 """Deletes expired rows: idempotency keys, rate counters, spend reservations, webhook deliveries and links."""
 
+import asyncio
+
 import structlog
 
 from app.core.errors import DatabaseUnavailable
@@ -24,8 +26,10 @@ class ExpiredRowsWorker:
         self._units = units
         self._rows_at_once = rows_at_once
 
-    async def run(self) -> None:
-        """Delete all rows that have expired. If those of one kind cannot be deleted now, the others are all the same.
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Delete all rows that have expired, or until `stop` is set.
+
+        If those of one kind cannot be deleted now, the others are all the same.
 
         Raises:
             DatabaseUnavailable: rows of some kind are left.
@@ -33,15 +37,15 @@ class ExpiredRowsWorker:
         failed: DatabaseUnavailable | None = None
         for rows in ExpiringRows:
             try:
-                await self._purge(rows)
+                await self._purge(rows, stop)
             except DatabaseUnavailable as error:
                 log.warning("purge_postponed", rows=rows.name.lower(), code=error.code)
                 failed = error
         if failed is not None:
             raise failed
 
-    async def _purge(self, rows: ExpiringRows) -> None:
-        while True:
+    async def _purge(self, rows: ExpiringRows, stop: asyncio.Event | None) -> None:
+        while stop is None or not stop.is_set():
             async with self._units.unscoped(ExpiredRowsRepository) as (expired, _):
                 purged = await expired.purge(rows, at_most=self._rows_at_once)
             if purged < self._rows_at_once:

@@ -55,7 +55,7 @@ WEBHOOKS = Counter(
 )
 WEBHOOKS_DROPPED = Counter(
     "byok_webhooks_dropped_total",
-    "Deliveries of webhooks that were not added, because too many of their organization are pending.",
+    "Deliveries of webhooks that were not added, because too many of their endpoint are pending.",
     registry=REGISTRY,
 )
 USAGE_EVENTS = Counter(

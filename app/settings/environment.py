@@ -4,6 +4,7 @@ No secret has a default. An invalid value stops the start with one line that nam
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from app.settings.variables import (
     read_env_file,
     read_settings,
 )
+
+_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 class SettingsRefused(Exception):
@@ -64,6 +67,8 @@ def load_settings(purpose: Purpose = Purpose.RUN, /, **overrides: Any) -> Settin
 def unknown_variables(environ: Mapping[str, str | None] | None = None) -> list[str]:
     """Return the variables with the prefix BYOK_ that are not settings, usually spelling mistakes.
 
+    Only names: whatever else a variable's name holds may be a value.
+
     Args:
         environ: the variables. None: those of the environment and of `.env`.
 
@@ -78,7 +83,7 @@ def unknown_variables(environ: Mapping[str, str | None] | None = None) -> list[s
     known = set(_names(Settings))
     free = f"{PREFIX}VAULT__ROLES__"
     tools = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
-    names = {name.upper() for name in environ}
+    names = {name.upper() for name in environ if _NAME.fullmatch(name)}
     return sorted(
         n for n in names if n.startswith(PREFIX) and n not in known and not n.startswith((free, *tools))
     )

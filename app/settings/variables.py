@@ -6,6 +6,7 @@
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_origin
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 PREFIX = "BYOK_"
 DELIMITER = "__"
 ENV_FILE = Path(".env")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 class NotJson(Exception):
@@ -72,13 +74,22 @@ def read_env_file() -> Mapping[str, str | None]:
         text = ENV_FILE.read_text(encoding="utf-8")
     except (OSError, UnicodeError):
         raise EnvFileUnreadable from None
-    # The library would leave such a line out. After a quote that is not closed, it would leave out more.
+    # The library would leave such a line out. After a quote that is not closed, it would leave out more. And it takes
+    # `NAME:value` for a name, which a warning would show.
     for statement in parse_stream(io.StringIO(text)):
-        if statement.error:
+        if statement.error or not _is_assignment(statement.key, statement.value):
             found = statement.original
             empty = found.string[: len(found.string) - len(found.string.lstrip())]
             raise EnvFileUnreadable(found.line + empty.count("\n"))
     return dotenv_values(stream=io.StringIO(text))
+
+
+def _is_assignment(name: str | None, value: str | None) -> bool:
+    """Whether a line is `NAME=value`, empty or a comment. A name without a value is one of another program."""
+    if name is None:
+        return True
+    is_setting = name.upper().startswith(PREFIX)
+    return _NAME.fullmatch(name) is not None and not (is_setting and value is None)
 
 
 def _values(

@@ -6,9 +6,9 @@ from enum import StrEnum
 from uuid import UUID
 
 MAX_ENDPOINTS = 10
-# How many deliveries of one organization may be pending. The claims of all organizations walk past them. Beyond it, further
-# messages are dropped: its receivers have been down for days, or it causes messages faster than they take them.
-MAX_PENDING = 20_000
+# How many deliveries of one endpoint may be pending. The claims of all organizations walk past them. Beyond it, further
+# messages to it are dropped: its receiver has been down for days, or it takes messages slower than they are caused.
+MAX_PENDING = 5_000
 
 # The delay before the next attempt, by the number of failed attempts. After the last one there are no more attempts.
 RETRY_DELAYS = (

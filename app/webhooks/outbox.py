@@ -16,19 +16,21 @@ log = structlog.get_logger("byok.webhooks")
 async def notify(uow: UnitOfWork, event: Event) -> None:
     """Add one delivery for each active endpoint of the organization, due now. They are sent after the commit.
 
-    Adds none if `MAX_PENDING` deliveries of the organization are pending.
+    Adds none to an endpoint that has `MAX_PENDING` pending deliveries.
 
     Takes three round trips, however many endpoints there are: callers hold locks that other requests wait for.
     """
     endpoint_ids = await uow[WebhookRepository].lock_active_endpoints()
     if not endpoint_ids:
         return
-    if await uow[WebhookRepository].count_pending(at_most=MAX_PENDING) >= MAX_PENDING:
-        WEBHOOKS_DROPPED.inc(len(endpoint_ids))
-        log.warning("webhook_dropped", organization_id=uow.organization_id)
+    full = await uow[WebhookRepository].full_endpoints(at_most=MAX_PENDING)
+    deliveries = {endpoint_id: new_id() for endpoint_id in endpoint_ids if endpoint_id not in full}
+    if dropped := len(endpoint_ids) - len(deliveries):
+        WEBHOOKS_DROPPED.inc(dropped)
+        log.warning("webhook_dropped", organization_id=uow.organization_id, endpoints=dropped)
+    if not deliveries:
         return
     message = message_of(event)
-    deliveries = {endpoint_id: new_id() for endpoint_id in endpoint_ids}
     await uow[WebhookRepository].add_deliveries(
         deliveries, kind=message.type, body=message.to_json().decode(), now=event.occurred_at
     )

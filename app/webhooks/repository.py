@@ -31,6 +31,22 @@ _MOVE = Query(
     .values(state=sa.bindparam("to", type_=sa.Text))
 )
 _DELETE = Query(sa.delete(t).where(_IS_ENDPOINT))
+_IS_PENDING = d.c.state == sa.literal_column(f"'{DeliveryState.PENDING}'")
+_OF_DELIVERIES = q.c.kind == sa.literal_column(f"'{JobKind.DELIVER_WEBHOOK}'")
+# Otherwise they would stay until they are due, in up to a day.
+_DELETE_QUEUED = Query(
+    sa.delete(q).where(
+        q.c.organization_id == _ORGANIZATION,
+        _OF_DELIVERIES,
+        q.c.id.in_(
+            sa.select(d.c.id).where(
+                d.c.organization_id == _ORGANIZATION,
+                d.c.endpoint_id == sa.bindparam("id_", type_=t.c.id.type),
+                _IS_PENDING,
+            )
+        ),
+    )
+)
 # Serializes creations: two concurrent ones would both see a free slot.
 _LOCK_ENDPOINT_COUNT = Query(
     sa.select(
@@ -97,23 +113,17 @@ _QUEUED = (
     .returning(q.c.id)
     .cte("queued")
 )
-# The items of the queue, and not the deliveries, because their primary key counts them.
-_COUNT_PENDING = Query(
-    sa.select(sa.func.count().label("pending")).select_from(
-        sa.select(q.c.id)
-        .where(
-            q.c.organization_id == _ORGANIZATION,
-            q.c.kind == sa.literal_column(f"'{JobKind.DELIVER_WEBHOOK}'"),
-        )
-        .limit(sa.bindparam("at_most", type_=sa.Integer))
-        .subquery()
-    )
+_FULL_ENDPOINTS = Query(
+    sa.select(d.c.endpoint_id)
+    .where(d.c.organization_id == _ORGANIZATION, _IS_PENDING)
+    .group_by(d.c.endpoint_id)
+    .having(sa.func.count() >= sa.bindparam("at_most", type_=sa.BigInteger))
 )
 _ADD_DELIVERIES = Query(sa.select(sa.func.count().label("n")).select_from(_QUEUED))
 _IS_PENDING_DELIVERY = sa.and_(
     d.c.organization_id == _ORGANIZATION,
     d.c.id == sa.bindparam("id_", type_=d.c.id.type),
-    d.c.state == sa.literal_column(f"'{DeliveryState.PENDING}'"),
+    _IS_PENDING,
 )
 _FIND_DELIVERY = Query(
     sa.select(d.c.id, d.c.endpoint_id, d.c.body, d.c.attempts, t.c.url, t.c.store_version)
@@ -188,7 +198,8 @@ class WebhookRepository(Repository):
         )
 
     async def delete(self, endpoint_id: UUID) -> None:
-        """Delete the endpoint and its deliveries."""
+        """Delete the endpoint, its deliveries, and their items of the queue."""
+        await self._session.execute(_DELETE_QUEUED, organization_id=self._organization_id, id_=endpoint_id)
         await self._session.execute(_DELETE, organization_id=self._organization_id, id_=endpoint_id)
 
     async def lock_active_endpoints(self) -> Sequence[UUID]:
@@ -196,10 +207,12 @@ class WebhookRepository(Repository):
         found = await self._session.rows(_LOCK_ACTIVE, organization_id=self._organization_id)
         return [row["id"] for row in found]
 
-    async def count_pending(self, *, at_most: int) -> int:
-        """Count the deliveries that wait to be sent, up to `at_most`."""
-        row = await self._session.one(_COUNT_PENDING, organization_id=self._organization_id, at_most=at_most)
-        return int(row["pending"])
+    async def full_endpoints(self, *, at_most: int) -> set[UUID]:
+        """Return the endpoints that have `at_most` pending deliveries or more."""
+        found = await self._session.rows(
+            _FULL_ENDPOINTS, organization_id=self._organization_id, at_most=at_most
+        )
+        return {row["endpoint_id"] for row in found}
 
     async def add_deliveries(
         self, delivery_ids: Mapping[UUID, UUID], *, kind: EventType, body: str, now: datetime

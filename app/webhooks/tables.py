@@ -42,5 +42,12 @@ webhook_delivery = sa.Table(
         ondelete="CASCADE",
     ),
     sa.Index("ix_webhook_delivery_endpoint", "organization_id", "endpoint_id"),
+    # For each message: whether its endpoints are full.
+    sa.Index(
+        "ix_webhook_delivery_pending",
+        "organization_id",
+        "endpoint_id",
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
     sa.Index("ix_webhook_delivery_ended", "ended_at", postgresql_where=sa.text("ended_at IS NOT NULL")),
 )

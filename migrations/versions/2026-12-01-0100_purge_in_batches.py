@@ -33,8 +33,9 @@ def upgrade() -> None:
             DECLARE
                 purged integer;
             BEGIN
-                DELETE FROM public.{table} WHERE ctid = ANY (ARRAY(
-                    SELECT ctid FROM public.{table} WHERE {has_expired} LIMIT at_most));
+                -- Locked and checked again, because a row may be renewed meanwhile.
+                DELETE FROM public.{table} WHERE {has_expired} AND ctid = ANY (ARRAY(
+                    SELECT ctid FROM public.{table} WHERE {has_expired} LIMIT at_most FOR UPDATE SKIP LOCKED));
                 GET DIAGNOSTICS purged = ROW_COUNT;
                 RETURN purged;
             END $$

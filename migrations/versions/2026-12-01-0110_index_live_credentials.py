@@ -1,4 +1,4 @@
-"""Find the credentials that are not deleted without reading the others, of which an organization may have any number.
+"""Find credentials that are not deleted, and pending webhook deliveries, without reading the others.
 
 Revision ID: c48a1f6d3e27
 Revises: b27f4e8d1c60
@@ -21,8 +21,15 @@ def upgrade() -> None:
         ["organization_id", "id"],
         postgresql_where=sa.text("state NOT IN ('deleting', 'deleted')"),
     )
+    op.create_index(
+        "ix_webhook_delivery_pending",
+        "webhook_delivery",
+        ["organization_id", "endpoint_id"],
+        postgresql_where=sa.text("state = 'pending'"),
+    )
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '3s'")
+    op.drop_index("ix_webhook_delivery_pending", "webhook_delivery")
     op.drop_index("ix_provider_credential_live", "provider_credential")

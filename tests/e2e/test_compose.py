@@ -96,7 +96,7 @@ class TestSettings:
     @pytest.mark.parametrize("service", ["service", "worker"])
     def test_can_all_be_set_but_those_of_the_file_itself(self, service: str) -> None:
         """Docker gives a container only the variables that the file names."""
-        own = {"HOST", "PORT", "DATA_DIR", "METRICS_PORT", "DATABASE__MIGRATION_URL", "VAULT__ROLES"}
+        own = {"HOST", "PORT", "DATA_DIR", "METRICS_PORT", "DATABASE__MIGRATION_URL"}
 
         missing = set(variables()) - compose_services()[service].entry["environment"].keys()
 

@@ -35,9 +35,9 @@ class _Request:
         return vault.write_data(path, data=dict(self.body), wrap_ttl=self.wrap_ttl)
 
     def shown(self, mounts: VaultMounts) -> str:
-        """The path as in a policy."""
-        path = self.path.format(kv=mounts.kv, transit=mounts.transit, absent="*")
-        return path.replace("/*/", "/+/")
+        """The path as in a policy: `*` only for the rest of a name, `+` for a whole name."""
+        path = self.path.replace("org.{absent}", "org.*")
+        return path.format(kv=mounts.kv, transit=mounts.transit, absent="+")
 
 
 def _secrets(operation: str, body: Mapping[str, Any] | None = None) -> tuple[_Request, ...]:

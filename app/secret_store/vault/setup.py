@@ -106,16 +106,19 @@ class VaultSetup:
     async def _check_policy(self) -> None:
         """Refuse to replace the policies of an installation with other mounts, whose roles would lose all permissions."""
         name = self._name(VaultRole.WRITER)
-        # A token that may only write policies cannot compare them.
         response = expect_success(
             await self._call(lambda vault: vault.read(f"sys/policies/acl/{name}")), _NOT_FOUND, _FORBIDDEN
         )
+        if response.is_denied:
+            self._progress(f"cannot read the policy {name}, so it is replaced whatever its mounts are")
+            return
         found = [pattern.search(str(response.data.get("policy", ""))) for pattern in _MOUNTS_IN_POLICY]
         mounts = tuple(match[1] for match in found if match is not None)
         if len(mounts) == len(found) and mounts != (self._mounts.kv, self._mounts.transit):
             msg = (
-                f"the policy {name} already exists for the mounts {' and '.join(mounts)}. If another installation uses it, run"
-                " byok vault-setup --prefix with another name; if not, remove the policy."
+                f"the policy {name} already exists for the mounts {' and '.join(mounts)}. If they are this installation's, set"
+                f" BYOK_VAULT__KV_MOUNT={mounts[0]} and BYOK_VAULT__TRANSIT_MOUNT={mounts[1]}. If another installation uses"
+                " them, run byok vault-setup --prefix with another name."
             )
             raise SetUpRefused(msg)
 

@@ -29,6 +29,17 @@ FILL = """
     FROM generate_series(1, :models) n
 """
 
+ADD_LINES = """
+    INSERT INTO statement_line (organization_id, month, position, type, mode, model, quantity, exact, amount, estimated,
+        requests, unpriced_requests, uncached_input_tokens, cache_write_5m_tokens, cache_write_1h_tokens, cache_read_tokens,
+        output_tokens, web_search_requests)
+    SELECT :organization, :month, 10000 + n, 'managed_usage', 'managed', concat('model-', lpad(CAST(n AS text), 200, '0')),
+        0, CAST(:cost AS numeric), 0, CAST(:cost AS numeric), 1, 0, 0, 0, 0, 0, 0, 0
+    FROM generate_series(CAST(:first AS int), CAST(:last AS int)) n
+"""
+# It rounds to nothing.
+LESS_THAN_HALF_A_CENT = CENT * 2 // 5
+
 
 async def fill(
     superuser: AsyncEngine, tenant: Tenant, month: BillingMonth, *, mode: str, models: int, cost: int = CENT
@@ -107,7 +118,7 @@ class TestOtherModels:
         }
 
     async def test_are_adjusted_once(self, service: Tenant, superuser: AsyncEngine) -> None:
-        """A late event of a model without a line makes it one of those that have one, and another model loses its line."""
+        """A late event of a model without a line stays in the line of all others: no model loses a closed line."""
         month = months_ago(1)
         await fill(superuser, service, month, mode="managed", models=MAX_MODELS + 100)
         before = await close_statement(service, month)
@@ -119,6 +130,33 @@ class TestOtherModels:
         assert statement["total"] == usd("1000.00")
         assert await statement_of(service, month) == before
         assert _sum_of(statement["lines"]) == 1000
+        assert [(line["model"], line["amount"]) for line in statement["lines"]] == [(None, usd("1000.00"))]
+
+    async def test_keep_the_lines_of_closed_statements(self, service: Tenant, superuser: AsyncEngine) -> None:
+        """Statements that were closed before the bound have more lines. Their roundings are not billed again."""
+        month = months_ago(1)
+        await fill(superuser, service, month, mode="managed", models=MAX_MODELS)
+        await close_statement(service, month)
+        # As if that release had given each of these a line too.
+        await change(
+            superuser,
+            ADD_LINES,
+            organization=service.organization,
+            month=month.first_day,
+            cost=LESS_THAN_HALF_A_CENT,
+            first=MAX_MODELS + 1,
+            last=MAX_MODELS + 100,
+        )
+        rows = [
+            row(service.organization, within(month), cost=LESS_THAN_HALF_A_CENT, model=f"model-{number:0200}")
+            for number in range(MAX_MODELS + 1, MAX_MODELS + 101)
+        ]
+        await insert_rows(superuser, *rows)
+
+        statement = await statement_of(service, current_month())
+
+        assert statement["lines"] == []
+        assert statement["total"] == usd("0.00")
 
     async def test_close_with_the_month(self, service: Tenant, superuser: AsyncEngine) -> None:
         month = months_ago(1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -355,28 +356,75 @@ def dropped_deliveries() -> float:
     return REGISTRY.get_sample_value("byok_webhooks_dropped_total") or 0.0
 
 
+async def fill_endpoint(superuser: AsyncEngine, tenant: Tenant) -> str:
+    """Add as many pending deliveries to one endpoint as it may have: its receiver has been down for days. Returns its id."""
+    await change(
+        superuser,
+        "WITH added AS (INSERT INTO webhook_delivery (organization_id, id, endpoint_id, type, body, state, attempts, created_at)"
+        " SELECT :organization, gen_random_uuid(), e.id, 'usage_mode.changed', '{}', 'pending', 1, now() FROM"
+        " (SELECT id FROM webhook_endpoint WHERE organization_id = :organization LIMIT 1) e, generate_series(1, :pending)"
+        " RETURNING id) INSERT INTO job_queue SELECT :organization, 'deliver_webhook', id, now() + interval '1 day' FROM added",
+        organization=tenant.organization,
+        pending=MAX_PENDING,
+    )
+    (row,) = await fetch(
+        superuser,
+        "SELECT DISTINCT endpoint_id FROM webhook_delivery WHERE organization_id = :organization",
+        organization=tenant.organization,
+    )
+    return str(row["endpoint_id"])
+
+
+async def deliveries(superuser: AsyncEngine, tenant: Tenant) -> Counter[str]:
+    """The number of deliveries by endpoint."""
+    rows = await fetch(
+        superuser,
+        "SELECT endpoint_id FROM webhook_delivery WHERE organization_id = :organization",
+        organization=tenant.organization,
+    )
+    return Counter(str(row["endpoint_id"]) for row in rows)
+
+
+async def queued_deliveries(superuser: AsyncEngine, tenant: Tenant) -> int:
+    rows = await fetch(
+        superuser,
+        "SELECT 1 FROM job_queue WHERE organization_id = :organization AND kind = 'deliver_webhook'",
+        organization=tenant.organization,
+    )
+    return len(rows)
+
+
 class TestPendingDeliveries:
-    async def test_beyond_their_maximum_are_not_added(
-        self, tenant: Tenant, events: Events, superuser: AsyncEngine
+    async def test_beyond_their_maximum_are_not_added_to_that_endpoint(
+        self, tenant: Tenant, superuser: AsyncEngine
     ) -> None:
+        await add_endpoints(superuser, tenant, 2)
         before = dropped_deliveries()
-        await change(
-            superuser,
-            "INSERT INTO job_queue SELECT :organization, 'deliver_webhook', gen_random_uuid(), now() + interval '1 day'"
-            " FROM generate_series(1, :pending)",
-            organization=tenant.organization,
-            pending=MAX_PENDING,
-        )
+        full = await fill_endpoint(superuser, tenant)
 
         await switch_mode(tenant, BYO_WITHOUT_CREDENTIAL)
-        assert await events.types() == []
         assert dropped_deliveries() - before == 1
+        found = await deliveries(superuser, tenant)
+        assert sorted(found.values()) == [1, MAX_PENDING]
 
         # As soon as one has ended, messages are added again.
         await change(
             superuser,
-            "DELETE FROM job_queue WHERE id = (SELECT id FROM job_queue WHERE organization_id = :organization LIMIT 1)",
-            organization=tenant.organization,
+            "UPDATE webhook_delivery SET state = 'dead', ended_at = now() WHERE id ="
+            " (SELECT id FROM webhook_delivery WHERE endpoint_id = CAST(:endpoint AS uuid) LIMIT 1)",
+            endpoint=full,
         )
         await switch_mode(tenant, {"mode": "managed"})
-        assert await events.types() == ["usage_mode.changed"]
+        found = await deliveries(superuser, tenant)
+        assert (found[full], sorted(found.values())) == (MAX_PENDING + 1, [2, MAX_PENDING + 1])
+
+    async def test_leave_the_queue_with_their_endpoint(self, tenant: Tenant, superuser: AsyncEngine) -> None:
+        await add_endpoints(superuser, tenant, 1)
+        full = await fill_endpoint(superuser, tenant)
+        assert await queued_deliveries(superuser, tenant) == MAX_PENDING
+
+        deleted = await tenant.request("DELETE", f"{tenant.path}/webhook-endpoints/{full}")
+
+        assert deleted.is_success, deleted.text
+        assert await queued_deliveries(superuser, tenant) == 0
+        assert not await deliveries(superuser, tenant)

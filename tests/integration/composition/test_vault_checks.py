@@ -55,7 +55,9 @@ class TestDoctor:
         assert problem.startswith(f"the role {role} may not use ")
         shown = {probe.shown(real_vault.mounts) for probe in _PROBES[role]}
         assert all(path in problem for path in shown)
-        assert problem.endswith("run byok vault-setup, which writes the policies again")
+        assert problem.endswith(
+            "run byok vault-setup, with the same --prefix as before, which writes the policies again"
+        )
 
     @pytest.mark.parametrize("setting", ["kv_mount", "transit_mount"])
     async def test_names_the_settings_of_a_wrong_mount(self, real_vault: PreparedVault, setting: str) -> None:

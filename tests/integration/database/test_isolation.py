@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from app.database.connections import connect
+from app.database.connections import connect, read_only_transaction
 from app.database.engine import Database, DatabaseLogin
 from app.database.statements import Query
 from tests.support.database.own_database import DatabaseRoles
@@ -64,3 +64,10 @@ async def test_commands_have_the_same(database_roles: DatabaseRoles) -> None:
             assert found_in([await connection.fetchrow(_SETTINGS.text)]) == _NEEDED
     finally:
         await connection.close()
+
+
+async def test_checks_of_a_server_are_not_serializable(database_roles: DatabaseRoles) -> None:
+    """A standby refuses each serializable transaction, and then `byok doctor` could not say that it is one."""
+    strict = {"options": "-c default_transaction_isolation=serializable"}
+    async with read_only_transaction(database_roles.service.update_query_dict(strict)) as connection:
+        assert await connection.fetchval("SHOW transaction_isolation") == "read committed"

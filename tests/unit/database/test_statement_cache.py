@@ -1,35 +1,24 @@
 """Statements that are built for a request are compiled one after another, and take only a part of the time."""
 
 import asyncio
-import time
-from itertools import pairwise
 
 import pytest
 import sqlalchemy as sa
 
-from app.database.statements import Query, StatementCache
+from app.database.statements import Query, StatementCache, _CompileTime
 
-BUILD_SECONDS = 0.004
 SHAPES = range(4)
 
 
 class Built:
-    """Builds statements that take some milliseconds, and records when."""
+    """Builds statements, and records which."""
 
     def __init__(self) -> None:
-        self.began_at: list[float] = []
         self.shapes: list[int] = []
 
     def __call__(self, shape: int) -> Query:
-        self.began_at.append(time.perf_counter())
         self.shapes.append(shape)
-        while time.perf_counter() - self.began_at[-1] < BUILD_SECONDS:
-            continue
         return Query(sa.text(f"SELECT {shape}"))
-
-    @property
-    def longest_pause(self) -> float:
-        return max(later - earlier for earlier, later in pairwise(self.began_at)) - BUILD_SECONDS
 
 
 @pytest.fixture
@@ -61,16 +50,20 @@ async def test_those_that_were_asked_for_last_are_kept(statements: StatementCach
     assert built.shapes == [1]
 
 
-async def test_the_first_ones_do_not_wait(statements: StatementCache[int], built: Built) -> None:
-    await asyncio.gather(*(statements.prepare(shape) for shape in SHAPES))
+def test_the_first_ones_do_not_wait() -> None:
+    compile_time = _CompileTime()
 
-    assert built.longest_pause < BUILD_SECONDS
+    compile_time.use(0.1)
+    assert compile_time.waiting_seconds() < 0
+
+    compile_time.use(0.2)
+    assert compile_time.waiting_seconds() > 0
 
 
-async def test_many_take_a_tenth_of_the_time(statements: StatementCache[int], built: Built) -> None:
-    at_full_pace = round(0.2 / BUILD_SECONDS)
+def test_many_take_a_tenth_of_the_time() -> None:
+    compile_time = _CompileTime()
 
-    await asyncio.gather(*(statements.prepare(shape) for shape in range(at_full_pace + 10)))
+    for _ in range(10):
+        compile_time.use(1)
 
-    began_at = built.began_at[-8:]
-    assert (began_at[-1] - began_at[0]) / 7 >= 9 * BUILD_SECONDS
+    assert compile_time.waiting_seconds() == pytest.approx(100 - 0.2 / 0.1, abs=1)

@@ -117,7 +117,7 @@ class TestRunJobs:
                         "retry_rotation": SimpleNamespace(run=lambda _stop: retry()),
                     },
                 ),
-                ExpiredRowsWorker: SimpleNamespace(run=purge),
+                ExpiredRowsWorker: SimpleNamespace(run=lambda _stop: purge()),
                 ValidationWorker: SimpleNamespace(run=lambda _stop: revalidate()),
                 DeliveryWorker: SimpleNamespace(run=lambda _stop: deliver()),
                 RollupWorker: SimpleNamespace(run=lambda _stop: roll_up()),

@@ -315,6 +315,9 @@ class TestRefusals:
         ("text", "line"),
         [
             ("BYOK_PORT: 9001\n", 1),
+            (f"BYOK_VAULT__TOKEN:{SECRET}\n", 1),
+            (f"BYOK_DATABASE__URL:postgresql://u:{SECRET}@db/byok?sslmode=require\n", 1),
+            ("OTHER\nBYOK_SECRET_STORE__ALLOW_EMBEDDED\n", 2),
             ("# port\n\n\nBYOK_PORT 9001\nBYOK_DEBUG=true\n", 4),
             (f"BYOK_PORT=9001\r\nBYOK_VAULT__TOKEN='{SECRET}\r\nBYOK_DEBUG=true\r\n", 2),
         ],
@@ -467,6 +470,10 @@ class TestUnknownVariables:
         environ = {"BYOK_PROT": "1", "BYOK_DATABASE__URI": "x", "byok_debgu": "x"}
 
         assert unknown_variables(environ) == ["BYOK_DATABASE__URI", "BYOK_DEBGU", "BYOK_PROT"]
+
+    def test_are_only_names(self) -> None:
+        """What else a variable is called by may be a value."""
+        assert unknown_variables({f"BYOK_VAULT__TOKEN:{SECRET}": "x", "BYOK_PROT": "1"}) == ["BYOK_PROT"]
 
     def test_are_also_those_of_dot_env(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """A misspelled BYOK_ENVIRONMENT would start a production as development."""
