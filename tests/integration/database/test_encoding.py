@@ -56,7 +56,7 @@ async def test_a_database_of_another_encoding_is_not_migrated(
 
     assert migrated.code == 2
     assert migrated.stderr.startswith("Error: BYOK_DATABASE__MIGRATION_URL: the database has the encoding ")
-    assert "create it with docs/deploy/roles.sql" in migrated.stderr
+    assert "drop it and run docs/deploy/roles.sql" in migrated.stderr
 
 
 async def test_doctor_says_only_that_an_empty_database_is_not_migrated(

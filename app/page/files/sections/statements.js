@@ -32,7 +32,7 @@ function OneMonth({ statement, at }) {
     <div class="framed"><h4>For information, not billed</h4>
       ${byo.length === 0 && unpriced.length === 0 ? html`<p>There is no BYO usage, and no usage without a known price.</p>` : null}
       ${byo.length > 0 ? html`<${Table} caption="BYO usage: you pay Anthropic" columns=${["Model", "Requests", "Estimated at list prices"]}
-        rows=${byo.map((it) => [it.model || "All other models", count(it.requests), `${money(it.estimated_cost)}${it.unpriced_requests ? ` + ${count(it.unpriced_requests)} without a known price` : ""}`])} />` : null}
-      ${unpriced.length > 0 ? html`<${Table} caption="Managed usage without a known price" columns=${["Model", "Requests"]} rows=${unpriced.map((it) => [it.model || "All other models", count(it.requests)])} />` : null}</div>
+        rows=${byo.map((it) => [it.model || "Others", count(it.requests), `${money(it.estimated_cost)}${it.unpriced_requests ? ` + ${count(it.unpriced_requests)} without a known price` : ""}`])} />` : null}
+      ${unpriced.length > 0 ? html`<${Table} caption="Managed usage without a known price" columns=${["Model", "Requests"]} rows=${unpriced.map((it) => [it.model || "Others", count(it.requests)])} />` : null}</div>
     <${Download} create=${() => api.exportUrl("billing-statements/{month}.csv", { path: { month: statement.month } })} /></article>`;
 }
