@@ -1,4 +1,4 @@
-// Statements: what Pharaoh bills, month by month; and apart from it, what it does not bill.
+// Statements: what Pharaoh bills for a month, and what it does not bill.
 import { html } from "../html.js";
 import { useState } from "../vendor/hooks.js";
 import { readAll, useLoad, useShared } from "../loading.js";
