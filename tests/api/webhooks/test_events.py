@@ -16,6 +16,7 @@ from app.core.services import Services
 from app.database.engine import Database
 from app.database.ledger_lock import LedgerLock
 from app.database.unit_of_work import UnitsOfWork
+from app.jobs.queue import JobKind
 from app.observability.metrics import REGISTRY
 from app.usage_mode.notifications import ScheduledChangeNotifier
 from app.webhooks import outbox
@@ -299,7 +300,7 @@ class TestUsageMode:
         await running
 
         assert await events.types() == []
-        assert await pending_notifications(superuser, tenant) == 0
+        assert await queued(superuser, tenant, JobKind.NOTIFY_USAGE_MODE) == 0
 
     async def test_is_not_sent_of_a_cancelled_switch(
         self, tenant: Tenant, events: Events, superuser: AsyncEngine
@@ -309,19 +310,19 @@ class TestUsageMode:
         await tenant.request("DELETE", f"{tenant.path}/usage-mode/scheduled")
 
         assert await events.types() == []
-        assert await pending_notifications(superuser, tenant) == 0
+        assert await queued(superuser, tenant, JobKind.NOTIFY_USAGE_MODE) == 0
 
     async def test_is_sent_once_if_a_switch_replaces_a_scheduled_one(
         self, tenant: Tenant, events: Events, superuser: AsyncEngine
     ) -> None:
         await switch_mode(tenant, BYO_WITHOUT_CREDENTIAL | {"effective_at": future_timestamp(days=1)})
         await switch_mode(tenant, BYO_WITHOUT_CREDENTIAL | {"effective_at": future_timestamp(days=2)})
-        assert await pending_notifications(superuser, tenant) == 1
+        assert await queued(superuser, tenant, JobKind.NOTIFY_USAGE_MODE) == 1
 
         await switch_mode(tenant, BYO_WITHOUT_CREDENTIAL)
 
         assert await events.types() == ["usage_mode.changed"]
-        assert await pending_notifications(superuser, tenant) == 0
+        assert await queued(superuser, tenant, JobKind.NOTIFY_USAGE_MODE) == 0
 
 
 async def take_effect(superuser: AsyncEngine, tenant: Tenant) -> None:
@@ -343,11 +344,13 @@ async def take_effect(superuser: AsyncEngine, tenant: Tenant) -> None:
     )
 
 
-async def pending_notifications(superuser: AsyncEngine, tenant: Tenant) -> int:
+async def queued(superuser: AsyncEngine, tenant: Tenant, kind: JobKind) -> int:
+    """How many items of this kind the organization has in the queue."""
     rows = await fetch(
         superuser,
-        "SELECT 1 FROM job_queue WHERE organization_id = :organization AND kind = 'notify_usage_mode'",
+        "SELECT 1 FROM job_queue WHERE organization_id = :organization AND kind = :kind",
         organization=tenant.organization,
+        kind=kind,
     )
     return len(rows)
 
@@ -385,15 +388,6 @@ async def deliveries(superuser: AsyncEngine, tenant: Tenant) -> Counter[str]:
     return Counter(str(row["endpoint_id"]) for row in rows)
 
 
-async def queued_deliveries(superuser: AsyncEngine, tenant: Tenant) -> int:
-    rows = await fetch(
-        superuser,
-        "SELECT 1 FROM job_queue WHERE organization_id = :organization AND kind = 'deliver_webhook'",
-        organization=tenant.organization,
-    )
-    return len(rows)
-
-
 class TestPendingDeliveries:
     async def test_beyond_their_maximum_are_not_added_to_that_endpoint(
         self, tenant: Tenant, superuser: AsyncEngine
@@ -421,10 +415,10 @@ class TestPendingDeliveries:
     async def test_leave_the_queue_with_their_endpoint(self, tenant: Tenant, superuser: AsyncEngine) -> None:
         await add_endpoints(superuser, tenant, 1)
         full = await fill_endpoint(superuser, tenant)
-        assert await queued_deliveries(superuser, tenant) == MAX_PENDING
+        assert await queued(superuser, tenant, JobKind.DELIVER_WEBHOOK) == MAX_PENDING
 
         deleted = await tenant.request("DELETE", f"{tenant.path}/webhook-endpoints/{full}")
 
         assert deleted.is_success, deleted.text
-        assert await queued_deliveries(superuser, tenant) == 0
+        assert await queued(superuser, tenant, JobKind.DELIVER_WEBHOOK) == 0
         assert not await deliveries(superuser, tenant)
