@@ -38,13 +38,14 @@ _DELETE_QUEUED = Query(
     sa.delete(q).where(
         q.c.organization_id == _ORGANIZATION,
         _OF_DELIVERIES,
+        # IS TRUE keeps it a hashed subquery: as a join, outdated statistics made it compare each pair of rows.
         q.c.id.in_(
             sa.select(d.c.id).where(
                 d.c.organization_id == _ORGANIZATION,
                 d.c.endpoint_id == sa.bindparam("id_", type_=t.c.id.type),
                 _IS_PENDING,
             )
-        ),
+        ).is_(sa.true()),
     )
 )
 # Serializes creations: two concurrent ones would both see a free slot.
