@@ -19,7 +19,14 @@ from app.observability.metrics import REQUESTS, metrics_text
 from app.settings.settings import Settings
 from tests.support.canary import Detector, make_canary, variants
 from tests.support.canary_requests import requests_with
-from tests.support.output_sinks import Sinks, capture_logs, capture_spans, files_of, tables_of
+from tests.support.output_sinks import (
+    Sinks,
+    capture_logs,
+    capture_spans,
+    files_of,
+    next_transaction,
+    tables_of,
+)
 from tests.support.provider.hostile_provider import RESPONSES, hostile_provider
 from tests.support.service_builder import client_of
 from tests.support.tenant import MakeToken, Tenant
@@ -93,6 +100,7 @@ class TestNoLeaks:
         detector: Detector,
         superuser: AsyncEngine,
     ) -> None:
+        before = await next_transaction(superuser)
         async with client_of(services_with_hostile_provider) as http:
             for auth_style in ("x_api_key", "bearer"):
                 for _ in RESPONSES:
@@ -103,7 +111,7 @@ class TestNoLeaks:
                     response = await tenant.create(api_key=texts["key"], auth_style=auth_style)
                     sinks.add_response("save", response)
                     sinks.add_response("read", await tenant.get(tenant.credentials))
-        async for relation, rows in tables_of(superuser):
+        async for relation, rows in tables_of(superuser, since=before):
             sinks.add("tables", f"{relation}\n{rows}")
 
         assert sinks.contains("response bodies", '"status":"in')
@@ -123,7 +131,7 @@ class TestDetection:
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        table = f"leak_{uuid4().hex}"
+        table, before = f"leak_{uuid4().hex}", await next_transaction(superuser)
 
         async def leak(request: Request) -> Response:
             key = (await request.json())["api_key"]
@@ -149,7 +157,7 @@ class TestDetection:
         sinks.add_response("leak", response)
         sinks.add("standard output", capsys.readouterr().out)
         sinks.add("metrics", metrics_text())
-        async for relation, rows in tables_of(superuser):
+        async for relation, rows in tables_of(superuser, since=before):
             sinks.add("tables", f"{relation}\n{rows}")
         for name, content in files_of(tmp_path):
             sinks.add("files", f"{name}\n".encode() + content)

@@ -18,7 +18,7 @@ from app.jobs.retention import ExpiredRowsWorker
 from app.rate_limits.service import WriteKind, WriteLimiter
 from tests.support.database.billed_ledger import current_month
 from tests.support.database.rows import change, fetch
-from tests.support.output_sinks import Sinks, capture_logs, capture_spans, tables_of
+from tests.support.output_sinks import Sinks, capture_logs, capture_spans, next_transaction, tables_of
 from tests.support.provider.fake_anthropic import make_key
 from tests.support.requests.rotation import status_and_code
 from tests.support.requests.usage_events import Ledger, event
@@ -230,10 +230,10 @@ class TestCreateLink:
     async def test_neither_stores_nor_logs_the_code(
         self, tenant: Tenant, http: httpx.AsyncClient, superuser: AsyncEngine
     ) -> None:
-        sinks = Sinks()
+        sinks, before = Sinks(), await next_transaction(superuser)
         with capture_logs(sinks), capture_spans(sinks):
             path = await create_link(tenant)
-            async for table, rows in tables_of(superuser):
+            async for table, rows in tables_of(superuser, since=before):
                 sinks.add(table, rows)
             await open_link(http, path)
             await open_link(http, path)

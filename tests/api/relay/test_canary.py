@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.observability.metrics import metrics_text
 from tests.support.canary import PUBLISHED, Detector, make_canary
-from tests.support.output_sinks import Sinks, capture_logs, capture_spans, tables_of
+from tests.support.output_sinks import Sinks, capture_logs, capture_spans, next_transaction, tables_of
 from tests.support.polling import resolved, until
 from tests.support.relay.relay_service import RelayUser, WithSettings, request
 from tests.support.relay.scripted_provider import Exchange, error, events, message, stream
@@ -20,6 +20,7 @@ async def test_no_output_contains_key_token_or_prompt(
     user: RelayUser, superuser: AsyncEngine, with_settings: WithSettings
 ) -> None:
     sinks, key, prompt = Sinks(), make_canary(), secrets.token_urlsafe(48)
+    before = await next_transaction(superuser)
     detector = Detector(
         {
             "key": key,
@@ -35,7 +36,7 @@ async def test_no_output_contains_key_token_or_prompt(
             await instance.events()
             await instance.relay.services.key_reports.reported()
     sinks.add("metrics", metrics_text())
-    async for table, rows in tables_of(superuser):
+    async for table, rows in tables_of(superuser, since=before):
         sinks.add(f"table {table}", rows)
 
     assert sinks.contains("log records", "/relay/anthropic/v1/messages")

@@ -28,7 +28,7 @@ from tests.support.fakes import FakeSecretStore
 from tests.support.fault_injection import Crash, FaultInjectingUnitsOfWork, crash
 from tests.support.network.scripted_servers import ADDRESS, HOST, never_respond, scripted_server
 from tests.support.network.webhook_receiver import WebhookReceiver, webhook_receiver
-from tests.support.output_sinks import Sinks, capture_logs, tables_of
+from tests.support.output_sinks import Sinks, capture_logs, next_transaction, tables_of
 from tests.support.requests.rotation import get_json, status_and_code
 from tests.support.requests.spend_limits import spend_clients_of
 from tests.support.requests.webhooks import URL, WebhookOrganization, egress_to, services_with_webhooks
@@ -446,7 +446,7 @@ class TestSecret:
     async def test_appears_only_in_the_response_to_the_creation(
         self, organization: WebhookOrganization, receiver: WebhookReceiver, superuser: AsyncEngine
     ) -> None:
-        sinks = Sinks()
+        sinks, before = Sinks(), await next_transaction(superuser)
         with capture_logs(sinks):
             created = await organization.post_endpoint()
             detector = Detector({"secret": created.json()["signing_secret"]})
@@ -455,7 +455,7 @@ class TestSecret:
             for path in ("webhook-endpoints", "audit-events", "spend-limits"):
                 sinks.add_response(path, await organization.admin.get(f"{organization.admin.path}/{path}"))
             sinks.add_response("delete", await organization.delete_endpoint(created.json()))
-        async for relation, rows in tables_of(superuser):
+        async for relation, rows in tables_of(superuser, since=before):
             sinks.add("tables", f"{relation}\n{rows}")
         sinks.add("metrics", metrics_text())
         for message in receiver.received:
