@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 # The files that take longest come first, so that no worker has one left at the end.
 SLOW = ["tests/deployment", "tests/e2e", "tests/integration"]
-FAST = ["tests/api", "tests/docs", "tests/architecture", "tests/unit"]
+FAST = ["tests/api", "tests/unit"]
 # What the other runs sample, shorten or skip: all of it. The image, which takes longest, comes first.
 EXHAUSTIVE = [
     "tests/deployment/test_image.py",

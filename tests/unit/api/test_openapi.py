@@ -1,6 +1,8 @@
 """The OpenAPI document: complete, consistent, without a key in a response, and identical to the file in openapi/."""
 
+import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import jsonschema_rs
@@ -36,9 +38,13 @@ def bodies(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def schema_errors(schema: dict[str, Any], value: Any) -> list[str]:
-    rooted = {**schema, "components": DOCUMENT["components"]}
-    validator = jsonschema_rs.Draft202012Validator(rooted, validate_formats=True)
-    return [error.message for error in validator.iter_errors(value)]
+    return [error.message for error in validator(json.dumps(schema)).iter_errors(value)]
+
+
+@cache  # many operations have the same responses
+def validator(schema: str) -> jsonschema_rs.Draft202012Validator:
+    rooted = {**json.loads(schema), "components": DOCUMENT["components"]}
+    return jsonschema_rs.Draft202012Validator(rooted, validate_formats=True)
 
 
 def reachable(schema: Any, seen: set[str]) -> Iterator[dict[str, Any]]:
