@@ -3,7 +3,8 @@
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 
 import pytest
 import sqlalchemy as sa
@@ -88,8 +89,13 @@ class TestCatalog:
         assert [row["conname"] for row in found if not row["holds"]] == []
 
 
-def statements() -> Iterator[tuple[str, str]]:
-    """Every statement that repositories compile at import: its module and name, and its text."""
+@cache
+def statements() -> Mapping[str, str]:
+    """The text of every statement that repositories compile at import, by its module and name."""
+    return dict(_statements())
+
+
+def _statements() -> Iterator[tuple[str, str]]:
     for module in pkgutil.walk_packages(app.__path__, "app."):
         for name, value in vars(importlib.import_module(module.name)).items():
             for number, it in enumerate(value if isinstance(value, tuple | list) else [value]):
@@ -154,7 +160,7 @@ def is_copied_by_citus(text: str) -> bool:
 
 class TestStatements:
     def test_write_no_rows_that_citus_would_copy(self) -> None:
-        assert [name for name, text in statements() if is_copied_by_citus(text)] == []
+        assert [name for name, text in statements().items() if is_copied_by_citus(text)] == []
 
     def test_that_citus_would_copy_are_found(self) -> None:
         version = metadata.tables["credential_version"]
@@ -166,9 +172,9 @@ class TestStatements:
             Query(sa.select(copied.returning(version.c.key_hint).cte().c.key_hint)).text
         )
 
-    @pytest.mark.parametrize("name", sorted({name for name, _ in statements()} - UNSCOPED))
+    @pytest.mark.parametrize("name", sorted(statements().keys() - UNSCOPED))
     def test_restrict_every_table_to_the_organization(self, name: str) -> None:
-        assert unbound(dict(statements())[name]) == set()
+        assert unbound(statements()[name]) == set()
 
     def test_of_reports_restrict_every_table_to_the_organization(self) -> None:
         for dimensions in (*((it,) for it in Dimension), (), tuple(Dimension)):

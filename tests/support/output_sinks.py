@@ -1,6 +1,7 @@
 """Collects every output of the service, so that the detector can search it."""
 
 import asyncio
+import hashlib
 import io
 import logging
 import os
@@ -85,10 +86,15 @@ async def tables_of(engine: AsyncEngine, *, since: int = 0) -> AsyncIterator[tup
 
 
 def files_of(directory: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file with its content."""
+    """Every file with its content. Of files with the same content only the first: a cluster has its catalog four times."""
+    seen: set[bytes] = set()
     for path in sorted(directory.rglob("*")):
         if path.is_file():
-            yield str(path.relative_to(directory)), path.read_bytes()
+            content = path.read_bytes()
+            digest = hashlib.sha256(content).digest()
+            if digest not in seen:
+                seen.add(digest)
+                yield str(path.relative_to(directory)), content
 
 
 class _RecordCollector(logging.Handler):
