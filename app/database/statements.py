@@ -165,8 +165,12 @@ class StatementCache(Generic[Shape]):
         return found
 
     async def prepare(self, shape: Shape) -> None:
-        """Build and compile the statement if it is new. Waits while others are compiled, and until there is time for it."""
+        """Build and compile the statement if it is new. Waits while others are compiled, and until there is time for it.
+
+        Callers hold no slot that other organizations wait for, and of one organization only a few wait here at a time.
+        """
         if shape in self._kept:
+            self._kept.move_to_end(shape)
             return
         waits_for_slot()
         compile_time = _compile_times.setdefault(asyncio.get_running_loop(), _CompileTime())

@@ -127,7 +127,7 @@ class ReportRepository(Repository):
 
 
 async def prepare_statements(query: ReportQuery, *, is_first_page: bool) -> None:
-    """Compile the statements of a page. Call it outside the transaction."""
+    """Compile the statements of a page. Call it before a slot and a transaction are taken."""
     shape = _shape(query)
     if is_first_page and shape.is_cut:
         await top_statement.prepare(shape)
