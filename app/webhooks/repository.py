@@ -33,6 +33,19 @@ _MOVE = Query(
 _DELETE = Query(sa.delete(t).where(_IS_ENDPOINT))
 _IS_PENDING = d.c.state == sa.literal_column(f"'{DeliveryState.PENDING}'")
 _OF_DELIVERIES = q.c.kind == sa.literal_column(f"'{JobKind.DELIVER_WEBHOOK}'")
+# In the order of an attempt, which records itself in the delivery before it changes the item of the queue: no deadlocks.
+_LOCK_PENDING = Query(
+    sa.select(sa.func.count().label("n")).select_from(
+        sa.select(d.c.id)
+        .where(
+            d.c.organization_id == _ORGANIZATION,
+            d.c.endpoint_id == sa.bindparam("id_", type_=t.c.id.type),
+            _IS_PENDING,
+        )
+        .with_for_update()
+        .subquery()
+    )
+)
 # Otherwise they would stay until they are due, in up to a day.
 _DELETE_QUEUED = Query(
     sa.delete(q).where(
@@ -200,6 +213,7 @@ class WebhookRepository(Repository):
 
     async def delete(self, endpoint_id: UUID) -> None:
         """Delete the endpoint, its deliveries, and their items of the queue."""
+        await self._session.first(_LOCK_PENDING, organization_id=self._organization_id, id_=endpoint_id)
         await self._session.execute(_DELETE_QUEUED, organization_id=self._organization_id, id_=endpoint_id)
         await self._session.execute(_DELETE, organization_id=self._organization_id, id_=endpoint_id)
 
