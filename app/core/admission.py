@@ -10,8 +10,9 @@ from app.core.event_loop import waits_for_slot
 
 Prepare = Callable[[], Awaitable[None]]
 
-# A preparation may take this time also where tasks do not wait for slots at all.
-_PREPARATION_SECONDS = 1.0
+# A preparation may take longer than tasks wait for a slot, because nobody waits for it but its own organization: after a start,
+# the statements of all combinations that are in use are new at once.
+_PREPARATION_SECONDS = 10.0
 
 
 @dataclass(slots=True)
