@@ -10,7 +10,7 @@ from app.core.event_loop import waits_for_slot
 
 Prepare = Callable[[], Awaitable[None]]
 
-# A preparation may take longer than tasks wait for a slot, because nobody waits for it but its own organization: after a start,
+# A preparation may take longer than tasks wait for a slot, because only its own organization waits for it: after a start,
 # the statements of all combinations that are in use are new at once.
 _PREPARATION_SECONDS = 10.0
 
@@ -138,8 +138,7 @@ class AdmissionQueue:
         """Go on from the quota to a slot; without one, the quota is free again."""
         try:
             if prepare is not None:
-                async with asyncio.timeout_at(_later(deadline)):
-                    await prepare()
+                deadline = await _prepare(prepare, deadline)
             async with asyncio.timeout_at(deadline):
                 await self._acquire_slot()
         except BaseException:
@@ -165,8 +164,13 @@ class AdmissionQueue:
             self._quotas.release(organization_id)
 
 
-def _later(deadline: float | None) -> float | None:
-    """When a preparation that begins now has to end."""
+async def _prepare(prepare: Prepare, deadline: float | None) -> float | None:
+    """Returns the deadline for a slot, which moves by the time that this has taken."""
     if deadline is None:
+        await prepare()
         return None
-    return max(deadline, asyncio.get_running_loop().time() + _PREPARATION_SECONDS)
+    clock = asyncio.get_running_loop().time
+    began_at = clock()
+    async with asyncio.timeout_at(max(deadline, began_at + _PREPARATION_SECONDS)):
+        await prepare()
+    return deadline + clock() - began_at

@@ -150,6 +150,17 @@ class TestPreparation:
 
         await _pass_through(admission, "org_a", ready)
 
+    async def test_does_not_use_up_the_time_for_a_slot(self) -> None:
+        admission = queue(1, quota=1, timeout=0.2)
+        ready = asyncio.Event()
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(admission.slot("org_b"))
+            waiting = asyncio.create_task(_pass_through(admission, "org_a", ready))
+            await asyncio.sleep(0.3)
+            ready.set()
+            await asyncio.sleep(0.01)
+        await waiting
+
     async def test_that_takes_too_long_is_rejected_and_holds_nothing(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
