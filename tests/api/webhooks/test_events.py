@@ -420,7 +420,7 @@ class TestPendingDeliveries:
     async def test_are_counted_once_in_a_transaction(
         self, tenant: Tenant, superuser: AsyncEngine, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One event may cross a thousand thresholds. Behind 50,000 pending deliveries, it took 24 seconds."""
+        """One event may cross a thousand thresholds. Behind 50,000 pending deliveries, 590 of them took 14 seconds."""
         monkeypatch.setattr(outbox, "MAX_PENDING", 3)
         await add_endpoints(superuser, tenant, 2)
         message = UsageModeChanged(
