@@ -1,12 +1,18 @@
 """Concurrency limits: for all organizations together, and a quota for each of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from app.core.errors import ByokError, ConcurrencyLimited
 from app.core.event_loop import waits_for_slot
+
+Prepare = Callable[[], Awaitable[None]]
+
+# A preparation may take longer than tasks wait for a slot, because only its own organization waits for it: after a start,
+# the statements of all combinations that are in use are new at once.
+_PREPARATION_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -82,41 +88,65 @@ class AdmissionQueue:
         self._error = error
 
     @asynccontextmanager
-    async def slot(self, organization_id: str, *, is_started: bool = False) -> AsyncIterator[None]:
+    async def slot(
+        self, organization_id: str, *, is_started: bool = False, prepare: Prepare | None = None
+    ) -> AsyncIterator[None]:
         """Hold a slot.
 
         Args:
             organization_id: whose work it is.
             is_started: the work has begun before and cannot be rejected any more, so it waits as long as it takes.
+            prepare: what comes before the work and may wait too. It holds the quota, so one organization has no more of
+                them than tasks, but no common slot, which other organizations wait for.
 
         Raises:
             the error of this queue: it is full, or no slot became free before the timeout.
         """
         if is_started:
-            await self._acquire_both(organization_id)
+            await self._acquire_quota(organization_id)
+            await self._prepare_and_acquire(organization_id, prepare, deadline=None)
         else:
-            await self._acquire_in_time(organization_id)
+            await self._acquire_in_time(organization_id, prepare)
         try:
             yield
         finally:
             self._release_both(organization_id)
 
-    async def _acquire_in_time(self, organization_id: str) -> None:
+    async def _acquire_in_time(self, organization_id: str, prepare: Prepare | None) -> None:
         waiting = 0 if self._quotas is None else self._quotas.waiting(organization_id)
         if max(waiting, self._waiting) >= self.max_waiting:
             raise self._error
+        deadline = asyncio.get_running_loop().time() + self.queue_timeout_seconds
         try:
-            async with asyncio.timeout(self.queue_timeout_seconds):
-                await self._acquire_both(organization_id)
+            async with asyncio.timeout_at(deadline):
+                await self._acquire_quota(organization_id)
+            await self._prepare_and_acquire(organization_id, prepare, deadline=deadline)
         except TimeoutError:
             raise self._error from None
 
-    async def _acquire_both(self, organization_id: str) -> None:
+    async def _acquire_quota(self, organization_id: str) -> None:
         """The quota comes first, so that an organization cannot fill the common queue."""
-        if self._quotas is not None:
-            if not self._quotas.is_free(organization_id):
-                waits_for_slot()
-            await self._quotas.acquire(organization_id)
+        if self._quotas is None:
+            return
+        if not self._quotas.is_free(organization_id):
+            waits_for_slot()
+        await self._quotas.acquire(organization_id)
+
+    async def _prepare_and_acquire(
+        self, organization_id: str, prepare: Prepare | None, *, deadline: float | None
+    ) -> None:
+        """Go on from the quota to a slot; without one, the quota is free again."""
+        try:
+            if prepare is not None:
+                deadline = await _prepare(prepare, deadline)
+            async with asyncio.timeout_at(deadline):
+                await self._acquire_slot()
+        except BaseException:
+            if self._quotas is not None:
+                self._quotas.release(organization_id)
+            raise
+
+    async def _acquire_slot(self) -> None:
         if self._slots is None:
             return
         if self._slots.locked():
@@ -124,10 +154,6 @@ class AdmissionQueue:
         self._waiting += 1
         try:
             await self._slots.acquire()
-        except BaseException:
-            if self._quotas is not None:
-                self._quotas.release(organization_id)
-            raise
         finally:
             self._waiting -= 1
 
@@ -136,3 +162,15 @@ class AdmissionQueue:
             self._slots.release()
         if self._quotas is not None:
             self._quotas.release(organization_id)
+
+
+async def _prepare(prepare: Prepare, deadline: float | None) -> float | None:
+    """Returns the deadline for a slot, which moves by the time that this has taken."""
+    if deadline is None:
+        await prepare()
+        return None
+    clock = asyncio.get_running_loop().time
+    began_at = clock()
+    async with asyncio.timeout_at(max(deadline, began_at + _PREPARATION_SECONDS)):
+        await prepare()
+    return deadline + clock() - began_at

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from app.core.admission import AdmissionQueue
 from app.database.found_rows import FoundRows
@@ -46,15 +47,15 @@ class UsageListingService:
         Raises:
             ConcurrencyLimited, DatabaseUnavailable
         """
-        async with self._admission.slot(organization_id, is_started=is_started):
-            await self._prepare(filters, is_first=after is None)
+        prepare = partial(self._prepare, filters, is_first=after is None)
+        async with self._admission.slot(organization_id, is_started=is_started, prepare=prepare):
             async with self._units.reading_in_bulk(organization_id) as uow:
                 as_of = uow.complete_until or await uow[UsageListingRepository].clock()
                 found = await self._find(uow, filters, at_most=at_most, after=after)
             return ListedRows([] if found is None else await found.records(), as_of)
 
     async def _prepare(self, filters: RowFilter, *, is_first: bool) -> None:
-        """Compile the statements before a transaction begins."""
+        """Compile the statements before a slot is taken: others may wait for it, and this may wait for others."""
         await prepare_statements(filters, is_first=is_first)
         if filters.usage.shape.dimensions and not filters.uses_ledger_index:
             await self._day_finder.prepare(filters.usage)

@@ -125,7 +125,7 @@ class UsageListingRepository(Repository):
 
 
 async def prepare_statements(filters: RowFilter, *, is_first: bool) -> None:
-    """Compile the statements of a page. Call it outside the transaction."""
+    """Compile the statements of a page. Call it before a slot and a transaction are taken."""
     if filters.uses_ledger_index:
         await _days.prepare(_shape(filters))
     await _page.prepare(_shape(filters, is_first=is_first))

@@ -1,7 +1,7 @@
 """Reads usage reports as records."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -127,7 +127,7 @@ class ReportRepository(Repository):
 
 
 async def prepare_statements(query: ReportQuery, *, is_first_page: bool) -> None:
-    """Compile the statements of a page. Call it outside the transaction."""
+    """Compile the statements of a page. Call it before a slot and a transaction are taken."""
     shape = _shape(query)
     if is_first_page and shape.is_cut:
         await top_statement.prepare(shape)
@@ -135,7 +135,11 @@ async def prepare_statements(query: ReportQuery, *, is_first_page: bool) -> None
 
 
 def _shape(query: ReportQuery) -> StatementShape:
-    return StatementShape(query.group_by, query.filters.shape, query.ranking)
+    """The shape, which is the same for every number of groups that `top` asks for."""
+    ranking = query.ranking
+    if ranking is not None and ranking.top is not None:
+        ranking = replace(ranking, top=1)
+    return StatementShape(query.group_by, query.filters.shape, ranking)
 
 
 def _times(cover: RollupCoverage) -> dict[str, list[datetime]]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 
 from app.core.admission import AdmissionQueue
@@ -44,8 +45,8 @@ class ReportService:
             InvalidInput: the row at the position does not exist, or there are too many buckets.
             ConcurrencyLimited, DatabaseUnavailable
         """
-        async with self._admission.slot(organization_id, is_started=is_started):
-            await prepare_statements(query, is_first_page=after is None)
+        prepare = partial(prepare_statements, query, is_first_page=after is None)
+        async with self._admission.slot(organization_id, is_started=is_started, prepare=prepare):
             async with self._units.reading_in_bulk(organization_id) as uow:
                 extent = await uow[ReportRepository].extent()
                 starting_at, ending_at = query.starting_at, query.ending_at or extent.open_end

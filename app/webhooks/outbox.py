@@ -18,14 +18,12 @@ async def notify(uow: UnitOfWork, event: Event) -> None:
 
     Adds none to an endpoint that has `MAX_PENDING` pending deliveries.
 
-    Takes three round trips, however many endpoints there are: callers hold locks that other requests wait for.
+    Takes one round trip, however many endpoints there are, and the first one in a transaction two more: callers hold locks
+    that other requests wait for.
     """
-    endpoint_ids = await uow[WebhookRepository].lock_active_endpoints()
-    if not endpoint_ids:
-        return
-    full = await uow[WebhookRepository].full_endpoints(at_most=MAX_PENDING)
-    deliveries = {endpoint_id: new_id() for endpoint_id in endpoint_ids if endpoint_id not in full}
-    if dropped := len(endpoint_ids) - len(deliveries):
+    pending = await uow[WebhookRepository].lock_active_endpoints()
+    deliveries = {endpoint_id: new_id() for endpoint_id, number in pending.items() if number < MAX_PENDING}
+    if dropped := len(pending) - len(deliveries):
         WEBHOOKS_DROPPED.inc(dropped)
         log.warning("webhook_dropped", organization_id=uow.organization_id, endpoints=dropped)
     if not deliveries:

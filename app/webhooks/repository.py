@@ -1,5 +1,6 @@
 """SQL of webhook endpoints and of the outbox. A delivery is added in the same transaction as its event."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from app.core.notifications import EventType
 from app.database.bulk import bulk_params, unnest
 from app.database.repository import Repository
+from app.database.sessions import Session
 from app.database.statements import Query, Row
 from app.jobs.queue import JobKind
 from app.jobs.tables import job_queue as q
@@ -33,6 +35,19 @@ _MOVE = Query(
 _DELETE = Query(sa.delete(t).where(_IS_ENDPOINT))
 _IS_PENDING = d.c.state == sa.literal_column(f"'{DeliveryState.PENDING}'")
 _OF_DELIVERIES = q.c.kind == sa.literal_column(f"'{JobKind.DELIVER_WEBHOOK}'")
+# In the order of an attempt, which records itself in the delivery before it changes the item of the queue: no deadlocks.
+_LOCK_PENDING = Query(
+    sa.select(sa.func.count().label("n")).select_from(
+        sa.select(d.c.id)
+        .where(
+            d.c.organization_id == _ORGANIZATION,
+            d.c.endpoint_id == sa.bindparam("id_", type_=t.c.id.type),
+            _IS_PENDING,
+        )
+        .with_for_update()
+        .subquery()
+    )
+)
 # Otherwise they would stay until they are due, in up to a day.
 _DELETE_QUEUED = Query(
     sa.delete(q).where(
@@ -114,11 +129,10 @@ _QUEUED = (
     .returning(q.c.id)
     .cte("queued")
 )
-_FULL_ENDPOINTS = Query(
-    sa.select(d.c.endpoint_id)
+_COUNT_PENDING = Query(
+    sa.select(d.c.endpoint_id, sa.func.count().label("pending"))
     .where(d.c.organization_id == _ORGANIZATION, _IS_PENDING)
     .group_by(d.c.endpoint_id)
-    .having(sa.func.count() >= sa.bindparam("at_most", type_=sa.BigInteger))
 )
 _ADD_DELIVERIES = Query(sa.select(sa.func.count().label("n")).select_from(_QUEUED))
 _IS_PENDING_DELIVERY = sa.and_(
@@ -145,6 +159,10 @@ _RECORD_ATTEMPT = Query(
 
 class WebhookRepository(Repository):
     """Endpoints and deliveries of one organization."""
+
+    def __init__(self, session: Session, organization_id: str) -> None:
+        super().__init__(session, organization_id)
+        self._active: Counter[UUID] | None = None
 
     async def insert(self, endpoint: WebhookEndpoint) -> None:
         await self._session.execute(
@@ -200,20 +218,26 @@ class WebhookRepository(Repository):
 
     async def delete(self, endpoint_id: UUID) -> None:
         """Delete the endpoint, its deliveries, and their items of the queue."""
+        await self._session.first(_LOCK_PENDING, organization_id=self._organization_id, id_=endpoint_id)
         await self._session.execute(_DELETE_QUEUED, organization_id=self._organization_id, id_=endpoint_id)
         await self._session.execute(_DELETE, organization_id=self._organization_id, id_=endpoint_id)
 
-    async def lock_active_endpoints(self) -> Sequence[UUID]:
-        """Return the ids of all endpoints that receive events. None is deleted before this transaction ends."""
-        found = await self._session.rows(_LOCK_ACTIVE, organization_id=self._organization_id)
-        return [row["id"] for row in found]
+    async def lock_active_endpoints(self) -> Counter[UUID]:
+        """Return the endpoints that receive events, and how many deliveries of each are pending.
 
-    async def full_endpoints(self, *, at_most: int) -> set[UUID]:
-        """Return the endpoints that have `at_most` pending deliveries or more."""
-        found = await self._session.rows(
-            _FULL_ENDPOINTS, organization_id=self._organization_id, at_most=at_most
-        )
-        return {row["endpoint_id"] for row in found}
+        None is deleted before this transaction ends. They are counted once in a transaction, because to count 50,000
+        deliveries takes up to 50 ms, and one event may cross a thousand thresholds. `add_deliveries` adds to the numbers.
+        """
+        if self._active is None:
+            found = await self._session.rows(_LOCK_ACTIVE, organization_id=self._organization_id)
+            active = Counter({row["id"]: 0 for row in found})
+            if active:
+                counted = await self._session.rows(_COUNT_PENDING, organization_id=self._organization_id)
+                active.update(
+                    {row["endpoint_id"]: row["pending"] for row in counted if row["endpoint_id"] in active}
+                )
+            self._active = active
+        return self._active
 
     async def add_deliveries(
         self, delivery_ids: Mapping[UUID, UUID], *, kind: EventType, body: str, now: datetime
@@ -234,6 +258,8 @@ class WebhookRepository(Repository):
             now=now,
             **bulk_params(id=list(delivery_ids.values()), endpoint_id=list(delivery_ids)),
         )
+        if self._active is not None:
+            self._active.update(delivery_ids.keys())
 
     async def find_delivery(self, delivery_id: UUID) -> Delivery | None:
         """Return a pending delivery, or `None` if it ended or its endpoint is not active."""

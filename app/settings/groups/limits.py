@@ -15,8 +15,8 @@ class QuotaSettings(Group):
         default=4,
         ge=1,
         le=100,
-        description="Maximum number of usage reports, pages of usage events, statements and usage mode previews that run"
-        " at the same time, per process.",
+        description="Maximum number of usage reports, pages of usage events and of the audit log, statements and usage mode"
+        " previews that run at the same time, per process.",
     )
     reads_per_organization: int = Field(
         default=1,
@@ -35,8 +35,8 @@ class QuotaSettings(Group):
         default=timedelta(seconds=3),
         ge=timedelta(0),
         le=timedelta(seconds=30),
-        description="How long a report, an export, a statement or a preview waits for a slot before it is rejected with"
-        " 429 `concurrency_limited`. At most 30 seconds.",
+        description="How long a report, an export, a statement, a preview or a page of the audit log waits for a slot before"
+        " it is rejected with 429 `concurrency_limited`. At most 30 seconds.",
     )
     credentials: int = Field(
         default=200,

@@ -14,10 +14,15 @@ from app.auth.principal import Scope
 from app.composition.factory import Quotas
 from app.core.services import Services
 from app.database.engine import Database
+from app.database.statements import _compile_times, _CompileTime
 from app.database.unit_of_work import UnitsOfWork
+from app.usage.listing_repository import _page
+from app.usage_reports.day_repository import day_statement
+from app.usage_reports.report_statement import report_statement
 from app.usage_reports.service import ReportService
 from tests.support.fakes import FakeSecretStore
 from tests.support.fault_injection import ApprovingProber
+from tests.support.polling import resolved, until
 from tests.support.requests.rotation import post_rotation, status_and_code
 from tests.support.requests.spend_limits import MONTHLY
 from tests.support.service_builder import assemble, client_of
@@ -103,6 +108,27 @@ class TestReads:
         assert rejected.headers["Retry-After"] == "2"
         assert accepted.status_code == 200
         assert (await READS[kind](two.greedy)).status_code == 200
+
+    @pytest.mark.parametrize("path", ["usage-report", "usage-events"])
+    async def test_that_wait_for_their_statement_hold_no_slot(
+        self, path: str, two: TwoTenants, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.core.admission._PREPARATION_SECONDS", 60)
+        for statements in (report_statement, _page, day_statement):
+            statements._kept.clear()
+        known = REPORT if path == "usage-report" else {}
+        new = {**known, "prompt_id[]": "prompt-1"}
+        assert (await two.other.get(f"{two.other.path}/{path}", params=known)).status_code == 200
+        others = [replace(make_tenant(), http=two.other.http) for _ in range(QUOTAS.reads)]
+        line = _compile_times.setdefault(asyncio.get_running_loop(), _CompileTime()).line
+
+        async with line:
+            waiting = [asyncio.create_task(it.get(f"{it.path}/{path}", params=new)) for it in others]
+            await until(lambda: resolved(len(line._waiters or ())), lambda found: found == len(others))
+            read = await two.other.get(f"{two.other.path}/{path}", params=known)
+
+        assert read.status_code == 200
+        assert {it.status_code for it in await asyncio.gather(*waiting)} == {200}
 
     async def test_readiness_needs_no_slot(self, two: TwoTenants) -> None:
         admission = two.services[ReportService]._admission

@@ -12,12 +12,17 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.composition.reconciler import Reconciler
+from app.core.clock import now
+from app.core.notifications import UsageModeChanged
 from app.core.services import Services
 from app.database.engine import Database
 from app.database.ledger_lock import LedgerLock
+from app.database.sessions import Session
+from app.database.statements import Query, Row
 from app.database.unit_of_work import UnitsOfWork
 from app.jobs.queue import JobKind
 from app.observability.metrics import REGISTRY
+from app.usage_mode.modes import UsageMode
 from app.usage_mode.notifications import ScheduledChangeNotifier
 from app.webhooks import outbox
 from app.webhooks.endpoints import MAX_PENDING
@@ -411,6 +416,38 @@ class TestPendingDeliveries:
         await switch_mode(tenant, {"mode": "managed"})
         found = await deliveries(superuser, tenant)
         assert (found[full], sorted(found.values())) == (MAX_PENDING + 1, [2, MAX_PENDING + 1])
+
+    async def test_are_counted_once_in_a_transaction(
+        self, tenant: Tenant, superuser: AsyncEngine, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One event may cross a thousand thresholds. Behind 50,000 pending deliveries, 590 of them took 14 seconds."""
+        monkeypatch.setattr(outbox, "MAX_PENDING", 3)
+        await add_endpoints(superuser, tenant, 2)
+        message = UsageModeChanged(
+            organization_id=tenant.organization,
+            occurred_at=now(),
+            mode=UsageMode.BYO,
+            credential_id=None,
+            effective_from=now(),
+        )
+        counts: list[str] = []
+        rows = Session.rows
+
+        async def record(session: Session, statement: Query, /, **values: Any) -> Sequence[Row]:
+            if "count(" in statement.text and "webhook_delivery" in statement.text:
+                counts.append(statement.text)
+            return await rows(session, statement, **values)
+
+        monkeypatch.setattr(Session, "rows", record)
+        before = dropped_deliveries()
+        async with UnitsOfWork(database).writing(tenant.organization) as uow:
+            for _ in range(5):
+                await outbox.notify(uow, message)
+            await uow.commit()
+
+        assert len(counts) == 1
+        assert list((await deliveries(superuser, tenant)).values()) == [3, 3]
+        assert dropped_deliveries() - before == 2 * 2
 
     async def test_leave_the_queue_with_their_endpoint(self, tenant: Tenant, superuser: AsyncEngine) -> None:
         await add_endpoints(superuser, tenant, 1)

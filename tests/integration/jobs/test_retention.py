@@ -56,6 +56,17 @@ class TestExpiredRows:
 
         assert await count(own_superuser, "idempotency_key", organization) == 0
 
+    async def test_are_left_when_the_worker_stops(
+        self, own_database: Database, own_superuser: AsyncEngine, organization: str
+    ) -> None:
+        await change(own_superuser, EXPIRED_KEYS, organization=organization, keys=2)
+        stop = asyncio.Event()
+        stop.set()
+
+        await ExpiredRowsWorker(UnitsOfWork(own_database), rows_at_once=1).run(stop)
+
+        assert await count(own_superuser, "idempotency_key", organization) == 2
+
     async def test_that_cannot_be_deleted_do_not_keep_the_others(
         self,
         own_roles: DatabaseRoles,

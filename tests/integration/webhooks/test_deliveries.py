@@ -20,9 +20,11 @@ from app.egress.transport import EgressLimits
 from app.jobs.queue import DueItem, JobKind, QueueRepository
 from app.provider_url.url_policy import OutboundUrl
 from app.webhooks.delivery_worker import CONCURRENCY, MAX_PER_ORGANIZATION, DeliveryWorker
+from app.webhooks.endpoints import DeliveryState
 from app.webhooks.repository import WebhookRepository
 from app.webhooks.service import WebhookService
 from tests.support.credentials.fixture_types import MakeCaller
+from tests.support.database.lock_waiters import lock_waiters
 from tests.support.database.rows import change, fetch
 from tests.support.fakes import FakeSecretStore
 from tests.support.network.scripted_servers import (
@@ -39,6 +41,7 @@ from tests.support.requests.webhooks import services_with_webhooks
 
 OTHER_HOST = "other.example.com"
 BACKLOG = 300
+DELIVERIES = "SELECT id, endpoint_id FROM webhook_delivery WHERE organization_id = :organization"
 # Longer than any test, so that hanging attempts end only when a test releases them.
 TIMEOUT_SECONDS = 300.0
 
@@ -297,3 +300,30 @@ class TestClaiming:
         claimed = [len(await outbox.claim(CONCURRENCY)) for _ in range(4)]
 
         assert claimed == [MAX_PER_ORGANIZATION, MAX_PER_ORGANIZATION, 1, 0]
+
+
+class TestDeletion:
+    async def test_waits_for_an_attempt_that_is_being_recorded(
+        self, outbox: Outbox, own_superuser: AsyncEngine, make_caller: MakeCaller
+    ) -> None:
+        """An attempt locks its delivery before its queue item. With the other order, the two would deadlock."""
+        caller = make_caller()
+        await outbox.add_deliveries(caller, HOST, 2)
+        organization = {"organization": caller.organization_id}
+        (delivery, _) = await fetch(own_superuser, DELIVERIES, **organization)
+
+        async with asyncio.timeout(30), outbox.units.writing(caller.organization_id) as attempt:
+            assert await attempt[WebhookRepository].record_attempt(
+                delivery["id"], attempts=1, state=DeliveryState.PENDING, outcome="timeout", ended_at=None
+            )
+            deleting = asyncio.create_task(
+                outbox.services[WebhookService].delete(caller, delivery["endpoint_id"])
+            )
+            await until(lambda: lock_waiters(own_superuser), bool)
+            item = _item(caller.organization_id, delivery["id"])
+            await attempt[QueueRepository].schedule(item, due_at=now())
+            await attempt.commit()
+            await deleting
+
+        assert await outbox.remaining() == 0
+        assert await fetch(own_superuser, DELIVERIES, **organization) == []

@@ -98,6 +98,96 @@ class TestOrganizationSlots:
         assert slots._slots == {}
 
 
-async def _pass_through(admission: AdmissionQueue, organization: str) -> None:
-    async with admission.slot(organization):
+async def _pass_through(
+    admission: AdmissionQueue,
+    organization: str,
+    ready: asyncio.Event | None = None,
+    *,
+    is_started: bool = False,
+) -> None:
+    """Hold a slot once, after a preparation that waits for `ready`."""
+
+    async def prepare() -> None:
+        if ready is not None:
+            await ready.wait()
+
+    async with admission.slot(organization, is_started=is_started, prepare=prepare):
         pass
+
+
+class TestPreparation:
+    """What comes between the quota of an organization and the common slots."""
+
+    async def test_holds_no_slot_that_others_wait_for(self) -> None:
+        admission = queue(1, quota=1, timeout=60)
+        ready = asyncio.Event()
+        preparing = asyncio.create_task(_pass_through(admission, "org_a", ready))
+        await asyncio.sleep(0)
+
+        await asyncio.wait_for(_pass_through(admission, "org_b"), 1)
+
+        assert not preparing.done()
+        ready.set()
+        await preparing
+
+    async def test_holds_the_quota(self) -> None:
+        admission = queue(quota=1)
+        ready = asyncio.Event()
+        preparing = asyncio.create_task(_pass_through(admission, "org_a", ready))
+        await asyncio.sleep(0)
+
+        with pytest.raises(ConcurrencyLimited):
+            await _pass_through(admission, "org_a")
+
+        ready.set()
+        await preparing
+        await _pass_through(admission, "org_a")
+
+    async def test_has_time_where_no_task_waits(self) -> None:
+        admission = queue(1, quota=1, timeout=0)
+        ready = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.02, ready.set)
+
+        await _pass_through(admission, "org_a", ready)
+
+    async def test_does_not_use_up_the_time_for_a_slot(self) -> None:
+        admission = queue(1, quota=1, timeout=0.2)
+        ready = asyncio.Event()
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(admission.slot("org_b"))
+            waiting = asyncio.create_task(_pass_through(admission, "org_a", ready))
+            await asyncio.sleep(0.3)
+            ready.set()
+            await asyncio.sleep(0.01)
+        await waiting
+
+    async def test_that_takes_too_long_is_rejected_and_holds_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.core.admission._PREPARATION_SECONDS", 0.01)
+        admission = queue(1, quota=1)
+
+        with pytest.raises(ConcurrencyLimited):
+            await _pass_through(admission, "org_a", asyncio.Event())
+
+        await _pass_through(admission, "org_a")
+
+    @pytest.mark.parametrize("is_started", [True, False])
+    async def test_that_fails_or_is_cancelled_holds_nothing(self, *, is_started: bool) -> None:
+        admission = queue(1, quota=1)
+
+        async def fail() -> None:
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            async with admission.slot("org_a", is_started=is_started, prepare=fail):
+                pass
+        preparing = asyncio.create_task(
+            _pass_through(admission, "org_a", asyncio.Event(), is_started=is_started)
+        )
+        await asyncio.sleep(0)
+        preparing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await preparing
+
+        await _pass_through(admission, "org_a")

@@ -1,6 +1,8 @@
 """Statements that are built for a request are compiled one after another, and take only a part of the time."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 import sqlalchemy as sa
@@ -48,6 +50,22 @@ async def test_those_that_were_asked_for_last_are_kept(statements: StatementCach
         statements(shape)
 
     assert built.shapes == [1]
+
+
+async def test_of_compiled_ones_only_the_text_is_kept() -> None:
+    built: list[weakref.ref[sa.TextClause]] = []
+
+    def build(shape: int) -> Query:
+        statement = sa.text(f"SELECT {shape}")
+        built.append(weakref.ref(statement))
+        return Query(statement)
+
+    statements = StatementCache(build, at_most=1)
+    await statements.prepare(1)
+    gc.collect()
+
+    assert statements(1).text == "SELECT 1"
+    assert [it() for it in built] == [None]
 
 
 def test_the_first_ones_do_not_wait() -> None:
