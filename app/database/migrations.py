@@ -100,7 +100,9 @@ class MigrationFailed(Exception):
 def _no_progress(_line: str) -> None: ...
 
 
-async def migrate(url: sa.URL, target: str = "head", progress: Callable[[str], object] = _no_progress) -> None:
+async def migrate(
+    url: sa.URL, target: str = "head", progress: Callable[[str], object] = _no_progress
+) -> None:
     """Upgrade the schema of every cell to the revision `target`. The target `base` downgrades it to nothing.
 
     Each cell has a separate transaction: either all revisions are applied to it, or none. If a cell fails, those
