@@ -206,6 +206,11 @@ def _issuer(report: IssuerReport) -> Finding:
             )
         case IssuerMatch.SLASH:
             why = "differs by the trailing slash from the issuer of the discovery document; add or remove it"
+        case IssuerMatch.TEMPLATE:
+            why = (
+                "leads to a discovery document of many tenants, and each has another issuer; set it and BYOK_AUTH__JWKS_URL to those"
+                " of one tenant, with its id in place of `common` or `organizations`"
+            )
         case IssuerMatch.DIFFERENT:
             why = "is not the issuer of its discovery document; set it to the value there"
     return Finding("fail", "tokens", f"no token can be accepted: BYOK_AUTH__ISSUER {why}", Area.TOKENS)

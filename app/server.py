@@ -30,6 +30,9 @@ from app.settings.settings import Settings
 DRAIN_SECONDS = 20
 # How often a drain looks for a second signal, which ends it at once.
 _FORCED_EXIT_SECONDS = 0.2
+# How long connections without a request stay open after the listener has closed.
+_REUSE_SECONDS = 0.5
+_REUSE_STEP_SECONDS = 0.02
 # Descriptors that clients cannot use: database, providers, webhook receivers, files. On a process with few, half of them.
 _OWN_DESCRIPTORS = 256
 # More connections than one process can serve, however many descriptors it may open.
@@ -60,7 +63,25 @@ class _Server(uvicorn.Server):
             while not draining.done() and not self.force_exit:
                 await asyncio.wait({draining}, timeout=_FORCED_EXIT_SECONDS)
             draining.cancel()
+        await self._end_reuse()
         await super().shutdown(*args, **options)  # type: ignore[arg-type]  # passes on the arguments of uvicorn
+
+    async def _end_reuse(self) -> None:
+        """Let clients close their connections, before uvicorn closes those without a request.
+
+        A proxy that sends a request while the connection closes cannot know whether it was received, and responds with 502.
+        New connections are refused meanwhile, so that it takes another instance for them.
+        """
+        from app.api.http_limits import BoundedHttpProtocol  # noqa: PLC0415  # a worker does not need the API
+
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedHttpProtocol):
+                connection.end_reuse()
+        deadline = time.monotonic() + _REUSE_SECONDS
+        while self.server_state.connections and not self.force_exit and time.monotonic() < deadline:  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(_REUSE_STEP_SECONDS)
 
 
 def serve_forever(

@@ -61,6 +61,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._buffered_bytes = 0  # received since the parser last reported a complete part
         self._is_too_large = False
         self._is_rejected = False
+        self._is_reuse_over = False
         self._head_timer: TimerHandle | None = None
         self._read_timer: TimerHandle | None = None
 
@@ -113,6 +114,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.open_connections is not None:
             self.open_connections.begin_request(self.transport)
         super().on_headers_complete()
+        if self._is_reuse_over:
+            self.cycle.keep_alive = False
         # Weak references, because cycle and protocol have the scope. With a reference cycle, all that a request holds would
         # stay until a garbage collection, which blocks the event loop.
         extensions: dict[str, Any] = {
@@ -127,6 +130,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._unset_head_timer()
         # The parser reports trailers as headers too. They are ignored: the application has already read the headers.
         self.headers = []
+
+    def end_reuse(self) -> None:
+        """Send `Connection: close` with the next response. An idle connection stays open until then."""
+        self._is_reuse_over = True
+        if not self._is_idle() and not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._buffered_bytes = 0

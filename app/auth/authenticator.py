@@ -20,7 +20,8 @@ from app.core.organizations import ANY_ORGANIZATION, ORGANIZATION_PATTERN, is_re
 
 ALGORITHMS = frozenset({"EdDSA", "ES256", "RS256"})
 
-_LONGEST_TOKEN = 8 * 1024
+# Entra lists up to 200 groups in a token, which is 12 KiB then.
+_LONGEST_TOKEN = 16 * 1024
 _LONGEST_SUBJECT = 255
 _COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _ORGANIZATION = re.compile(ORGANIZATION_PATTERN)

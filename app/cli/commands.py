@@ -19,6 +19,10 @@ _INTERRUPTED = 128 + signal.SIGINT
 class _Commands(click.Group):
     """Ends every command in order: after a signal, and after an error that the command does not expect."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        open_closed_streams()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -62,6 +66,19 @@ class _Unexpected(click.ClickException):
             f"unexpected {type(error).__name__}. Report it with these lines; its message is left out, because it may"
             f" contain a secret.\n{frames.rstrip()}"
         )
+
+
+def open_closed_streams() -> None:
+    """Open standard streams that the parent process has closed (`2>&-`), on the null device.
+
+    Otherwise a file or connection that the command opens would get the number of the stream, and what is written to the stream.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  # stays open
 
 
 @click.group(cls=_Commands)

@@ -27,7 +27,9 @@ def migrate(to: str) -> None:
 
     from app.composition.database_access import migrate_to
 
-    revision = with_database(settings, lambda access: asyncio.run(migrate_to(settings, access, to)))
+    revision = with_database(
+        settings, lambda access: asyncio.run(migrate_to(settings, access, to, _print_progress))
+    )
     click.echo(f"The schema is at {revision or 'base'}. Next: byok serve")
 
 

@@ -155,7 +155,9 @@ async def prepare_database(
         await _check_reports(settings, access.login, access.reports)
 
 
-async def migrate_to(settings: Settings, access: DatabaseAccess, target: str) -> str | None:
+async def migrate_to(
+    settings: Settings, access: DatabaseAccess, target: str, progress: Progress = _no_progress
+) -> str | None:
     """Migrate as the owner, in any environment; returns the new revision of the schema.
 
     Raises:
@@ -164,7 +166,7 @@ async def migrate_to(settings: Settings, access: DatabaseAccess, target: str) ->
     """
     with _refuse_database_errors(owner_variable(settings)):
         await _check_server(settings, access.owner)
-        await migrate(access.owner, target)
+        await migrate(access.owner, target, progress)
         return await current_revision(access.owner)
 
 
@@ -197,7 +199,7 @@ async def _migrate_development(access: DatabaseAccess, progress: Progress) -> No
     at, needed = await current_revision(access.owner), newest_revision()
     if at != needed:
         progress("Creating the tables ..." if at is None else f"Migrating the tables to {needed} ...")
-        await migrate(access.owner)
+        await migrate(access.owner, progress=progress)
 
 
 @contextmanager

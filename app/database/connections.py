@@ -35,6 +35,11 @@ _CONNECT_SECONDS = 15
 SERVICE_ROLE = "byok_service"
 # An operator may have set other defaults for the server, the database or the login.
 _OWN_DEFAULTS = {"default_transaction_isolation": "read committed", "search_path": "public"}
+# If the machine of a process vanishes, the server ends its session and frees its locks. By default the server's kernel looks
+# for a silent client only after two hours.
+_KEEPALIVES = {"tcp_keepalives_idle": "60s", "tcp_keepalives_interval": "10s", "tcp_keepalives_count": "3"}
+# The same for a command that is suspended in the middle of a transaction.
+_OF_COMMANDS = _OWN_DEFAULTS | _KEEPALIVES | {"idle_in_transaction_session_timeout": "60s"}
 _ROUNDS = 3
 # From here on, the numbers are chosen when a server is built or a type is created.
 _FIRST_CHOSEN_OID = 10000
@@ -179,14 +184,24 @@ def connect_arguments(url: sa.URL) -> dict[str, Any]:
 async def connect(url: sa.URL) -> "asyncpg.Connection[asyncpg.Record]":
     """Open one connection for a command. The caller closes it."""
     connection = await asyncpg.connect(**{"timeout": _CONNECT_SECONDS, **connect_arguments(url)})
+    await _set(connection, _OF_COMMANDS)
+    return connection
+
+
+async def notice_lost_client(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Let the server end this session, and free its locks, within 90 seconds after the machine of this process vanished.
+
+    If that fails, the connection is closed.
+    """
+    await _set(connection, _KEEPALIVES)
+
+
+async def _set(connection: "asyncpg.Connection[asyncpg.Record]", settings: Mapping[str, str]) -> None:
     try:
-        await connection.execute(
-            "; ".join(f"SET {name} = '{value}'" for name, value in _OWN_DEFAULTS.items())
-        )
+        await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
     except BaseException:
         connection.terminate()
         raise
-    return connection
 
 
 @asynccontextmanager

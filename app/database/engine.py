@@ -25,6 +25,7 @@ from app.database.connections import (
     connect_arguments,
     for_one_transaction,
     is_pooled,
+    notice_lost_client,
     session_settings,
 )
 from app.database.driver_errors import is_dead, translate_database_errors
@@ -356,7 +357,9 @@ class Database:
 
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         """Open a connection outside the pool, for a lock that outlasts a transaction. The caller closes it."""
-        return await asyncpg.connect(**self._connect_args(self._login.session_url))
+        connection = await asyncpg.connect(**self._connect_args(self._login.session_url))
+        await notice_lost_client(connection)
+        return connection
 
     def _connect_args(self, url: sa.URL) -> dict[str, Any]:
         arguments = {"timeout": self._timeout_seconds} | connect_arguments(url)

@@ -67,6 +67,7 @@ _SEND_TO_WORKERS = """
         END LOOP;
     END $$
 """
+_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('byok.migrations'))"
 _STATEMENT_CHARACTERS = 100
 
 _RUN_AGAIN = "Run `byok migrate` again"
@@ -82,6 +83,7 @@ _ADVICE = {
     "42": "The schema differs from the one that this revision expects. Undo changes that were made by hand, or report the"
     " revision and the SQLSTATE",
     "23": "Rows of this database violate a new constraint. Report the revision and the SQLSTATE",
+    "25P03": f"The command was suspended, or its machine was. {_RUN_AGAIN}",
     "P0": "Do what the message says",
 }
 _OTHER_ADVICE = "Report the revision and the SQLSTATE"
@@ -95,7 +97,12 @@ class MigrationFailed(Exception):
     """The schema was not changed. The message names the revision, the statement and the SQLSTATE, and the next step."""
 
 
-async def migrate(url: sa.URL, target: str = "head", progress: Callable[[str], object] | None = None) -> None:
+def _no_progress(_line: str) -> None: ...
+
+
+async def migrate(
+    url: sa.URL, target: str = "head", progress: Callable[[str], object] = _no_progress
+) -> None:
     """Upgrade the schema of every cell to the revision `target`. The target `base` downgrades it to nothing.
 
     Each cell has a separate transaction: either all revisions are applied to it, or none. If a cell fails, those
@@ -104,7 +111,7 @@ async def migrate(url: sa.URL, target: str = "head", progress: Callable[[str], o
     Args:
         url: the owner's login.
         target: a revision.
-        progress: receives one line before each cell but the first.
+        progress: receives one line before each cell but the first, and one if another migration is running.
 
     Raises:
         MigrationFailed: a statement failed, or a revision is not known.
@@ -112,11 +119,10 @@ async def migrate(url: sa.URL, target: str = "head", progress: Callable[[str], o
     cells = await _other_cells(url)
     if target == "base" and cells:
         raise MigrationFailed("There are cells. Move their organizations to the first cell, and remove them")
-    await _run(url, partial(_migrate_cell, cell=HOME, target=target))
+    await _run(url, partial(_migrate_cell, cell=HOME, target=target, progress=progress))
     for number, cell in enumerate(cells, 1):
-        if progress is not None:
-            progress(f"Migrating the cell {cell} ({number} of {len(cells)}) ...")
-        await _run(url, partial(_migrate_cell, cell=cell, target=target))
+        progress(f"Migrating the cell {cell} ({number} of {len(cells)}) ...")
+        await _run(url, partial(_migrate_cell, cell=cell, target=target, progress=progress))
 
 
 async def _other_cells(url: sa.URL) -> Sequence[str]:
@@ -215,7 +221,14 @@ async def _revisions(url: sa.URL) -> list[tuple[str, str | None]]:
         return [(cell, await connection.fetchval(_REVISION_OF.format(cell=cell))) for cell in cells]
 
 
-def _migrate_cell(connection: sa.Connection, *, cell: str, target: str, config: Any = None) -> None:
+def _migrate_cell(
+    connection: sa.Connection,
+    *,
+    cell: str,
+    target: str,
+    config: Any = None,
+    progress: Callable[[str], object] = _no_progress,
+) -> None:
     from alembic import command  # noqa: PLC0415  # slow to import, and rarely needed
 
     config = config or _config()
@@ -225,6 +238,9 @@ def _migrate_cell(connection: sa.Connection, *, cell: str, target: str, config: 
         connection.execute(sa.text(f"SET LOCAL search_path = {cell}"))
         sa.event.listen(connection, "before_cursor_execute", partial(_for_cell, cell), retval=True)
     with _explained_errors():
+        # `migrations/env.py` waits for it.
+        if not connection.scalar(sa.text(_TRY_LOCK)):
+            progress("Another migration of this database is running. Waiting until it ends ...")
         (command.downgrade if target == "base" else command.upgrade)(config, target)
         # Also for tables that a migration has just created.
         if _has_cells(connection):

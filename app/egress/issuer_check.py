@@ -44,6 +44,9 @@ class IssuerMatch(StrEnum):
     SLASH = "slash"  # only a trailing slash differs
     DIFFERENT = "different"
     UNKNOWN = "unknown"  # there is no discovery document
+    TEMPLATE = (
+        "template"  # with a placeholder: the document is for the tokens of many tenants, with as many issuers
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,8 @@ async def inspect_issuer(http: httpx.AsyncClient, *, issuer: str, jwks_url: str)
     published = document.get("issuer")
     if not isinstance(published, str):
         match = IssuerMatch.UNKNOWN
+    elif "{" in published:  # not a character of URLs
+        match = IssuerMatch.TEMPLATE
     elif published == issuer:
         match = IssuerMatch.SAME
     else:

@@ -14,6 +14,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.core.keys.key_lookalike import redact_keys
+from app.observability.log_handler import UnblockedHandler
 
 REDACTED = "[redacted]"
 # Signing secrets of webhooks, and bearer tokens: three base64url parts.
@@ -75,7 +76,7 @@ def configure_logging(*, level: str, log_format: str) -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001  # documented in Python's logging HOWTO, "Optimization"
     _configure_structlog()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = UnblockedHandler(sys.stderr)
     handler.setFormatter(_formatter(log_format))
     is_console = log_format == "console"
     root = logging.getLogger()

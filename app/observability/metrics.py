@@ -71,6 +71,11 @@ USAGE_READS = Counter(
     registry=REGISTRY,
 )
 OPEN_CONNECTIONS = Gauge("byok_http_connections_open", "Open connections of clients.", registry=REGISTRY)
+LOG_LINES_DROPPED = Counter(
+    "byok_log_lines_dropped_total",
+    "Log lines that were not written, because the collector of logs did not read from its full pipe.",
+    registry=REGISTRY,
+)
 CONNECTIONS_CLOSED = Counter(
     "byok_http_connections_closed_total",
     "Connections that were closed to bound their number: `displaced` by a new one while they waited without a complete"

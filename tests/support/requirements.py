@@ -1,4 +1,4 @@
-"""What a test run must have: BYOK_TEST_REQUIRE=vault,namespaces,browser,node,pooler,replica makes missing tools an error.
+"""What a test run must have: BYOK_TEST_REQUIRE=vault,namespaces,browser,node,pooler,proxies,replica makes missing tools an error.
 
 Without the setting, tests that need a missing tool are skipped, and the summary names the reason.
 """
@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.database.bare_servers import installations
 from tests.support.database.pooler import pooler_program
+from tests.support.network.reverse_proxies import PROXIES, program
 from tests.support.vault.real_server import is_real_vault_available
 
 
@@ -38,6 +39,10 @@ def _has_pooler() -> bool:
     return pooler_program() is not None
 
 
+def _has_proxies() -> bool:
+    return all(program(name) is not None for name in PROXIES)
+
+
 def _has_debian_postgresql() -> bool:
     """Without it, the tests of replicas run on the servers of the wheel."""
     return any(name.startswith("Debian") for name in installations())
@@ -49,6 +54,7 @@ CHECKS = {
     "vault": (is_real_vault_available, "put bao or vault on PATH, or set BYOK_TEST_VAULT_ADDR"),
     "namespaces": (_has_namespaces, "install the Debian package iproute2, and run as root"),
     "pooler": (_has_pooler, "install the Debian package pgbouncer: scripts/install-servers"),
+    "proxies": (_has_proxies, "install the Debian packages nginx-light and haproxy: scripts/install-servers"),
     "replica": (_has_debian_postgresql, "install the Debian package postgresql-15: scripts/install-servers"),
     "browser": (_has_browser, "install the Debian package chromium: scripts/install-browser"),
     "node": (_has_node, "install the Debian packages nodejs and npm: scripts/install-servers"),

@@ -3,13 +3,17 @@
 A sampled run tests one of them.
 """
 
+import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import asyncpg
 import pytest
 import sqlalchemy as sa
 
 from app.database import migrations
+from app.database.connections import connect
+from app.database.engine import Database, DatabaseLogin
 from app.database.migrations import MigrationFailed
 from tests.support.database.bare_servers import BareServer, bare_server, installations
 from tests.support.fault_injection import sampled
@@ -121,6 +125,64 @@ class TestMigrate:
         await migrations.migrate(owner, "base")
 
         assert await migrations.current_revision(owner) is None
+
+
+class TestConcurrentMigrations:
+    async def test_the_second_one_reports_that_it_waits(self, owner: sa.URL) -> None:
+        other = await connect(owner)
+        lines: asyncio.Queue[str] = asyncio.Queue()
+        try:
+            await other.execute("SELECT pg_advisory_lock(hashtext('byok.migrations'))")
+            second = asyncio.create_task(migrations.migrate(owner, SUPERUSERS_HEAD, lines.put_nowait))
+
+            line = await asyncio.wait_for(lines.get(), 30)
+            await other.execute("SELECT pg_advisory_unlock_all()")
+            await second
+        finally:
+            await other.close()
+
+        assert line == "Another migration of this database is running. Waiting until it ends ..."
+        assert await migrations.current_revision(owner) == SUPERUSERS_HEAD
+
+
+class TestLostMachine:
+    """A machine that vanishes closes no connection. The server's default is to wait two hours, with all locks held."""
+
+    async def test_the_server_ends_the_session_of_a_command(self, owner: sa.URL) -> None:
+        connection = await connect(owner)
+        try:
+            assert await settings_of(connection) == {
+                "idle_in_transaction_session_timeout": "60000",
+                "tcp_keepalives_count": "3",
+                "tcp_keepalives_idle": "60",
+                "tcp_keepalives_interval": "10",
+            }
+        finally:
+            await connection.close()
+
+    async def test_the_server_ends_the_session_that_has_the_lock_of_an_instance(self, owner: sa.URL) -> None:
+        database = Database(DatabaseLogin(url=owner, set_role=False), pool_size=1, timeout_seconds=5)
+        connection = await database.connect()
+        try:
+            assert await settings_of(connection) == {
+                "idle_in_transaction_session_timeout": "30000",
+                "tcp_keepalives_count": "3",
+                "tcp_keepalives_idle": "60",
+                "tcp_keepalives_interval": "10",
+            }
+        finally:
+            await connection.close()
+            await database.close()
+
+
+async def settings_of(connection: Any) -> dict[str, str]:
+    """The settings that end a session without a client."""
+    return dict(
+        await connection.fetch(
+            "SELECT name, setting FROM pg_settings"
+            " WHERE name LIKE 'tcp_keepalives_%' OR name = 'idle_in_transaction_session_timeout'"
+        )
+    )
 
 
 class TestRowLevelSecurity:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -91,6 +92,8 @@ class TestIssuer:
             ("/", "", IssuerMatch.SLASH),
             ("", "/", IssuerMatch.SLASH),
             ("/v2.0", "", IssuerMatch.DIFFERENT),
+            ("/{tenantid}/v2.0", "", IssuerMatch.TEMPLATE),
+            ("/{tenantid}/v2.0", "/{tenantid}/v2.0", IssuerMatch.TEMPLATE),
         ],
     )
     async def test_is_compared_with_the_discovery_document(
@@ -101,7 +104,8 @@ class TestIssuer:
         configured: str,
         match: IssuerMatch,
     ) -> None:
-        provider.documents[DISCOVERY] = {"issuer": f"{provider.url}/realms/acme{published}"}
+        path = f"/realms/acme{quote(configured.rstrip('/'))}/.well-known/openid-configuration"
+        provider.documents[path] = {"issuer": f"{provider.url}/realms/acme{published}"}
 
         assert (await report(http, provider, slash=configured)).issuer is match
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,10 +34,11 @@ class DocumentServer:
 
 
 @asynccontextmanager
-async def serving_documents() -> AsyncIterator[DocumentServer]:
+async def serving_documents(tls: ssl.SSLContext | None = None) -> AsyncIterator[DocumentServer]:
     documents = DocumentServer()
-    server = await asyncio.start_server(documents.serve, "127.0.0.1", 0)
-    documents.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(documents.serve, "127.0.0.1", 0, ssl=tls)
+    scheme = "http" if tls is None else "https"
+    documents.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield documents
     finally:
