@@ -34,6 +34,8 @@ EXHAUSTIVE = [
     "tests/e2e/test_crashes.py",
     "tests/e2e/test_ingestion_crashes.py",
     "tests/e2e/test_periodic_validation.py",
+    "tests/e2e/test_identity_providers.py",
+    "tests/e2e/test_reverse_proxies.py",
     "tests/browser/test_accessibility.py",
     "tests/browser/test_accessibility_states.py",
     "tests/integration/credentials/test_write_protocol.py",

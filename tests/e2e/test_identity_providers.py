@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.support.fault_injection import sampled_cases
 from tests.support.network.document_server import serving_documents
 from tests.support.network.identity_providers import PROVIDERS, IdentityProvider
 from tests.support.processes.commands import byok
@@ -38,7 +39,7 @@ class Installation:
         return (await self.service.http.get(path, headers=headers)).status_code
 
 
-@pytest.fixture(scope="module", params=PROVIDERS)
+@pytest.fixture(scope="module", params=list(sampled_cases(PROVIDERS, stride=4, of="identity providers")))
 async def installed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Installation]:

@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from app.auth.principal import Scope
+from tests.support.fault_injection import sampled_cases
 from tests.support.network.reverse_proxies import PROXIES, Proxy, program, proxy_before
 from tests.support.processes.commands import byok
 from tests.support.processes.service import Service, running, sharing_data_with, until
@@ -48,7 +49,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture(scope="module", params=PROXIES)
+@pytest.fixture(scope="module", params=list(sampled_cases(PROXIES, stride=2, of="reverse proxies")))
 def proxy(
     request: pytest.FixtureRequest,
     services: tuple[Service, Service],
