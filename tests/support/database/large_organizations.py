@@ -46,8 +46,14 @@ _FILL = (
         SELECT :organization, now() - n * interval '1 second', CAST(n AS text), 0, now(), 1, 'byo', {_CREDENTIAL},
             1 + n / :credentials, 'm', 'succeeded', 'reported', {_COUNTERS}, 0, 0
         FROM generate_series(0, :credentials * :each - 1) n, LATERAL (SELECT 1 + n % :credentials AS c) x""",
+    f"""INSERT INTO usage_event (organization_id, started_at, event_id, correction, ingested_at, ingest_xid, mode, model,
+            outcome, usage_source, uncached_input_tokens, cache_write_5m_tokens, cache_write_1h_tokens, cache_read_tokens,
+            output_tokens, web_search_requests, cost, billed, flags)
+        SELECT organization_id, started_at, event_id, 1, now(), 1, mode, model, outcome, usage_source, {_COUNTERS}, 1, 0, 0
+        FROM usage_event WHERE organization_id = :organization AND CAST(event_id AS integer) % 2 = 1""",
     """INSERT INTO usage_event_key (organization_id, event_id, payload_hash, started_at)
-        SELECT organization_id, event_id, '', started_at FROM usage_event WHERE organization_id = :organization""",
+        SELECT DISTINCT organization_id, event_id, CAST('' AS bytea), started_at FROM usage_event
+        WHERE organization_id = :organization""",
     f"""INSERT INTO spend_limit (organization_id, id, name, amount, period, scope_mode, enforcement, thresholds, counts_from,
             revision, created_at, created_by, updated_at)
         SELECT :organization, {_CREDENTIAL}, 'x', 1, 'day', 'any', 'block', '{{}}', now(), 1, now(), 'ada', now()
@@ -92,7 +98,7 @@ async def stop_autovacuum(superuser: AsyncEngine) -> None:
 async def fill(superuser: AsyncEngine, organization: str, *, credentials: int, each: int) -> None:
     """Add credentials, limits and price lists, and for each of them this number of versions, counters and prices.
 
-    Also as many deliveries of one endpoint, events and reservations as there are versions.
+    Also as many deliveries of one endpoint, reservations and events as there are versions. Every other event has got a price.
     """
     for statement in _FILL:
         numbered = statement.replace(":credentials", str(credentials)).replace(":each", str(each))
