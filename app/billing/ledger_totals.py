@@ -134,14 +134,17 @@ def _with_other_models() -> sa.Select[Any]:
 LEDGER = Query(_with_other_models())
 
 # The months whose totals are still known: the partition of their rows exists, or their rollups outlived it. Rows are
-# retained at least twice as long as events are accepted, so they are rolled up long before they are deleted.
+# retained at least twice as long as events are accepted, so they are rolled up long before they are deleted. OFFSET 0, because
+# under row-level security an index search takes the bounds only as values, and not as an expression.
 RETAINED_MONTHS = Query(
     sa.text("""
-        SELECT month FROM unnest(CAST(:months AS date[])) AS month
+        SELECT month FROM (
+            SELECT month, CAST(month AS timestamp) AT TIME ZONE 'UTC' AS starts_at,
+                (month + interval '1 month') AT TIME ZONE 'UTC' AS ends_at
+            FROM unnest(CAST(:months AS date[])) AS month OFFSET 0) AS m
         WHERE to_regclass('usage_event_y' || to_char(month, 'YYYY"m"MM')) IS NOT NULL
         OR EXISTS (SELECT FROM usage_day WHERE usage_day.organization_id = :organization_id
-            AND starting_at >= CAST(month AS timestamp) AT TIME ZONE 'UTC'
-            AND starting_at < (month + interval '1 month') AT TIME ZONE 'UTC')
+            AND starting_at >= m.starts_at AND starting_at < m.ends_at)
     """)
 )
 

@@ -20,12 +20,13 @@ from app.credentials.tables import credential_rotation as r
 from app.credentials.tables import credential_validation as _check
 from app.credentials.tables import credential_version, provider_credential
 from app.credentials.version_rows import version_columns, version_record
+from app.database.bulk import found_for_each
 from app.database.statements import Query, Row
 from app.jobs.queue import JobKind
 from app.jobs.tables import job_queue
 
 c = provider_credential
-_active = credential_version.alias("v")
+_of_active = credential_version.alias("v")
 _replaced = credential_version.alias("p")
 
 
@@ -105,18 +106,17 @@ _NEXT_VALIDATION = (
     .scalar_subquery()
 )
 _ROTATION_COLUMNS = (r.c.id, r.c.activate, r.c.destroy_previous, r.c.created_at, r.c.created_by)
+_pending_version = found_for_each(
+    sa.select(credential_version).where(
+        credential_version.c.organization_id == r.c.organization_id,
+        credential_version.c.credential_id == r.c.credential_id,
+        credential_version.c.key_version == r.c.key_version,
+    ),
+    "pending_version",
+)
 PENDING_ROTATIONS = Query(
-    sa.select(*_ROTATION_COLUMNS, *version_columns(credential_version, "version_"))
-    .select_from(
-        r.join(
-            credential_version,
-            sa.and_(
-                credential_version.c.organization_id == r.c.organization_id,
-                credential_version.c.credential_id == r.c.credential_id,
-                credential_version.c.key_version == r.c.key_version,
-            ),
-        )
-    )
+    sa.select(*_ROTATION_COLUMNS, *version_columns(_pending_version, "version_"))
+    .select_from(r.join(_pending_version, sa.true()))
     .where(
         r.c.organization_id == _ORGANIZATION,
         r.c.id == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(r.c.id.type))),
@@ -141,10 +141,13 @@ _OWN_COLUMNS = (
 _PREVIOUS_COLUMNS = [column.label(f"previous_{column.name}") for column in _previous.c]
 _PREVIOUS_VERSION = slice(len(_OWN_COLUMNS), len(_OWN_COLUMNS) + len(_PREVIOUS_COLUMNS))
 _ACTIVE_VERSION = slice(_PREVIOUS_VERSION.stop, None)
+_active = found_for_each(
+    sa.select(_of_active).where(_joined(_of_active, c.c.current_key_version)), "active_version"
+)
 # Of one organization. A statement adds which of its credentials.
 READ_CREDENTIALS = (
     sa.select(*_OWN_COLUMNS, *_PREVIOUS_COLUMNS, *version_columns(_active, "active_"))
-    .select_from(c.join(_active, _joined(_active, c.c.current_key_version)).outerjoin(_previous, sa.true()))
+    .select_from(c.join(_active, sa.true()).outerjoin(_previous, sa.true()))
     .where(c.c.organization_id == _ORGANIZATION)
 )
 

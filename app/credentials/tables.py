@@ -90,7 +90,8 @@ credential_version = sa.Table(
     one_of("definite_status", ValidationStatus.VALID, ValidationStatus.INVALID),
     one_of("latest_status", *ValidationStatus),
     sa.CheckConstraint("(suspected_reason IS NULL) = (suspected_at IS NULL)", name="suspicion"),
-    sa.Index("uq_credential_version_intent", "organization_id", "intent_id", unique=True),
+    # Not beginning with the organization, so that the checks of foreign keys use the primary key (`found_for_each`).
+    sa.Index("uq_credential_version_intent", "intent_id", "organization_id", unique=True),
     sa.Index(
         "uq_credential_version_active",
         "organization_id",

@@ -17,6 +17,24 @@ def unnest(**types: Any) -> sa.TableValuedAlias:
     return sa.func.unnest(*params).table_valued(*columns, name="given").render_derived()
 
 
+def found_for_each(rows: sa.Select[Any], name: str) -> sa.FromClause:
+    """Search rows once for each row of the tables beside them, by the index of their condition.
+
+    OFFSET 0 keeps it a subquery. As a join, PostgreSQL compares each row with each if it expects only one, which it does
+    for all rows of an organization while its statistics are from before the organization had any.
+
+    Then also all indexes that begin with the organization cost the same. If the table has several, compare its organization
+    with a column of the tables beside (`organization_row`), whose value is not known when PostgreSQL estimates the rows.
+    """
+    return rows.offset(sa.literal_column("0")).lateral(name)
+
+
+def organization_row() -> sa.Subquery:
+    """The organization as a row, of which PostgreSQL expects as many rows in a table as of any other one."""
+    organization = sa.bindparam("organization_id", type_=sa.Text).label("organization_id")
+    return sa.select(organization).offset(sa.literal_column("0")).subquery("organization")
+
+
 def unnest_or_constant(table: sa.TableValuedAlias, name: str) -> sa.ColumnElement[Any]:
     """A column of an `unnest` table. `bulk_params_or_constant` binds its values."""
     column = table.c[name]

@@ -39,8 +39,13 @@ log = structlog.get_logger("byok.database")
 _ORGANIZATION = re.compile(ORGANIZATION_PATTERN)
 
 # By default PostgreSQL plans a statement with arrays again at every execution, which takes a quarter of its CPU time for one
-# event. A kept plan suits few rows, and not thousands. Citus cannot keep the plans of all statements.
-_KEEP_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan"
+# event. A kept plan is made for arrays of ten, so it suits few rows, and not thousands: those it may compare each with each. Citus
+# cannot keep the plans of all statements.
+_PLANS = {
+    None: "",
+    True: "; SET LOCAL plan_cache_mode = force_generic_plan",
+    False: "; SET LOCAL plan_cache_mode = force_custom_plan",
+}
 
 # How often a transaction begins again because its organization has moved to another cell.
 _ENTRIES = 3
@@ -131,7 +136,7 @@ class Database:
         is_bulk: bool = False,
         is_snapshot: bool = False,
         first_statement: FixedStatement | None = None,
-        keeps_plans: bool = False,
+        keeps_plans: bool | None = None,
     ) -> AsyncIterator[Session]:
         """Open a transaction that sees the rows of one organization. Without `commit`, leaving it rolls it back.
 
@@ -141,7 +146,8 @@ class Database:
             is_bulk: never use the reserved connections.
             is_snapshot: all statements see the same snapshot of the database.
             first_statement: runs in the same round trip as BEGIN.
-            keeps_plans: without cells, PostgreSQL plans its statements once per connection. For statements with few rows.
+            keeps_plans: without cells, whether PostgreSQL plans its statements once per connection, or each time. True is for
+                statements with few rows, False for those with very many. None: PostgreSQL decides.
 
         Raises:
             DatabaseUnavailable: no connection became free, the connection broke, or a timeout passed.
@@ -418,14 +424,14 @@ def _beginning(
     first_statement: FixedStatement | None,
     *,
     writes: bool,
-    keeps_plans: bool,
+    keeps_plans: bool | None,
 ) -> _Beginning:
     return _Beginning(
         organization_id=organization_id,
         set_organization=_set_organization(organization_id),
         writes=writes,
         begin=begin,
-        plans=_KEEP_PLANS if keeps_plans else "",
+        plans=_PLANS[keeps_plans],
         first="" if first_statement is None else f"; {first_statement.text}",
     )
 

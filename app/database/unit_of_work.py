@@ -75,7 +75,7 @@ class UnitsOfWork:
 
     @asynccontextmanager
     async def writing_with_shared_lock(
-        self, organization_id: str, *, has_few_rows: bool = False
+        self, organization_id: str, *, has_few_rows: bool | None = None
     ) -> AsyncIterator[UnitOfWork]:
         """Open a writing unit of work that holds the ledger lock shared.
 
@@ -84,6 +84,7 @@ class UnitsOfWork:
         Args:
             organization_id: whose rows.
             has_few_rows: its statements write at most about a hundred rows, so PostgreSQL need not plan each of them again.
+                False: they write very many, so it has to. None: one or two.
         """
         async with self._database.session(
             organization_id, first_statement=BEGIN_WITH_SHARED_LOCK, keeps_plans=has_few_rows

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from app.credentials.tables import credential_version as v
-from app.database.bulk import bulk_params, unnest
+from app.database.bulk import bulk_params, found_for_each, organization_row, unnest
 from app.database.ledger_lock import LedgerLock
 from app.database.repository import Repository
 from app.database.statements import Query, Row
@@ -28,7 +28,7 @@ _corrected = t.alias("corrected")
 _CORRECTED_BY = (
     sa.select(sa.func.max(_corrected.c.correction))
     .where(
-        _corrected.c.organization_id == _ORGANIZATION,
+        _corrected.c.organization_id == t.c.organization_id,
         _corrected.c.started_at == t.c.started_at,
         _corrected.c.event_id == t.c.event_id,
         _corrected.c.part == t.c.part,
@@ -38,13 +38,14 @@ _CORRECTED_BY = (
     .scalar_subquery()
 )
 # Like ingestion: by the endpoint of the key version, or of any version if the version is not known.
-_IS_COMPATIBLE = sa.exists(
-    sa.select(sa.literal_column("1")).where(
-        v.c.organization_id == _ORGANIZATION,
-        v.c.credential_id == t.c.credential_id,
-        v.c.key_version == sa.func.coalesce(t.c.key_version, v.c.key_version),
-        v.c.base_url.is_not(None),
-    )
+_compatible = sa.select(v.c.credential_id).where(
+    v.c.organization_id == _ORGANIZATION, v.c.base_url.is_not(None)
+)
+_IS_COMPATIBLE = sa.case(
+    (t.c.key_version.is_(None), t.c.credential_id.in_(_compatible).is_(sa.true())),
+    else_=sa.exists(
+        _compatible.where(v.c.credential_id == t.c.credential_id, v.c.key_version == t.c.key_version)
+    ),
 )
 _UNPRICED = Query(
     sa.select(t, _CORRECTED_BY.label("corrected_by"), _IS_COMPATIBLE.label("is_compatible"))
@@ -74,15 +75,24 @@ _corrections = (
     .table_valued(*(sa.column(name, kind) for name, kind in _CORRECTION_COLUMNS.items()), name="given")
     .render_derived()
 )
+_of = organization_row()
+_event = found_for_each(
+    sa.select(*t.columns).where(
+        t.c.organization_id == _of.c.organization_id,
+        *(t.c[name] == _corrections.c[name] for name in ("started_at", "event_id", "part")),
+        t.c.correction == sa.literal_column("0"),
+    ),
+    "event",
+)
 _COUNTERS = tuple(column.name for column in t.columns if column.name.endswith(("_tokens", "_requests")))
 _earlier = t.alias("earlier")
 _NEXT_CORRECTION = (
     sa.select(sa.func.max(_earlier.c.correction) + sa.literal_column("1"))
     .where(
-        _earlier.c.organization_id == _ORGANIZATION,
-        _earlier.c.started_at == t.c.started_at,
-        _earlier.c.event_id == t.c.event_id,
-        _earlier.c.part == t.c.part,
+        _earlier.c.organization_id == _event.c.organization_id,
+        _earlier.c.started_at == _event.c.started_at,
+        _earlier.c.event_id == _event.c.event_id,
+        _earlier.c.part == _event.c.part,
     )
     .scalar_subquery()
 )
@@ -95,15 +105,9 @@ _CORRECTION_VALUES = {
 }
 # Read in a materialized CTE, as in `app.usage.correction_repository`: Citus adds a wrong condition to an INSERT that reads a table by itself.
 _CORRECTED = (
-    sa.select(*(_CORRECTION_VALUES.get(column.name, column).label(column.name) for column in t.columns))
-    .select_from(
-        t.join(
-            _corrections,
-            sa.and_(*(t.c[name] == _corrections.c[name] for name in ("started_at", "event_id", "part"))),
-        )
-    )
-    .where(t.c.organization_id == _ORGANIZATION, t.c.correction == sa.literal_column("0"))
-    .order_by(t.c.started_at, t.c.event_id, t.c.part)
+    sa.select(*(_CORRECTION_VALUES.get(column.name, column).label(column.name) for column in _event.c))
+    .select_from(_corrections.join(_of, sa.true()).join(_event, sa.true()))
+    .order_by(_event.c.started_at, _event.c.event_id, _event.c.part)
     .cte("corrected")
     .prefix_with("MATERIALIZED")
 )
@@ -117,13 +121,15 @@ _APPEND = Query(sa.select(_APPENDED))
 
 
 _batches = unnest(month=o.c.month.type, ingested_at=o.c.ingested_at.type)
-_OBJECTS = Query(
+_objects = found_for_each(
     sa.select(o.c.objects).where(
         o.c.organization_id == _ORGANIZATION,
         o.c.month == _batches.c.month,
         o.c.ingested_at == _batches.c.ingested_at,
-    )
+    ),
+    "found",
 )
+_OBJECTS = Query(sa.select(*_objects.c).select_from(_batches.join(_objects, sa.true())))
 
 Position = tuple[datetime, str, int]
 BEGINNING: Position = (datetime(1970, 1, 1, tzinfo=UTC), "", 0)

@@ -6,6 +6,7 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
+from app.database.bulk import found_for_each
 from app.database.repository import Repository
 from app.database.statements import Query, Row
 from app.pricing.prices import OverrideList, PriceOverride
@@ -36,14 +37,20 @@ _ACTIVE_AT_START = (
 # Lists with a lower number than the one that is active at `since` never become active again.
 # One row without a number if there is no list, because the row has the clock.
 _clock = sa.select(sa.func.clock_timestamp().label("now")).cte("clock")
+_override = found_for_each(
+    sa.select(o.c.model, *(o.c[name] for name in _RATES)).where(
+        o.c.organization_id == _ORGANIZATION, o.c.number == _kept.c.number
+    ),
+    "override",
+)
 _SINCE = Query(
-    sa.select(_clock.c.now, _kept, o.c.model, *(o.c[name] for name in _RATES))
+    sa.select(_clock.c.now, _kept, *_override.c)
     .select_from(
         _clock.outerjoin(
             _kept, _kept.c.number >= sa.func.coalesce(_ACTIVE_AT_START, sa.literal_column("0"))
-        ).outerjoin(o, sa.and_(o.c.organization_id == _ORGANIZATION, o.c.number == _kept.c.number))
+        ).outerjoin(_override, sa.true())
     )
-    .order_by(_kept.c.number, o.c.model)
+    .order_by(_kept.c.number, _override.c.model)
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from app.database.bulk import found_for_each
 from app.database.statements import Query
 from app.spend_limits.limits import Enforcement, LimitMode, LimitPeriod
 from app.spend_limits.tables import spend_counter as c
@@ -95,33 +96,35 @@ RESERVE = _sql("""
         CAST(:decided_at AS timestamptz))
 """)
 
-# Locks the reservations that ledger rows name, by id and before any counter. A reservation is settled if its event is in
+# Locks the reservations that ledger rows name, by id and before any counter, each by its key: as joins of what it has found
+# before, PostgreSQL might compare each with each (`app.database.bulk.found_for_each`). A reservation is settled if its event is in
 # the ledger and no row that names it lacks a price: also in this order, so a correction without a price charges the
 # estimate again. Citus accepts no volatile function in the UPDATE itself. Returns the reservations that ended, those that are
 # charged again, and in other rows all limits.
 SETTLE = _sql("""
     WITH named AS MATERIALIZED (
-        SELECT r.id, r.state, r.unpriced_rows FROM spend_reservation r
-        WHERE r.organization_id = CAST(:organization_id AS text) AND r.id = ANY (CAST(:ids AS uuid[]))
-            AND r.state <> 'released'
-        ORDER BY r.id FOR UPDATE
-    ), counted AS (
-        SELECT named.id, named.state AS state_before, greatest(0, named.unpriced_rows + x.unpriced) AS unpriced_rows,
-            clock_timestamp() AS now
-        FROM named JOIN unnest(CAST(:ids AS uuid[]), CAST(:unpriced AS integer[])) AS x (id, unpriced)
-            ON x.id = named.id
+        SELECT r.id, r.state FROM (SELECT x.id FROM unnest(CAST(:ids AS uuid[])) AS x (id) ORDER BY x.id) x
+        CROSS JOIN LATERAL (
+            SELECT r.id, r.state FROM spend_reservation r
+            WHERE r.organization_id = CAST(:organization_id AS text) AND r.id = x.id AND r.state <> 'released'
+            OFFSET 0 FOR UPDATE) r
+    ), clock AS MATERIALIZED (
+        SELECT clock_timestamp() AS now FROM (SELECT count(*) FROM named) AS locked
     ), changed AS (
-        UPDATE spend_reservation r SET unpriced_rows = c.unpriced_rows,
-            state = CASE WHEN c.unpriced_rows > 0 THEN 'unpriced' ELSE 'settled' END,
-            ended_at = CASE WHEN c.unpriced_rows > 0 THEN NULL ELSE coalesce(r.ended_at, c.now) END
-        FROM counted c
-        WHERE r.organization_id = CAST(:organization_id AS text) AND r.id = ANY (CAST(:ids AS uuid[]))
-            AND r.id = c.id
-        RETURNING r.*, c.state_before
+        UPDATE spend_reservation r SET unpriced_rows = greatest(0, r.unpriced_rows + x.unpriced),
+            state = CASE WHEN r.unpriced_rows + x.unpriced > 0 THEN 'unpriced' ELSE 'settled' END,
+            ended_at = CASE WHEN r.unpriced_rows + x.unpriced > 0 THEN NULL
+                ELSE coalesce(r.ended_at, (SELECT clock.now FROM clock)) END
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:unpriced AS integer[])) AS x (id, unpriced)
+        WHERE r.organization_id = CAST(:organization_id AS text) AND r.id = x.id
+            AND (r.id IN (SELECT named.id FROM named)) IS TRUE
+        RETURNING r.*
     )
     SELECT c.id AS reservation_id, c.amount AS reserved, c.mode, c.model, c.endpoint_id, c.feature, c.state,
         c.created_at AS reserved_at, c.created_by AS reserved_by, c.expires_at, l.*
-    FROM (SELECT * FROM changed WHERE (state = 'settled') <> (state_before = 'settled')) c
+    FROM (
+        SELECT * FROM changed
+        WHERE (state = 'settled') <> (id IN (SELECT named.id FROM named WHERE named.state = 'settled'))) c
     FULL JOIN (SELECT * FROM spend_limit WHERE organization_id = CAST(:organization_id AS text)) l
         ON false
 """)
@@ -164,8 +167,9 @@ STATES = _sql("""
     CROSS JOIN LATERAL (
         SELECT CASE l.period WHEN 'total' THEN to_timestamp(0)
             ELSE date_trunc(l.period, statement_timestamp(), 'UTC') END AS current_period) h
-    LEFT JOIN spend_counter c ON c.organization_id = l.organization_id AND c.limit_id = l.id
-        AND c.period_starts_at = h.current_period
+    LEFT JOIN LATERAL (
+        SELECT * FROM spend_counter c WHERE c.organization_id = l.organization_id AND c.limit_id = l.id
+            AND c.period_starts_at = h.current_period OFFSET 0) c ON true
     WHERE l.organization_id = CAST(:organization_id AS text)
         AND (CAST(:limit_id AS uuid) IS NULL OR l.id = CAST(:limit_id AS uuid))
         AND (CAST(:before AS uuid) IS NULL OR l.id < CAST(:before AS uuid))
@@ -196,15 +200,17 @@ def full_limits(
 def _full_limits(
     organization_id: sa.ColumnElement[str], mode: sa.ColumnElement[str], *columns: sa.ColumnElement[Any]
 ) -> sa.Select[tuple[Any, ...]]:
-    counter = sa.and_(
-        c.c.organization_id == t.c.organization_id,
-        c.c.limit_id == t.c.id,
-        c.c.period_starts_at == _CURRENT_PERIOD,
+    counter = found_for_each(
+        sa.select((c.c.settled_managed + c.c.settled_byo + c.c.reserved).label("counted")).where(
+            c.c.organization_id == t.c.organization_id,
+            c.c.limit_id == t.c.id,
+            c.c.period_starts_at == _CURRENT_PERIOD,
+        ),
+        "counter",
     )
-    counted = c.c.settled_managed + c.c.settled_byo + c.c.reserved
     return (
         sa.select(*columns)
-        .select_from(t.outerjoin(c, counter))
+        .select_from(t.outerjoin(counter, sa.true()))
         .where(
             t.c.organization_id == organization_id,
             t.c.enforcement == _literal(Enforcement.BLOCK),
@@ -212,7 +218,7 @@ def _full_limits(
             t.c.scope_model.is_(None),
             t.c.scope_endpoint_id.is_(None),
             t.c.scope_feature.is_(None),
-            sa.func.coalesce(counted, sa.literal_column("0")) >= t.c.amount,
+            sa.func.coalesce(counter.c.counted, sa.literal_column("0")) >= t.c.amount,
         )
     )
 

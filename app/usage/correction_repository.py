@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.database.bulk import bulk_params, unnest
+from app.database.bulk import bulk_params, found_for_each, organization_row, unnest
 from app.database.repository import Repository
 from app.database.statements import Query
 from app.usage.corrections import CorrectedEvent
@@ -35,14 +34,21 @@ _LOCK = Query(
 _cancelling = t.alias("cancelling")
 _IS_CORRECTED = sa.exists(
     sa.select(_ONE).where(
-        _cancelling.c.organization_id == _ORGANIZATION,
+        _cancelling.c.organization_id == t.c.organization_id,
         _cancelling.c.started_at == t.c.started_at,
         _cancelling.c.event_id == t.c.event_id,
         _cancelling.c.part == _ZERO,
         _cancelling.c.correction == -_ONE,
     )
 )
-_FIND = Query(
+_ids = unnest(event_id=sa.Text)
+_key = found_for_each(
+    sa.select(k.c.organization_id, k.c.event_id, k.c.started_at).where(
+        k.c.organization_id == _ORGANIZATION, k.c.event_id == _ids.c.event_id
+    ),
+    "key",
+)
+_event = found_for_each(
     sa.select(
         t.c.event_id,
         t.c.started_at,
@@ -51,46 +57,44 @@ _FIND = Query(
         t.c.reservation_id,
         t.c.corrects,
         _IS_CORRECTED.label("is_corrected"),
-    )
-    .select_from(
-        k.join(
-            t,
-            sa.and_(
-                t.c.organization_id == _ORGANIZATION,
-                t.c.started_at == k.c.started_at,
-                t.c.event_id == k.c.event_id,
-                t.c.part == _ZERO,
-                t.c.correction == _ZERO,
-            ),
-        )
-    )
-    .where(
-        k.c.organization_id == _ORGANIZATION,
-        k.c.event_id == sa.any_(sa.bindparam("event_ids", type_=ARRAY(sa.Text))),
-    )
+    ).where(
+        t.c.organization_id == _key.c.organization_id,
+        t.c.started_at == _key.c.started_at,
+        t.c.event_id == _key.c.event_id,
+        t.c.part == _ZERO,
+        t.c.correction == _ZERO,
+    ),
+    "event",
 )
+_FIND = Query(sa.select(*_event.c).select_from(_ids.join(_key, sa.true()).join(_event, sa.true())))
 
 _COUNTERS = tuple(column.name for column in t.columns if column.name.endswith(("_tokens", "_requests")))
 _given = unnest(event_id=sa.Text, started_at=t.c.started_at.type, corrected_by=sa.Text)
+_of = organization_row()
+_row = found_for_each(
+    sa.select(*t.columns).where(
+        t.c.organization_id == _of.c.organization_id,
+        t.c.started_at == _given.c.started_at,
+        t.c.event_id == _given.c.event_id,
+        t.c.correction >= _ZERO,
+        # Implied by the others. It costs less as a condition of the primary key than as one of any other index's rows.
+        sa.tuple_(t.c.event_id, t.c.part) >= sa.tuple_(_given.c.event_id, _ZERO),
+    ),
+    "row",
+)
 _VALUES = {
-    "correction": -_ONE - t.c.correction,
+    "correction": -_ONE - _row.c.correction,
     "ingested_at": sa.bindparam("ingested_at", type_=t.c.ingested_at.type),
     "ingest_xid": sa.bindparam("ingest_xid", type_=t.c.ingest_xid.type),
     "corrected_by": _given.c.corrected_by,
-    **{name: -t.c[name] for name in (*_COUNTERS, "cost", "billed")},
+    **{name: -_row.c[name] for name in (*_COUNTERS, "cost", "billed")},
 }
 # Read in a materialized CTE, because Citus adds a condition on the distribution column to an INSERT that reads a table by itself, and a
 # table of a distributed schema has none.
 _CORRECTED = (
-    sa.select(*(_VALUES.get(column.name, column).label(column.name) for column in t.columns))
-    .select_from(
-        t.join(
-            _given,
-            sa.and_(t.c.started_at == _given.c.started_at, t.c.event_id == _given.c.event_id),
-        )
-    )
-    .where(t.c.organization_id == _ORGANIZATION, t.c.correction >= _ZERO)
-    .order_by(t.c.started_at, t.c.event_id, t.c.part, t.c.correction)
+    sa.select(*(_VALUES.get(column.name, column).label(column.name) for column in _row.c))
+    .select_from(_given.join(_of, sa.true()).join(_row, sa.true()))
+    .order_by(_row.c.started_at, _row.c.event_id, _row.c.part, _row.c.correction)
     .cte("corrected")
     .prefix_with("MATERIALIZED")
 )
@@ -112,7 +116,9 @@ class CorrectionRepository(Repository):
 
     async def find(self, event_ids: Sequence[str]) -> Mapping[str, CorrectedEvent]:
         """Return the recorded events among these ids, also those that this transaction has recorded."""
-        found = await self._session.rows(_FIND, organization_id=self._organization_id, event_ids=event_ids)
+        found = await self._session.rows(
+            _FIND, organization_id=self._organization_id, **bulk_params(event_id=event_ids)
+        )
         return {
             row["event_id"]: CorrectedEvent(
                 event_id=row["event_id"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from app.core.event_loop import list_in_slices
 from app.credentials.tables import credential_version as v
 from app.credentials.tables import provider_credential as c
-from app.database.bulk import bulk_params, unnest
+from app.database.bulk import bulk_params, found_for_each, unnest
 from app.database.repository import Repository
 from app.database.statements import Query, Row
 from app.usage_mode.history import KeyVersionActivation, KeyVersionHistory
@@ -20,7 +21,8 @@ USE_RECORDING_INTERVAL = timedelta(minutes=1)
 _ORGANIZATION = sa.bindparam("organization_id", type_=sa.Text)
 
 # Of each credential that exists: the version that was active at `since`, all that were activated later, those that events name,
-# and whether any key is sent to another endpoint than Anthropic's. There may be thousands of earlier versions.
+# and whether any key is sent to another endpoint than Anthropic's. There may be thousands of earlier versions. Each
+# ORDER BY is for the index, as in `app.database.bulk.found_for_each`; the subquery of the versions that events name is hashed.
 _VERSIONS = Query(
     sa.text("""
     WITH wanted AS (
@@ -29,19 +31,26 @@ _VERSIONS = Query(
         CROSS JOIN LATERAL (
             SELECT max(v.activated_at) FILTER (WHERE v.activated_at < CAST(:since AS timestamptz)) AS active_since,
                 bool_or(v.base_url IS NOT NULL) AS is_any_compatible
-            FROM credential_version v
-            WHERE v.organization_id = CAST(:organization_id AS text) AND v.credential_id = w.credential_id
-                AND v.state NOT IN ('intent', 'abandoned')) s
+            FROM (
+                SELECT * FROM credential_version v
+                WHERE v.organization_id = CAST(:organization_id AS text) AND v.credential_id = w.credential_id
+                    AND v.state NOT IN ('intent', 'abandoned') ORDER BY v.key_version) v) s
         WHERE s.is_any_compatible IS NOT NULL
     )
     SELECT w.credential_id, w.is_any_compatible, v.key_version, v.activated_at, v.base_url, r.decided_at
     FROM wanted w
-    LEFT JOIN credential_version v ON v.organization_id = CAST(:organization_id AS text)
-        AND v.credential_id = w.credential_id AND v.state NOT IN ('intent', 'abandoned')
-        AND (v.activated_at >= coalesce(w.active_since, CAST(:since AS timestamptz))
-            OR v.key_version = ANY (CAST(:key_versions AS integer[])))
-    LEFT JOIN credential_rotation r ON r.organization_id = CAST(:organization_id AS text)
-        AND r.credential_id = v.credential_id AND r.key_version = v.key_version AND r.state = 'activated'
+    LEFT JOIN LATERAL (
+        SELECT * FROM credential_version v
+        WHERE v.organization_id = CAST(:organization_id AS text) AND v.credential_id = w.credential_id
+            AND v.state NOT IN ('intent', 'abandoned')
+            AND (v.activated_at >= coalesce(w.active_since, CAST(:since AS timestamptz))
+                OR v.key_version IN (SELECT unnest(CAST(:key_versions AS integer[]))))
+        ORDER BY v.key_version) v ON true
+    LEFT JOIN LATERAL (
+        SELECT r.decided_at FROM credential_rotation r
+        WHERE r.organization_id = CAST(:organization_id AS text) AND r.credential_id = v.credential_id
+            AND r.key_version BETWEEN v.key_version AND v.key_version AND r.state = 'activated'
+        ORDER BY r.key_version LIMIT 1) r ON true
 """)
 )
 # Each takes up to 5 microseconds.
@@ -52,8 +61,8 @@ _used = unnest(key_version=sa.Integer, **_USE_COLUMNS)
 # Until then, leases issued earlier explain uses of a replaced key. The first later use is recorded even within the
 # interval: it shows that the key is still in use.
 _accounted_until = sa.func.greatest(v.c.replaced_at, v.c.leased_until)
-_STALE_VERSIONS = (
-    sa.select(v.c.credential_id, v.c.key_version, _used.c.used_at)
+_stale_version = found_for_each(
+    sa.select(v.c.credential_id, v.c.key_version)
     .where(
         v.c.organization_id == _ORGANIZATION,
         v.c.credential_id == _used.c.credential_id,
@@ -64,22 +73,35 @@ _STALE_VERSIONS = (
             sa.and_(v.c.last_used_at <= _accounted_until, _used.c.used_at > _accounted_until),
         ),
     )
-    .order_by(v.c.credential_id, v.c.key_version)
-    .with_for_update(key_share=True, of=v)
-    .cte("stale")
+    .with_for_update(key_share=True, of=v),
+    "stale_version",
 )
+# Locked in the order of the batch.
+_STALE_VERSIONS = sa.select(*_stale_version.c).select_from(_used.join(_stale_version, sa.true())).cte("stale")
+
+
+def _in_stale(stale: sa.CTE, *key: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """Whether a row is stale. Nothing is read if none is, which is most often so.
+
+    IS TRUE makes it a lookup in a hash table, where a join might compare each row with each (`app.usage.repository`).
+    """
+    is_stale = sa.tuple_(*key).in_(sa.select(*stale.c)).is_(sa.true())
+    return sa.and_(sa.exists(sa.select(stale.c[0])), is_stale)
+
+
 _RECORD_VERSION_USES = Query(
     sa.update(v)
     .where(
         v.c.organization_id == _ORGANIZATION,
-        v.c.credential_id == _STALE_VERSIONS.c.credential_id,
-        v.c.key_version == _STALE_VERSIONS.c.key_version,
+        v.c.credential_id == _used.c.credential_id,
+        v.c.key_version == _used.c.key_version,
+        _in_stale(_STALE_VERSIONS, v.c.credential_id, v.c.key_version),
     )
-    .values(last_used_at=sa.func.greatest(v.c.last_used_at, _STALE_VERSIONS.c.used_at))
+    .values(last_used_at=sa.func.greatest(v.c.last_used_at, _used.c.used_at))
 )
 _used_credentials = unnest(**_USE_COLUMNS)
-_STALE_CREDENTIALS = (
-    sa.select(c.c.id, _used_credentials.c.used_at)
+_stale_credential = found_for_each(
+    sa.select(c.c.id)
     .where(
         c.c.organization_id == _ORGANIZATION,
         c.c.id == _used_credentials.c.credential_id,
@@ -90,13 +112,22 @@ _STALE_CREDENTIALS = (
     )
     # Skip locked rows: a transaction that changes the credential may hold its row and wait for a version row that
     # this one has locked. A later event records the use.
-    .with_for_update(key_share=True, skip_locked=True, of=c)
+    .with_for_update(key_share=True, skip_locked=True, of=c),
+    "stale_credential",
+)
+_STALE_CREDENTIALS = (
+    sa.select(*_stale_credential.c)
+    .select_from(_used_credentials.join(_stale_credential, sa.true()))
     .cte("stale")
 )
 _RECORD_CREDENTIAL_USES = Query(
     sa.update(c)
-    .where(c.c.organization_id == _ORGANIZATION, c.c.id == _STALE_CREDENTIALS.c.id)
-    .values(last_used_at=sa.func.greatest(c.c.last_used_at, _STALE_CREDENTIALS.c.used_at))
+    .where(
+        c.c.organization_id == _ORGANIZATION,
+        c.c.id == _used_credentials.c.credential_id,
+        _in_stale(_STALE_CREDENTIALS, c.c.id),
+    )
+    .values(last_used_at=sa.func.greatest(c.c.last_used_at, _used_credentials.c.used_at))
 )
 
 
@@ -139,7 +170,8 @@ class KeyLastUsedRepository(Repository):
         The time never moves back. A use less than a minute after the recorded one is skipped, unless it is the first
         one that earlier leases do not explain.
         """
-        versions = [(key[0], key[1], at) for key, at in uses.items() if key[1] is not None]
+        # Sorted, so that concurrent transactions lock them in the same order.
+        versions = sorted((key[0], key[1], at) for key, at in uses.items() if key[1] is not None)
         if versions:
             await self._session.execute(
                 _RECORD_VERSION_USES,

@@ -5,10 +5,16 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import insert
 
 from app.core.event_loop import TimeSlice
-from app.database.bulk import bulk_params, bulk_params_or_constant, unnest, unnest_or_constant
+from app.database.bulk import (
+    bulk_params,
+    bulk_params_or_constant,
+    found_for_each,
+    unnest,
+    unnest_or_constant,
+)
 from app.database.repository import Repository
 from app.database.statements import Query
 from app.usage.ledger_rows import LedgerRows
@@ -123,12 +129,14 @@ _CLAIM_ONE_REQUEST = Query(
     .on_conflict_do_nothing()
     .returning(q.c.provider_request_id)
 )
-_DIGESTS = Query(
+_ids = unnest(event_id=sa.Text)
+_recorded = found_for_each(
     sa.select(k.c.event_id, k.c.payload_hash).where(
-        k.c.organization_id == _ORGANIZATION,
-        k.c.event_id == sa.any_(sa.bindparam("event_ids", type_=ARRAY(sa.Text))),
-    )
+        k.c.organization_id == _ORGANIZATION, k.c.event_id == _ids.c.event_id
+    ),
+    "recorded",
 )
+_DIGESTS = Query(sa.select(*_recorded.c).select_from(_ids.join(_recorded, sa.true())))
 
 # The values of each column. Event ids are separate: their array determines the number of rows.
 _COLUMNS: Mapping[str, Callable[[LedgerRows], list[Any]]] = {
@@ -330,7 +338,9 @@ class UsageRepository(Repository):
 
     async def digests(self, event_ids: Sequence[str]) -> dict[str, bytes]:
         """Return the recorded digests of these event ids."""
-        found = await self._session.rows(_DIGESTS, organization_id=self._organization_id, event_ids=event_ids)
+        found = await self._session.rows(
+            _DIGESTS, organization_id=self._organization_id, **bulk_params(event_id=event_ids)
+        )
         return {row["event_id"]: row["payload_hash"] for row in found}
 
     async def insert(self, rows: LedgerRows, objects: Mapping[datetime, bytes]) -> None:

@@ -49,20 +49,21 @@ _NUMBER = sa.case((_CANCELS, -_ONE - e.c.correction), else_=e.c.correction)
 _SIGN = sa.case((_CANCELS, -_ONE), else_=_ONE)
 
 _earlier = e.alias("earlier")
-# The first correction with a cost removes its part from the unpriced requests.
-_IS_PRICED_BEFORE = (
-    sa.select(sa.literal_column("1"))
+# The first correction with a cost removes its part from the unpriced requests. As a minimum, which the primary key has in order:
+# for EXISTS, with outdated statistics, PostgreSQL could read all rows of the organization (`app.database.bulk`).
+_FIRST_PRICED = (
+    sa.select(sa.func.min(_earlier.c.correction))
     .where(
         _earlier.c.organization_id == e.c.organization_id,
         _earlier.c.started_at == e.c.started_at,
         _earlier.c.event_id == e.c.event_id,
         _earlier.c.part == e.c.part,
         _earlier.c.correction >= _ZERO,
-        _earlier.c.correction < _NUMBER,
         _earlier.c.cost.is_not(None),
     )
-    .exists()
+    .scalar_subquery()
 )
+_IS_PRICED_BEFORE = sa.func.coalesce(_FIRST_PRICED < _NUMBER, sa.false())
 _UNPRICED = sa.case(
     (_NUMBER == _ZERO, sa.case((e.c.cost.is_(None), _SIGN), else_=_ZERO)),
     (sa.and_(e.c.cost.is_not(None), ~_IS_PRICED_BEFORE), -_SIGN),

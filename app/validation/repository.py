@@ -16,6 +16,7 @@ from app.credentials.validation_results import (
     ValidationStatus,
 )
 from app.credentials.version_rows import endpoint_columns, provider_endpoint
+from app.database.bulk import found_for_each
 from app.database.repository import Repository
 from app.database.statements import Query, Row
 from app.provider_url.auth_style import other_auth_style
@@ -42,15 +43,16 @@ _INSERT_PENDING = Query(
         index_elements=[t.c.organization_id, t.c.credential_id, t.c.key_version], index_where=_PENDING
     )
 )
-_ENDPOINT = endpoint_columns(credential_version)
-_SELECT = sa.select(t, *_ENDPOINT).join(
-    credential_version,
-    sa.and_(
+_version = found_for_each(
+    sa.select(*endpoint_columns(credential_version)).where(
         credential_version.c.organization_id == t.c.organization_id,
         credential_version.c.credential_id == t.c.credential_id,
         credential_version.c.key_version == t.c.key_version,
     ),
+    "version",
 )
+_ENDPOINT = endpoint_columns(_version)
+_SELECT = sa.select(t, *_ENDPOINT).join(_version, sa.true())
 _FIND = Query(_SELECT.where(t.c.organization_id == _ORGANIZATION, t.c.id == _ID))
 _FIND_PENDING = Query(
     _SELECT.where(

@@ -38,7 +38,7 @@ class FailingUnits(UnitsOfWork):
 
     @asynccontextmanager
     async def writing_with_shared_lock(
-        self, organization_id: str, *, has_few_rows: bool = False
+        self, organization_id: str, *, has_few_rows: bool | None = None
     ) -> AsyncIterator[UnitOfWork]:
         self._left -= 1
         if self._left < 0:
