@@ -28,7 +28,7 @@ from tests.support.provider.fake_anthropic import FakeAnthropic, digest, make_ke
 pytestmark = pytest.mark.slow
 
 # Both numbers are many times what the workers claim at the same time.
-KEYS = 2000 if ALL_CRASHES else 300
+KEYS = 2000 if ALL_CRASHES else 200
 ORGANIZATIONS = 40
 WORKERS = 3
 CONCURRENCY = 16  # concurrent validations of one worker: the default
@@ -118,9 +118,9 @@ async def due_keys(
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def workers(due_keys: DueKeys) -> AsyncIterator[list[Service]]:
-    """Running workers. They have no jobs until a test makes items due."""
+    """Running workers, of which the last test kills one. They have no jobs until a test makes items due."""
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(running("worker", **due_keys.settings)) for _ in range(WORKERS)
