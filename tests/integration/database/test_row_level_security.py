@@ -3,11 +3,12 @@
 The policies apply even to a query without a WHERE clause.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -19,7 +20,7 @@ from tests.support.database.rows import change, fetch
 from tests.support.polling import until
 from tests.support.provider.fake_anthropic import make_key
 from tests.support.requests.usage_events import event
-from tests.support.tenant import MakeTenant, MakeToken, Tenant
+from tests.support.tenant import MakeToken, Tenant
 
 
 def copied(table: str, select: str) -> str:
@@ -30,24 +31,32 @@ def copied(table: str, select: str) -> str:
     )
 
 
-@pytest.fixture
-async def two(
-    make_tenant: MakeTenant,
-    make_token: MakeToken,
-    superuser: AsyncEngine,
-    database: Database,
-    services: Services,
-) -> tuple[Tenant, Tenant]:
-    """Two organizations with a row in every guarded table."""
-    tenants = make_tenant(), make_tenant()
-    for tenant in tenants:
+@dataclass(frozen=True, kw_only=True)
+class Organizations:
+    """Makes pairs of organizations."""
+
+    http: httpx.AsyncClient
+    make_token: MakeToken
+    superuser: AsyncEngine
+    database: Database
+    services: Services
+
+    async def two(self) -> tuple[Tenant, Tenant]:
+        """Two organizations with a row in every guarded table."""
+        return await self._one(), await self._one()
+
+    async def _one(self) -> Tenant:
+        organization = f"org_{uuid4().hex[:16]}"
+        tenant = Tenant(
+            http=self.http, organization=organization, token=self.make_token(organization=organization)
+        )
         response = await tenant.create(headers={"Idempotency-Key": "once"})
         assert response.status_code == 201
         path = f"{tenant.credentials}/{response.json()['id']}"
         assert (await tenant.post(f"{path}/rotations", json={"api_key": make_key()})).status_code == 201
         await tenant.request("PUT", f"{tenant.path}/usage-mode", json={"mode": "byo"})
         await change(
-            superuser,
+            self.superuser,
             copied(
                 "credential_lease",
                 "SELECT organization_id, gen_random_uuid(), credential_id, key_version, 'accessor', now(), 'relay',"
@@ -55,15 +64,15 @@ async def two(
             ),
             organization=tenant.organization,
         )
-        reported = await replace(tenant, token=make_token("service")).post(
+        reported = await replace(tenant, token=self.make_token("service")).post(
             f"{tenant.path}/usage-events", json={"events": [event(provider_request_id="req_1")]}
         )
         assert reported.json()["accepted"] == 1
-        await until(partial(roll_up, services, database, tenant.organization), bool)
+        await until(partial(roll_up, self.services, self.database, tenant.organization), bool)
         for statement in (*PRICE_STATEMENTS, *SPENDING_STATEMENTS, *BILLING_STATEMENTS):
-            await change(superuser, statement, organization=tenant.organization)
+            await change(self.superuser, statement, organization=tenant.organization)
         await change(
-            superuser,
+            self.superuser,
             copied(
                 "secret_rewrap",
                 "SELECT organization_id, intent_id, credential_id, key_version, 'intent', 1, 1"
@@ -71,7 +80,31 @@ async def two(
             ),
             organization=tenant.organization,
         )
-    return tenants
+        return tenant
+
+
+@pytest.fixture(scope="module")
+def organizations(
+    http: httpx.AsyncClient,
+    make_token: MakeToken,
+    superuser: AsyncEngine,
+    database: Database,
+    services: Services,
+) -> Organizations:
+    return Organizations(
+        http=http, make_token=make_token, superuser=superuser, database=database, services=services
+    )
+
+
+@pytest.fixture(scope="module")
+async def unchanged(organizations: Organizations) -> tuple[Tenant, Tenant]:
+    """Two organizations whose rows no test changes."""
+    return await organizations.two()
+
+
+@pytest.fixture
+async def two(organizations: Organizations) -> tuple[Tenant, Tenant]:
+    return await organizations.two()
 
 
 CIPHERTEXT_COLUMN = "sealed"
@@ -120,14 +153,14 @@ async def roll_up(services: Services, database: Database, organization: str) -> 
 class TestMissingWhere:
     @pytest.mark.parametrize("table", sorted(GUARDED))
     async def test_sees_only_one_organization(
-        self, two: tuple[Tenant, Tenant], database: Database, table: str
+        self, unchanged: tuple[Tenant, Tenant], database: Database, table: str
     ) -> None:
-        for tenant in two:
+        for tenant in unchanged:
             found = await rows(database, tenant.organization, f"SELECT DISTINCT organization_id FROM {table}")
             assert [row["organization_id"] for row in found] == [tenant.organization]
 
     @pytest.mark.parametrize("table", sorted(GUARDED))
-    @pytest.mark.usefixtures("two")
+    @pytest.mark.usefixtures("unchanged")
     async def test_sees_nothing_without_an_organization(self, database: Database, table: str) -> None:
         assert await rows(database, None, f"SELECT 1 FROM {table}") == []
 

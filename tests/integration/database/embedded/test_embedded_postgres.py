@@ -267,7 +267,7 @@ class TestStop:
 
     @pytest.mark.parametrize("killed", [0, 2], ids=["all end", "two were killed before"])
     async def test_of_all_users_at_once_leaves_no_server(self, data_dir: Path, killed: int) -> None:
-        for _ in range(3):
+        for _ in range(2):
             users = [user_process(data_dir) for _ in range(4)]
             assert postmaster_of(data_dir) is not None
 
