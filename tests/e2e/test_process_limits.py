@@ -42,6 +42,20 @@ async def service() -> AsyncIterator[Service]:
         yield service
 
 
+@pytest.fixture(scope="module")
+async def changed() -> AsyncIterator[Service]:
+    """A service with other values than the defaults."""
+    async with stopped_service(
+        PROCESS__ALLOW_CORE_DUMPS="true",
+        PROCESS__KEEP_ALIVE="1s",
+        HOST="0.0.0.0",  # noqa: S104  # on purpose
+        ALLOW_REMOTE_DEVELOPMENT="true",
+    ) as service:
+        service.wrapper = ("prlimit", "--core=4096:8192")
+        await service.start()
+        yield service
+
+
 class TestCoreDumps:
     async def test_are_forbidden_in_serve_and_worker(self, service: Service) -> None:
         async with running("worker") as worker:
@@ -59,12 +73,8 @@ class TestCoreDumps:
 
         assert printed.stdout.split() == ["1", "0"]
 
-    async def test_may_be_allowed_in_development(self) -> None:
-        async with stopped_service(PROCESS__ALLOW_CORE_DUMPS="true") as service:
-            service.wrapper = ("prlimit", "--core=4096:8192")
-            await service.start()
-
-            assert limit_of(service, "Max core file size") == ("4096", "8192")
+    def test_may_be_allowed_in_development(self, changed: Service) -> None:
+        assert limit_of(changed, "Max core file size") == ("4096", "8192")
 
     async def test_crash_writes_none(self) -> None:
         async with stopped_service() as service:
@@ -77,14 +87,13 @@ class TestCoreDumps:
 
 
 class TestKeepAlive:
-    async def test_an_idle_connection_is_closed_after_the_time_that_is_set(self) -> None:
-        async with running(PROCESS__KEEP_ALIVE="1s") as service:
-            reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
-            writer.write(b"GET /livez HTTP/1.1\r\nHost: byok\r\n\r\n")
+    async def test_an_idle_connection_is_closed_after_the_time_that_is_set(self, changed: Service) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", changed.port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: byok\r\n\r\n")
 
-            async with asyncio.timeout(20):  # the default is 65 seconds
-                received = await reader.read()  # until the service closes the connection
-            writer.close()
+        async with asyncio.timeout(20):  # the default is 65 seconds
+            received = await reader.read()  # until the service closes the connection
+        writer.close()
 
         assert received.startswith(b"HTTP/1.1 200 ")
 
@@ -135,11 +144,5 @@ class TestListeningHost:
         assert refused.code == 2
         assert refused.stderr.startswith("Error: BYOK_HOST: development listens only on loopback")
 
-    async def test_setting_allows_it(self) -> None:
-        async with stopped_service(
-            HOST="0.0.0.0",  # noqa: S104  # on purpose
-            ALLOW_REMOTE_DEVELOPMENT="true",
-        ) as service:
-            await service.start()
-
-            assert (await asyncio.wait_for(service.http.get("/livez"), 5)).status_code == 200
+    async def test_setting_allows_it(self, changed: Service) -> None:
+        assert (await asyncio.wait_for(changed.http.get("/livez"), 5)).status_code == 200

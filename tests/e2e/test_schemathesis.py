@@ -105,7 +105,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-@pytest.mark.sampled(stride=3)
+@pytest.mark.sampled(stride=5)
 @pytest.mark.parametrize("operation_id", OPERATIONS)
 def test_with_a_token_every_response_conforms(operation_id: str, schema: BaseSchema, target: Target) -> None:
     def conforms(case: Case) -> None:

@@ -219,6 +219,7 @@ OPERATIONS: dict[str, Operation] = {
 
 
 class TestConcurrentOperations:
+    @pytest.mark.sampled(stride=2)
     @pytest.mark.parametrize("operation", OPERATIONS)
     async def test_succeed_at_every_step(
         self, installation: Installation, prepared_fake: PreparedVault, operation: str
