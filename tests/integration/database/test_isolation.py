@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from app.database.connections import connect, read_only_transaction
 from app.database.engine import Database, DatabaseLogin
 from app.database.statements import Query
+from tests.support.database.cells import schema_of_run
 from tests.support.database.own_database import DatabaseRoles
 
 _SETTINGS = Query(
@@ -20,7 +21,7 @@ _SETTINGS = Query(
     )
 )
 _OTHER_DEFAULTS = {"options": r"-c default_transaction_isolation=repeatable\ read -c search_path=elsewhere"}
-_NEEDED = [("read committed", "public")]
+_NEEDED = [("read committed", schema_of_run())]
 
 
 def found_in(rows: Sequence[Any]) -> list[tuple[str, str]]:
@@ -49,7 +50,7 @@ async def test_a_transaction_sees_what_is_committed_while_it_runs(
 
 async def test_a_snapshot_stays_one(strict: Database) -> None:
     async with strict.session("org_acme", read_only=True, is_snapshot=True) as session:
-        assert found_in(await session.rows(_SETTINGS)) == [("repeatable read", "public")]
+        assert found_in(await session.rows(_SETTINGS)) == [("repeatable read", schema_of_run())]
 
 
 async def test_a_statement_outside_a_transaction_has_the_same(strict: Database) -> None:
@@ -61,7 +62,7 @@ async def test_commands_have_the_same(database_roles: DatabaseRoles) -> None:
     connection = await connect(database_roles.owner.update_query_dict(_OTHER_DEFAULTS))
     try:
         async with connection.transaction():
-            assert found_in([await connection.fetchrow(_SETTINGS.text)]) == _NEEDED
+            assert found_in([await connection.fetchrow(_SETTINGS.text)]) == [("read committed", "public")]
     finally:
         await connection.close()
 
