@@ -44,6 +44,8 @@ SHARED_LOCK_TIMEOUT_MS = 20
 # All statements of a process together take a tenth of the time, except for the first ones after a while: some ten of them.
 _SHARE: Final = 0.1
 _AT_FULL_PACE_SECONDS: Final = 0.2
+# What takes longer is not the statement, but a machine that is busy with something else.
+_LONGEST_SECONDS: Final = 0.1
 
 
 class Query:
@@ -138,7 +140,8 @@ class _CompileTime:
         return self._used_up_until - _AT_FULL_PACE_SECONDS / _SHARE - time.perf_counter()
 
     def use(self, seconds: float) -> None:
-        self._used_up_until = max(self._used_up_until, time.perf_counter()) + seconds / _SHARE
+        counted = min(seconds, _LONGEST_SECONDS)
+        self._used_up_until = max(self._used_up_until, time.perf_counter()) + counted / _SHARE
 
 
 _compile_times: WeakKeyDictionary[AbstractEventLoop, _CompileTime] = WeakKeyDictionary()

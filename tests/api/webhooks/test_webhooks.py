@@ -22,7 +22,7 @@ from app.spend_limits.service import SpendLimitService
 from app.webhooks.delivery_worker import DeliveryWorker
 from app.webhooks.endpoints import MAX_ENDPOINTS, RETRY_DELAYS
 from tests.support.canary import Detector
-from tests.support.database.rows import fetch
+from tests.support.database.rows import change, fetch
 from tests.support.database.spending_ledger import insert_ledger_rows, make_row, usd
 from tests.support.fakes import FakeSecretStore
 from tests.support.fault_injection import Crash, FaultInjectingUnitsOfWork, crash
@@ -41,6 +41,12 @@ MakeOrganization = Callable[..., AbstractAsyncContextManager[WebhookOrganization
 @pytest.fixture
 def store(database: Database) -> SecretStore:
     return EmbeddedSecretStore(database, Keyset.generate())
+
+
+@pytest.fixture(autouse=True)
+async def _no_other_deliveries(superuser: AsyncEngine) -> None:
+    """A worker would also attempt deliveries of earlier tests, which become due after five seconds."""
+    await change(superuser, "DELETE FROM job_queue WHERE kind = 'deliver_webhook'")
 
 
 @pytest.fixture

@@ -74,14 +74,24 @@ def test_the_first_ones_do_not_wait() -> None:
     compile_time.use(0.1)
     assert compile_time.waiting_seconds() < 0
 
-    compile_time.use(0.2)
+    for _ in range(2):
+        compile_time.use(0.1)
     assert compile_time.waiting_seconds() > 0
+
+
+def test_a_busy_machine_is_not_counted() -> None:
+    compile_time = _CompileTime()
+
+    for _ in range(3):
+        compile_time.use(60)
+
+    assert 0 < compile_time.waiting_seconds() < 2
 
 
 def test_many_take_a_tenth_of_the_time() -> None:
     compile_time = _CompileTime()
 
-    for _ in range(10):
-        compile_time.use(1)
+    for _ in range(500):
+        compile_time.use(0.02)
 
     assert compile_time.waiting_seconds() == pytest.approx(100 - 0.2 / 0.1, abs=1)
