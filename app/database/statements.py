@@ -44,7 +44,7 @@ SHARED_LOCK_TIMEOUT_MS = 20
 # All statements of a process together take a tenth of the time, except for the first ones after a while: some ten of them.
 _SHARE: Final = 0.1
 _AT_FULL_PACE_SECONDS: Final = 0.2
-# What takes longer is not the statement, but a machine that is busy with something else.
+# What takes longer is not the statement, but a machine on which other processes run.
 _LONGEST_SECONDS: Final = 0.1
 
 
