@@ -124,7 +124,10 @@ class InsufficientScope(Forbidden):
     """The token lacks the scope that the route requires."""
 
     code = "insufficient_scope"
-    detail = "The token lacks the scope that this operation requires. The WWW-Authenticate header names it."
+    detail = (
+        "The token lacks the scope that this operation requires. The WWW-Authenticate header names it. `usage:write` and"
+        " `leases:create` count only in tokens of internal services, whose `org` is `*`."
+    )
 
     def __init__(self, scope: str) -> None:
         super().__init__()
