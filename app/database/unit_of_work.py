@@ -83,8 +83,8 @@ class UnitsOfWork:
 
         Args:
             organization_id: whose rows.
-            has_few_rows: its statements write at most about a hundred rows, so PostgreSQL need not plan each of them again.
-                False: they write very many, so it has to. None: one or two.
+            has_few_rows: True if its statements write at most about a hundred rows: PostgreSQL keeps their plans. False if they
+                may write more: it plans them each time. None leaves that to PostgreSQL.
         """
         async with self._database.session(
             organization_id, first_statement=BEGIN_WITH_SHARED_LOCK, keeps_plans=has_few_rows

@@ -76,7 +76,7 @@ _stale_version = found_for_each(
     .with_for_update(key_share=True, of=v),
     "stale_version",
 )
-# Locked in the order of the batch.
+# It locks the rows in the order of the batch.
 _STALE_VERSIONS = sa.select(*_stale_version.c).select_from(_used.join(_stale_version, sa.true())).cte("stale")
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -38,13 +38,6 @@ PIECES = {
 
 class _ImpatientProtocol(BoundedHttpProtocol):
     head_seconds = 0.2
-
-
-@pytest.fixture
-def echo() -> Iterator[Echo]:
-    echo = Echo()
-    yield echo
-    echo.release.set()
 
 
 @pytest.fixture

@@ -22,13 +22,6 @@ class _Server(server._Server):
 
 
 @pytest.fixture
-def echo() -> Iterator[Echo]:
-    echo = Echo()
-    yield echo
-    echo.release.set()
-
-
-@pytest.fixture
 async def serving(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[server._Server, int]]:
     """A server whose connections stay open longer than any test while it stops, and its port."""
     monkeypatch.setattr(server, "_REUSE_SECONDS", 60)
