@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import select
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TextIO
@@ -63,7 +64,32 @@ def log(handler: UnblockedHandler, number: int) -> None:
     handler.handle(logging.LogRecord("byok.test", logging.INFO, "", 0, event(number), None, None))
 
 
+class SlowReader:
+    """A full pipe, from which the collector always reads after a moment."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+
+    def poll(self, milliseconds: int) -> list[tuple[int, int]]:
+        if not milliseconds:
+            return []
+        self.waits += 1
+        return [(1, select.POLLOUT)]
+
+
 class TestUnblockedHandler:
+    def test_waits_once_in_a_while_for_a_slow_reader(
+        self, handler: UnblockedHandler, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reader = SlowReader()
+        monkeypatch.setattr(handler, "_poll", reader)
+
+        for number in range(3):
+            log(handler, number)
+
+        assert reader.waits == 1
+        assert list(map(json.loads, pipe.read())) == [event(0)]
+
     def test_drops_lines_while_the_collector_does_not_read(
         self, handler: UnblockedHandler, pipe: Pipe
     ) -> None:
